@@ -1,0 +1,78 @@
+//! Opens devices by name.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use burn::tensor::{Device as BurnDevice, DeviceKind, wgpu::WgpuInitError};
+
+use crate::message::Device;
+
+/// A device that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// The machine has no such adapter.
+    #[error(
+        "device `{device}`: this machine has no such adapter ({reason}); set `device = \"flex\"` to run on the CPU"
+    )]
+    NoAdapter {
+        /// The device asked for.
+        device: Device,
+        /// What the driver says.
+        reason: String,
+    },
+    /// The adapter is there and does not open.
+    #[error("device `{device}` does not open: {reason}; set `device = \"flex\"` to run on the CPU")]
+    Unusable {
+        /// The device asked for.
+        device: Device,
+        /// What the driver says.
+        reason: String,
+    },
+}
+
+/// wgpu lets a selector be initialized once per process, so what was opened is kept and cloned.
+static OPENED: Mutex<Option<HashMap<Device, BurnDevice>>> = Mutex::new(None);
+
+/// Opens a device, or gives back the one that is open already.
+pub(super) fn open(device: Device) -> Result<BurnDevice, DeviceError> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let opened = opened.get_or_insert_default();
+    if let Some(found) = opened.get(&device) {
+        return Ok(found.clone());
+    }
+    let new = match device {
+        Device::Flex => BurnDevice::flex(),
+        #[expect(deprecated, reason = "burn drops ndarray after 0.22; people asked for it, and the pin keeps it")]
+        Device::NdArray => BurnDevice::ndarray(),
+        Device::Wgpu(index) => open_wgpu(device, index)?,
+    };
+    opened.insert(device, new.clone());
+    Ok(new)
+}
+
+fn open_wgpu(device: Device, index: Option<usize>) -> Result<BurnDevice, DeviceError> {
+    let kind = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+    // The driver may panic rather than return; a model version must not take the process with it.
+    let opened = std::panic::catch_unwind(|| BurnDevice::wgpu_options().device_kind(kind).init());
+    match opened {
+        Ok(Ok(opened)) => {
+            opened.sync().map_err(|error| DeviceError::Unusable { device, reason: error.to_string() })?;
+            Ok(opened)
+        }
+        Ok(Err(error @ WgpuInitError::AdapterUnavailable { .. })) => {
+            Err(DeviceError::NoAdapter { device, reason: error.to_string() })
+        }
+        Ok(Err(error)) => Err(DeviceError::Unusable { device, reason: error.to_string() }),
+        Err(_) => Err(DeviceError::Unusable { device, reason: "its driver panicked".to_owned() }),
+    }
+}
+
+/// Text is padded to a multiple of this many tokens: a new shape costs a GPU a kernel, a CPU nothing.
+pub(super) fn token_multiple(device: Device) -> usize {
+    match device {
+        Device::Wgpu(_) => 16,
+        Device::Flex | Device::NdArray => 1,
+    }
+}

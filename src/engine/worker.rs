@@ -1,0 +1,215 @@
+//! One worker thread per version, each with a bounded queue.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{InferenceError, Model, ModelError, ModelOptions, Prepared, Preparer, VersionFolder};
+use crate::{
+    message::{Device, Scores},
+    vision::Limits,
+};
+
+/// A version to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionSpec {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// How it is run.
+    pub options: ModelOptions,
+    /// Requests in one forward pass, at most.
+    pub batch_size: usize,
+    /// Requests that may wait; sending more blocks.
+    pub queue_size: usize,
+}
+
+/// What a worker is asked to do.
+pub struct Job {
+    /// The request.
+    pub prepared: Prepared,
+    /// Called with the answer, on the worker's thread.
+    pub reply: Box<dyn FnOnce(Result<Judged, InferenceError>) + Send>,
+}
+
+/// An answer, and what it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Scores of each text.
+    pub scores: Vec<Scores>,
+    /// Time in the queue.
+    pub queued: Duration,
+    /// Time of the forward pass that this request was part of.
+    pub inference: Duration,
+    /// Requests in that pass.
+    pub batch: usize,
+}
+
+/// A loaded version, as the threads that feed it see it.
+#[derive(Debug)]
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its weights.
+    pub digest: String,
+    /// Where it runs.
+    pub device: Device,
+    /// Its parameters.
+    pub parameters: usize,
+    /// How long loading took.
+    pub loading: Duration,
+    preparer: Preparer,
+    queue: Sender<(Job, Instant)>,
+}
+
+/// A version that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It does not load.
+    #[error("version `{name}`: {source}")]
+    Version {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// Its thread ended before it said anything.
+    #[error("version `{name}`: its thread ended while loading")]
+    Thread {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// All loaded versions.
+pub struct Engine {
+    versions: BTreeMap<String, Version>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Loaded {
+    digest: String,
+    parameters: usize,
+    loading: Duration,
+}
+
+impl Engine {
+    /// Loads every version on its own thread, all at once, and waits for them.
+    ///
+    /// # Errors
+    /// The first version that does not load.
+    pub fn start(specs: &[VersionSpec], limits: Limits) -> Result<Self, EngineError> {
+        let failed =
+            |name: &str, error: ModelError| EngineError::Version { name: name.to_owned(), source: Box::new(error) };
+        let mut starting = Vec::new();
+        for spec in specs {
+            let folder = VersionFolder::read(&spec.folder).map_err(|error| failed(&spec.name, error.into()))?;
+            let preparer = Preparer::new(&folder, limits);
+            let (queue, jobs) = bounded(spec.queue_size);
+            let (report, loaded) = bounded(1);
+            let thread_spec = spec.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("model-{}", spec.name))
+                .spawn(move || work(&thread_spec, &folder, &jobs, &report))
+                .map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+            starting.push((spec, preparer, queue, loaded, thread));
+        }
+        let mut engine = Self { versions: BTreeMap::new(), threads: Vec::new() };
+        for (spec, preparer, queue, loaded, thread) in starting {
+            let loaded = loaded.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+            let loaded: Loaded = loaded.map_err(|error| failed(&spec.name, error))?;
+            let version = Version {
+                name: spec.name.clone(),
+                digest: loaded.digest,
+                device: spec.options.device,
+                parameters: loaded.parameters,
+                loading: loaded.loading,
+                preparer,
+                queue,
+            };
+            engine.versions.insert(spec.name.clone(), version);
+            engine.threads.push(thread);
+        }
+        Ok(engine)
+    }
+
+    /// A version by name.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.versions.get(name)
+    }
+
+    /// All versions, by name.
+    pub fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.values()
+    }
+
+    /// Lets the workers finish what waits, and ends them.
+    pub fn stop(self) {
+        drop(self.versions);
+        for thread in self.threads {
+            // A worker catches the network's panics; one of its own has nothing left to save.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Version {
+    /// Prepares requests for this version.
+    pub fn preparer(&self) -> &Preparer {
+        &self.preparer
+    }
+
+    /// Requests that wait.
+    pub fn queue_depth(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Hands a request to the worker; blocks while the queue is full. A worker that has ended
+    /// answers at once, with an error.
+    pub fn submit(&self, job: Job) {
+        if let Err(returned) = self.queue.send((job, Instant::now())) {
+            (returned.into_inner().0.reply)(Err(InferenceError::Stopped(self.name.clone())));
+        }
+    }
+}
+
+fn work(
+    spec: &VersionSpec,
+    folder: &VersionFolder,
+    jobs: &Receiver<(Job, Instant)>,
+    report: &Sender<Result<Loaded, ModelError>>,
+) {
+    let started = Instant::now();
+    let mut model = match Model::load(&spec.folder, folder, spec.options) {
+        Ok(model) => model,
+        Err(error) => {
+            // Nobody waits any more only when another version failed first.
+            report.send(Err(error)).ok();
+            return;
+        }
+    };
+    let loaded =
+        Loaded { digest: model.digest().to_owned(), parameters: model.parameters(), loading: started.elapsed() };
+    if report.send(Ok(loaded)).is_err() {
+        return;
+    }
+    while let Ok(first) = jobs.recv() {
+        let batch: Vec<(Job, Instant)> =
+            std::iter::once(first).chain(jobs.try_iter().take(spec.batch_size.max(1) - 1)).collect();
+        let begun = Instant::now();
+        let prepared: Vec<&Prepared> = batch.iter().map(|(job, _)| &job.prepared).collect();
+        let answers = model.judge(&prepared);
+        let inference = begun.elapsed();
+        let size = batch.len();
+        for ((job, queued_at), scores) in batch.into_iter().zip(answers) {
+            let queued = begun.saturating_duration_since(queued_at);
+            (job.reply)(scores.map(|scores| Judged { scores, queued, inference, batch: size }));
+        }
+    }
+}

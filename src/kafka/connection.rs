@@ -1,0 +1,145 @@
+//! Where the cluster is, and how clients are made.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfig,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{BorrowedMessage, Headers, Message, OwnedHeaders},
+};
+
+use crate::message::{Header, Record};
+
+/// What went wrong with Kafka.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaError {
+    /// A client could not be made.
+    #[error("the Kafka client cannot be made: {0}; see `[kafka.options]`")]
+    Client(String),
+    /// No broker answers.
+    #[error("no broker answers at `{bootstrap_servers}`: {reason}")]
+    Unreachable {
+        /// Where it was asked.
+        bootstrap_servers: String,
+        /// What the client says.
+        reason: String,
+    },
+    /// A topic is not there.
+    #[error("topic `{topic}` does not exist on `{bootstrap_servers}`: create it, or correct `[kafka]`")]
+    TopicMissing {
+        /// Where it was looked for.
+        bootstrap_servers: String,
+        /// The topic.
+        topic: String,
+    },
+    /// Reading or committing failed for good.
+    #[error("Kafka: {0}")]
+    Fatal(String),
+    /// Nobody reads what is published, and the embedded broker's log would overflow.
+    #[error(
+        "nothing was read from `{topic}` for {waited:?} while {bytes} bytes wait: the embedded broker would drop the oldest records; start a consumer, or publish less"
+    )]
+    BacklogStuck {
+        /// The topic.
+        topic: String,
+        /// How long it was waited.
+        waited: Duration,
+        /// Bytes that wait.
+        bytes: usize,
+    },
+    /// A record alone is more than the embedded broker's log may hold.
+    #[error("a record of {bytes} bytes is larger than the {bytes_max} bytes that the embedded broker is trusted with")]
+    RecordTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+}
+
+impl From<rdkafka::error::KafkaError> for KafkaError {
+    fn from(error: rdkafka::error::KafkaError) -> Self {
+        Self::Fatal(error.to_string())
+    }
+}
+
+/// Where the cluster is, and the options passed through to librdkafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Brokers to ask first, `host:port` separated by commas.
+    pub bootstrap_servers: String,
+    /// Options of librdkafka, as they are; they win over this program's own.
+    pub options: BTreeMap<String, String>,
+}
+
+/// How long metadata may take before the cluster counts as unreachable.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Connection {
+    /// A client configuration with these settings, overridden by the options that people set.
+    pub(super) fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", env!("CARGO_PKG_NAME"));
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.options {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// A consumer outside any group, for metadata and for reading whole topics.
+    pub(super) fn reader(&self, group_id: &str) -> Result<BaseConsumer, KafkaError> {
+        let settings = [("group.id", group_id), ("enable.auto.commit", "false"), ("auto.offset.reset", "earliest")];
+        BaseConsumer::from_config(&self.config(&settings)).map_err(|error| KafkaError::Client(error.to_string()))
+    }
+
+    /// Partitions of each topic.
+    ///
+    /// # Errors
+    /// When no broker answers, or a topic does not exist.
+    pub fn partitions(&self, topics: &[&str]) -> Result<BTreeMap<String, i32>, KafkaError> {
+        let reader = self.reader("ofa-stream-metadata")?;
+        let mut counts = BTreeMap::new();
+        for topic in topics {
+            let metadata = reader.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|error| {
+                KafkaError::Unreachable { bootstrap_servers: self.bootstrap_servers.clone(), reason: error.to_string() }
+            })?;
+            let found = metadata.topics().iter().find(|found| found.name() == *topic && found.error().is_none());
+            match found.map(|found| found.partitions().len()) {
+                Some(count) if count > 0 => counts.insert((*topic).to_owned(), count as i32),
+                _ => {
+                    let (bootstrap_servers, topic) = (self.bootstrap_servers.clone(), (*topic).to_owned());
+                    return Err(KafkaError::TopicMissing { bootstrap_servers, topic });
+                }
+            };
+        }
+        Ok(counts)
+    }
+}
+
+/// Detaches a record from the client's buffers.
+pub(super) fn owned(message: &BorrowedMessage<'_>) -> Record {
+    Record {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers: headers(message.headers()),
+    }
+}
+
+pub(super) fn headers(headers: Option<&impl Headers>) -> Vec<Header> {
+    let headers = headers.into_iter().flat_map(Headers::iter);
+    headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+}
+
+pub(super) fn to_headers(headers: &[Header]) -> OwnedHeaders {
+    headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |out, (name, value)| {
+        out.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
+    })
+}

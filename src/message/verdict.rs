@@ -1,0 +1,176 @@
+//! What consumers read: the answer, and everything needed to explain it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Device;
+
+/// Does the image entail the text?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Label {
+    /// The image contradicts the text.
+    No,
+    /// The image neither entails nor contradicts the text.
+    Maybe,
+    /// The image entails the text.
+    Yes,
+}
+
+impl Label {
+    /// The label as verdicts spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Maybe => "maybe",
+            Self::Yes => "yes",
+        }
+    }
+}
+
+/// The probability of each label; they sum to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Scores {
+    /// Probability that the image entails the text.
+    pub yes: f32,
+    /// Probability that it does neither.
+    pub maybe: f32,
+    /// Probability that the image contradicts the text.
+    pub no: f32,
+}
+
+impl Scores {
+    /// The probability of one label.
+    pub fn of(&self, label: Label) -> f32 {
+        match label {
+            Label::No => self.no,
+            Label::Maybe => self.maybe,
+            Label::Yes => self.yes,
+        }
+    }
+}
+
+/// What to do with the content, by the thresholds in settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// The text fits the image with enough confidence.
+    Approve,
+    /// The text contradicts the image with enough confidence.
+    Reject,
+    /// A person should look.
+    Review,
+}
+
+/// Whether a verdict counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The verdict that is acted on.
+    Live,
+}
+
+/// How the unit was assigned to its variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Assignment {
+    /// Which field was hashed: `request_id`, `key` or an attribute's name.
+    pub unit: String,
+    /// The assignment scheme, such as `m3v1`.
+    pub scheme: String,
+    /// Counts deliberate re-randomisations of the experiment.
+    pub epoch: u32,
+    /// The probability with which a unit of this experiment gets this variant.
+    pub propensity: f64,
+    /// The layer of the experiment; at most one experiment of a layer takes a unit.
+    pub layer: String,
+}
+
+/// Why this version answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteTaken {
+    /// `forced`, `rule`, `experiment` or `default`.
+    pub reason: String,
+    /// Name of the rule that matched.
+    pub rule: Option<String>,
+    /// SHA-256 of the routing table that decided.
+    pub config_digest: String,
+}
+
+/// The answer to one of several texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// The label with the highest probability.
+    pub result: Label,
+    /// Its probability.
+    pub confidence: f32,
+    /// The probability of every label.
+    pub scores: Scores,
+    /// The beginning of the text, as far as settings allow.
+    pub text_preview: String,
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TimingsMs {
+    /// Getting the encoded image: base64 or file.
+    pub fetch: f64,
+    /// Decoding and resizing the image, and tokenizing the text.
+    pub decode: f64,
+    /// Waiting for the model.
+    pub queue: f64,
+    /// The batch in the model.
+    pub inference: f64,
+}
+
+/// A verdict. The flat names are those that A/B logs and spreadsheets already have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// The request's own id.
+    pub request_id: String,
+    /// When the verdict was made, RFC 3339 in UTC with milliseconds.
+    pub timestamp: String,
+    /// The label with the highest probability. For several texts: the least favourable of their
+    /// results (no before maybe before yes), because the image must entail them all.
+    pub result: Label,
+    /// The probability of `result`; for several texts, that of the answer which decided.
+    pub confidence: f32,
+    /// The probability of every label, of the answer which decided.
+    pub scores: Scores,
+    /// One answer per text, in order, where the request had a list of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Vec<Answer>>,
+    /// What to do, by the thresholds in settings.
+    pub decision: Decision,
+    /// True when `decision` is `review`.
+    pub is_manual_review: bool,
+    /// The version that answered.
+    pub model_version: String,
+    /// SHA-256 of that version's weights.
+    pub model_digest: String,
+    /// The device it ran on.
+    pub backend: Device,
+    /// The experiment that took the request.
+    pub ab_experiment: Option<String>,
+    /// The variant it was assigned to.
+    pub ab_variant: Option<String>,
+    /// Whether this verdict counts.
+    pub ab_role: Role,
+    /// How it was assigned.
+    pub ab: Option<Assignment>,
+    /// Why this version answered.
+    pub route: RouteTaken,
+    /// SHA-256 of the encoded image.
+    pub image_hash: String,
+    /// The beginning of the text, as far as settings allow.
+    pub text_preview: String,
+    /// Length of the text in characters; the longest, where there are several.
+    pub text_length: usize,
+    /// Width of the image in pixels, upright.
+    pub image_width: u32,
+    /// Height of the image in pixels, upright.
+    pub image_height: u32,
+    /// From the record's arrival in the program to the verdict, in milliseconds.
+    pub latency_ms: f64,
+    /// Where the time went.
+    pub timings_ms: TimingsMs,
+}

@@ -1,0 +1,185 @@
+//! The decoder: one causal pass over the prompt, crossed with the encoder's output.
+
+use burn::{
+    module::{Module, Param},
+    nn::{LayerNorm, Linear},
+    tensor::Tensor,
+};
+
+use super::{
+    attention::Attention,
+    checkpoint::Checkpoint,
+    config::NetworkConfig,
+    encoder::{FeedForward, attention_scale},
+    layers::{layer_norm, linear, split_heads},
+    position::{mask, relative_bias, token_bucket},
+};
+
+/// Embedding norm, positions and layers of the decoder.
+#[derive(Module, Debug)]
+pub(super) struct Decoder {
+    embedding_norm: LayerNorm,
+    positions: DecoderPositions,
+    layers: Vec<DecoderLayer>,
+    norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct DecoderPositions {
+    /// `[positions, d_model]`
+    text: Param<Tensor<2>>,
+    text_norm: LayerNorm,
+    self_query: Linear,
+    self_key: Linear,
+    cross_query: Linear,
+    cross_key: Linear,
+    /// Per layer, `[2 * token_bucket - 1, heads]`.
+    token_tables: Vec<Param<Tensor<2>>>,
+    heads: usize,
+    scale: f64,
+    token_bucket_size: usize,
+}
+
+#[derive(Module, Debug)]
+struct DecoderLayer {
+    attention: Attention,
+    attention_norm: LayerNorm,
+    attention_out_norm: LayerNorm,
+    cross_attention: Attention,
+    cross_attention_norm: LayerNorm,
+    cross_attention_out_norm: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+/// What attention adds for positions, for one pair of lengths.
+#[derive(Clone, Debug)]
+pub(super) struct DecoderBias {
+    /// Per layer, `[1, heads, tokens, tokens]`, later tokens masked.
+    pub(super) own: Vec<Tensor<4>>,
+    /// `[1, heads, tokens, sequence]`, the encoder's padding masked; the same for all layers.
+    pub(super) cross: Tensor<4>,
+}
+
+impl Decoder {
+    pub(super) fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Self {
+        let d_model = config.d_model;
+        let decoder = Self {
+            embedding_norm: layer_norm(checkpoint, "decoder.layernorm_embedding", d_model),
+            positions: DecoderPositions::load(checkpoint, config),
+            layers: (0..config.decoder_layers).map(|index| DecoderLayer::load(checkpoint, config, index)).collect(),
+            norm: layer_norm(checkpoint, "decoder.layer_norm", d_model),
+        };
+        skip_unused(checkpoint, config);
+        decoder
+    }
+
+    /// Decoder states `[rows, tokens, d_model]` of embedded ids `[rows, tokens, d_model]`, crossed
+    /// with `encoded` `[rows, sequence, d_model]`.
+    pub(super) fn forward(
+        &self,
+        embedded: Tensor<3>,
+        encoded: Tensor<3>,
+        own: &[Tensor<4>],
+        cross: &Tensor<4>,
+    ) -> Tensor<3> {
+        let states = self.embedding_norm.forward(embedded);
+        let layers = self.layers.iter().zip(own);
+        let states = layers
+            .fold(states, |states, (layer, own)| layer.forward(states, encoded.clone(), own.clone(), cross.clone()));
+        self.norm.forward(states)
+    }
+
+    /// The bias for `tokens` positions, against encoder positions `[sequence, d_model]` of which the
+    /// first `visible` are not padding.
+    pub(super) fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
+        self.positions.bias(tokens, encoder_positions, visible)
+    }
+}
+
+/// Parts of a published decoder that only image generation uses: they must fit the configuration,
+/// and nothing reads them.
+fn skip_unused(checkpoint: &mut Checkpoint, config: &NetworkConfig) {
+    let NetworkConfig { d_model, image_bucket_size, decoder_attention_heads: heads, .. } = *config;
+    for norm in ["image_pos_ln", "code_layernorm_embedding"] {
+        for part in ["weight", "bias"] {
+            checkpoint.skip(&format!("decoder.{norm}.{part}"), &[d_model]);
+        }
+    }
+    checkpoint.skip("decoder.embed_image_positions.weight", &[image_bucket_size.pow(2) + 1, d_model]);
+    for index in 0..config.decoder_layers {
+        let rows = (2 * image_bucket_size - 1).pow(2) + 3;
+        checkpoint.skip(&format!("decoder.image_rel_pos_table_list.{index}.weight"), &[rows, heads]);
+    }
+}
+
+impl DecoderPositions {
+    fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Self {
+        let NetworkConfig { d_model, decoder_attention_heads: heads, token_bucket_size, .. } = *config;
+        let table_names =
+            (0..config.decoder_layers).map(|index| format!("decoder.token_rel_pos_table_list.{index}.weight"));
+        let tables =
+            table_names.map(|name| Param::from_tensor(checkpoint.tensor(&name, [2 * token_bucket_size - 1, heads])));
+        let token_tables = tables.collect();
+        let positions = config.max_position_embeddings + 2;
+        let mut projection = |name: &str| linear(checkpoint, &format!("decoder.{name}"), d_model, d_model);
+        Self {
+            self_query: projection("self_pos_q_linear"),
+            self_key: projection("self_pos_k_linear"),
+            cross_query: projection("cross_pos_q_linear"),
+            cross_key: projection("cross_pos_k_linear"),
+            text: Param::from_tensor(checkpoint.tensor("decoder.embed_positions.weight", [positions, d_model])),
+            text_norm: layer_norm(checkpoint, "decoder.pos_ln", d_model),
+            token_tables,
+            heads,
+            scale: attention_scale(config, heads),
+            token_bucket_size,
+        }
+    }
+
+    fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
+        let text = self.text_norm.forward(self.text.val().slice([0..tokens])).unsqueeze::<3>();
+        let between = |query: &Linear, key: &Linear, keys: Tensor<3>| {
+            let query = split_heads(query.forward(text.clone()) * self.scale, self.heads);
+            query.matmul(split_heads(key.forward(keys), self.heads).transpose())
+        };
+        let device = text.device();
+        let later = mask(tokens, tokens, &device, |row, column| column <= row);
+        let absolute = between(&self.self_query, &self.self_key, text.clone()) + later;
+        let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
+        let relative = |table: &Param<Tensor<2>>| relative_bias(table.val(), tokens, bucket);
+        let own = self.token_tables.iter().map(|table| absolute.clone() + relative(table)).collect();
+        let [sequence, _] = encoder_positions.dims();
+        let cross = between(&self.cross_query, &self.cross_key, encoder_positions.clone().unsqueeze());
+        let cross = match visible < sequence {
+            true => cross + mask(1, sequence, &device, |_, column| column < visible),
+            false => cross,
+        };
+        DecoderBias { own, cross }
+    }
+}
+
+impl DecoderLayer {
+    fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig, index: usize) -> Self {
+        let NetworkConfig { d_model, decoder_attention_heads: heads, .. } = *config;
+        let prefix = format!("decoder.layers.{index}");
+        let scale = attention_scale(config, heads);
+        Self {
+            attention: Attention::load(checkpoint, &format!("{prefix}.self_attn"), d_model, heads, scale),
+            attention_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_layer_norm"), d_model),
+            attention_out_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_mid_layer_norm"), d_model),
+            cross_attention: Attention::load(checkpoint, &format!("{prefix}.cross_attn"), d_model, heads, scale),
+            cross_attention_norm: layer_norm(checkpoint, &format!("{prefix}.cross_attn_layer_norm"), d_model),
+            cross_attention_out_norm: layer_norm(checkpoint, &format!("{prefix}.cross_attn_mid_layer_norm"), d_model),
+            feed_forward: FeedForward::load(checkpoint, &prefix, d_model, config.decoder_ffn_dim),
+        }
+    }
+
+    fn forward(&self, states: Tensor<3>, encoded: Tensor<3>, own: Tensor<4>, cross: Tensor<4>) -> Tensor<3> {
+        let normed = self.attention_norm.forward(states.clone());
+        let attended = self.attention.forward(normed.clone(), normed, own);
+        let states = states + self.attention_out_norm.forward(attended);
+        let normed = self.cross_attention_norm.forward(states.clone());
+        let attended = self.cross_attention.forward(normed, encoded, cross);
+        self.feed_forward.forward(states + self.cross_attention_out_norm.forward(attended))
+    }
+}

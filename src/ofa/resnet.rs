@@ -1,0 +1,141 @@
+//! The image half before the encoder: a ResNet of bottleneck blocks without its last layer.
+
+use burn::{
+    module::{Module, Param},
+    nn::{
+        PaddingConfig2d,
+        conv::{Conv2d, Conv2dConfig},
+    },
+    tensor::{Tensor, activation::relu, module::max_pool2d, ops::MaxPoolOptions},
+};
+
+use super::{
+    checkpoint::{Checkpoint, on_device},
+    config::{ConfigError, NetworkConfig},
+};
+
+const BATCH_NORM_EPSILON: f32 = 1e-5;
+const STEM_KERNEL: usize = 7;
+/// A bottleneck widens its planes by this factor.
+const EXPANSION: usize = 4;
+
+/// Stem and three layers of bottlenecks: `[images, 3, side, side]` to
+/// `[images, 16 * base_planes, grid, grid]`.
+#[derive(Module, Debug)]
+pub(super) struct ResNet {
+    stem: Conv2d,
+    blocks: Vec<Bottleneck>,
+}
+
+impl ResNet {
+    pub(super) fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Result<Self, ConfigError> {
+        let prefix = "encoder.embed_images";
+        let base = config.resnet_base_planes;
+        let stem =
+            folded(checkpoint, [&format!("{prefix}.conv1"), &format!("{prefix}.bn1")], [3, base], STEM_KERNEL, 2);
+        let mut blocks = Vec::new();
+        let mut inputs = base;
+        for (layer, count) in config.blocks()?.into_iter().enumerate() {
+            let planes = base << layer;
+            for index in 0..count {
+                let stride = if layer > 0 && index == 0 { 2 } else { 1 };
+                let name = format!("{prefix}.layer{}.{index}", layer + 1);
+                blocks.push(Bottleneck::load(checkpoint, &name, inputs, planes, stride, index == 0));
+                inputs = planes * EXPANSION;
+            }
+        }
+        Ok(Self { stem, blocks })
+    }
+
+    /// Channels of the output.
+    pub(super) fn channels(config: &NetworkConfig) -> usize {
+        config.resnet_base_planes * 4 * EXPANSION
+    }
+
+    /// Side of the output for a square image: each of the four halvings rounds up.
+    pub(super) fn grid(side: usize) -> usize {
+        (0..4).fold(side, |side, _| side.div_ceil(2))
+    }
+
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let stem = relu(self.stem.forward(images));
+        let pooled = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
+        self.blocks.iter().fold(pooled, |states, block| block.forward(states))
+    }
+}
+
+/// 1×1 to the planes, 3×3 with the stride, 1×1 to four times the planes, and the way around them.
+#[derive(Module, Debug)]
+struct Bottleneck {
+    narrow: Conv2d,
+    spatial: Conv2d,
+    widen: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+impl Bottleneck {
+    fn load(checkpoint: &mut Checkpoint, name: &str, inputs: usize, planes: usize, stride: usize, first: bool) -> Self {
+        let outputs = planes * EXPANSION;
+        let mut part = |conv: &str, norm: &str, channels, kernel, stride| {
+            folded(checkpoint, [&format!("{name}.{conv}"), &format!("{name}.{norm}")], channels, kernel, stride)
+        };
+        Self {
+            narrow: part("conv1", "bn1", [inputs, planes], 1, 1),
+            spatial: part("conv2", "bn2", [planes, planes], 3, stride),
+            widen: part("conv3", "bn3", [planes, outputs], 1, 1),
+            shortcut: first.then(|| part("downsample.0", "downsample.1", [inputs, outputs], 1, stride)),
+        }
+    }
+
+    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let narrow = relu(self.narrow.forward(input.clone()));
+        let spatial = relu(self.spatial.forward(narrow));
+        let around = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(input),
+            None => input,
+        };
+        relu(self.widen.forward(spatial) + around)
+    }
+}
+
+/// A convolution without bias and the batch norm behind it, as one convolution: with running mean m,
+/// variance v, scale g and shift b, the weight becomes w·g/√(v+ε) and the bias b − m·g/√(v+ε).
+fn folded(
+    checkpoint: &mut Checkpoint,
+    [conv, norm]: [&str; 2],
+    [inputs, outputs]: [usize; 2],
+    kernel: usize,
+    stride: usize,
+) -> Conv2d {
+    let mut weight = checkpoint.values(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel]);
+    let mut of_norm = |part: &str| checkpoint.values(&format!("{norm}.{part}"), &[outputs]);
+    let (scale, shift) = (of_norm("weight"), of_norm("bias"));
+    let (mean, variance) = (of_norm("running_mean"), of_norm("running_var"));
+    let mut bias = Vec::with_capacity(outputs);
+    for (channel, filter) in weight.chunks_exact_mut(inputs * kernel * kernel).enumerate() {
+        let gain = scale[channel] / (variance[channel] + BATCH_NORM_EPSILON).sqrt();
+        filter.iter_mut().for_each(|value| *value *= gain);
+        bias.push(shift[channel] - mean[channel] * gain);
+    }
+    let padding = kernel / 2;
+    let device = checkpoint.device();
+    let mut convolution = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
+        .with_stride([stride, stride])
+        .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+        .init(device);
+    convolution.weight = Param::from_tensor(on_device(weight, [outputs, inputs, kernel, kernel], device));
+    convolution.bias = Some(Param::from_tensor(on_device(bias, [outputs], device)));
+    convolution
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_rounds_up_at_every_halving() {
+        for (side, grid) in [(480, 30), (96, 6), (100, 7), (128, 8), (16, 1)] {
+            assert_eq!(ResNet::grid(side), grid, "{side}");
+        }
+    }
+}

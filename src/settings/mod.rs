@@ -1,0 +1,12 @@
+//! From `pipeline.toml` and the environment to one validated [`Plan`].
+//!
+//! * `raw`: the file as it is written, with every default.
+//! * `load`: file, then environment; errors with file, line and remedy.
+//! * `plan`: what the program runs on, checked as a whole.
+
+mod load;
+mod plan;
+mod raw;
+
+pub use load::SettingsError;
+pub use plan::{KafkaPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds, VersionPlan};

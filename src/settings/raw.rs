@@ -1,0 +1,182 @@
+//! The settings as they are written. Every key and its default is explained in `pipeline.toml`,
+//! which a test compares with these.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{
+    message::Device,
+    routing::{ExperimentSpec, RuleSpec},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    #[serde(default)]
+    pub(super) kafka: Kafka,
+    pub(super) model_versions: ModelVersions,
+    #[serde(default)]
+    pub(super) routing_rules: Vec<RuleSpec>,
+    #[serde(default)]
+    pub(super) experiments: Vec<ExperimentSpec>,
+    #[serde(default)]
+    pub(super) requests: Requests,
+    #[serde(default)]
+    pub(super) images: Images,
+    #[serde(default)]
+    pub(super) decision: Decision,
+    #[serde(default)]
+    pub(super) pipeline: Pipeline,
+    #[serde(default)]
+    pub(super) telemetry: Telemetry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Kafka {
+    pub(super) bootstrap_servers: String,
+    pub(super) group_id: String,
+    pub(super) requests: String,
+    pub(super) verdicts: String,
+    pub(super) dead_letters: String,
+    pub(super) delivery: Delivery,
+    pub(super) embedded_partitions: i32,
+    pub(super) record_bytes_max: usize,
+    pub(super) prefetch_bytes: usize,
+    pub(super) commit_interval_ms: u64,
+    pub(super) publish_timeout_ms: u64,
+    pub(super) options: BTreeMap<String, String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "embedded".to_owned(),
+            group_id: "ofa-stream".to_owned(),
+            requests: "moderation.requests".to_owned(),
+            verdicts: "moderation.verdicts".to_owned(),
+            dead_letters: "moderation.dead-letters".to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            embedded_partitions: 4,
+            record_bytes_max: 16 << 20,
+            prefetch_bytes: 32 << 20,
+            commit_interval_ms: 200,
+            publish_timeout_ms: 30_000,
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Delivery {
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelVersions {
+    #[serde(default = "models")]
+    pub(super) directory: String,
+    pub(super) default: String,
+    #[serde(default)]
+    pub(super) allow_forced: bool,
+    pub(super) versions: BTreeMap<String, Version>,
+}
+
+fn models() -> String {
+    "models".to_owned()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Version {
+    pub(super) model_id: Option<String>,
+    pub(super) device: Device,
+    pub(super) batch_size: usize,
+    pub(super) queue_size: usize,
+    pub(super) position_cache_bytes: usize,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self { model_id: None, device: Device::Flex, batch_size: 4, queue_size: 64, position_cache_bytes: 1 << 30 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Requests {
+    pub(super) texts_max: usize,
+    pub(super) text_characters_max: usize,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { texts_max: 8, text_characters_max: 2_000 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Images {
+    pub(super) bytes_max: usize,
+    pub(super) pixels_max: u64,
+    pub(super) path_root: Option<String>,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { bytes_max: 10 << 20, pixels_max: 40_000_000, path_root: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Decision {
+    pub(super) approve_confidence: f32,
+    pub(super) reject_confidence: f32,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self { approve_confidence: 0.8, reject_confidence: 0.8 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Pipeline {
+    pub(super) decode_threads: usize,
+    pub(super) records_in_flight_max: usize,
+    pub(super) bytes_in_flight_max: usize,
+    pub(super) drain_timeout_ms: u64,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self { decode_threads: 2, records_in_flight_max: 256, bytes_in_flight_max: 64 << 20, drain_timeout_ms: 20_000 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Telemetry {
+    pub(super) listen: String,
+    pub(super) log_format: super::LogFormat,
+    pub(super) log_level: String,
+    pub(super) text_preview_characters: usize,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9464".to_owned(),
+            log_format: super::LogFormat::Human,
+            log_level: "info".to_owned(),
+            text_preview_characters: 80,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! From a user's words to token ids: cleaning, prompt, byte-level BPE.
+//!
+//! * [`clean`]: what the reference calls pre-captioning.
+//! * [`Templates`]: the sentence around the words.
+//! * [`Tokenizer`]: GPT-2's byte-level BPE over `vocab.json` and `merges.txt`.
+//!
+//! [`Prompter`] runs all three.
+
+mod bpe;
+mod clean;
+mod prompt;
+
+pub use bpe::Tokenizer;
+pub use clean::clean;
+pub use prompt::{Prompter, Templates};
+
+/// Why the text files of a model version cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// `vocab.json` is not an object of token to id.
+    #[error("vocab.json: {0}")]
+    Vocabulary(#[from] serde_json::Error),
+    /// A token that must have a certain id has another, or none.
+    #[error("vocab.json: token `{token}` must have id {expected}, it has {found:?}")]
+    SpecialToken {
+        /// The token.
+        token: &'static str,
+        /// The id the network was trained with.
+        expected: u32,
+        /// The id in the file.
+        found: Option<u32>,
+    },
+    /// A line of `merges.txt` is not a pair.
+    #[error("merges.txt line {line}: expected two symbols separated by one blank, found `{found}`")]
+    Merge {
+        /// Line number, counted from one.
+        line: usize,
+        /// What stands there.
+        found: String,
+    },
+    /// A prompt template uses a field that cannot be filled.
+    #[error("prompt template `{template}`: {reason}")]
+    Template {
+        /// The template.
+        template: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

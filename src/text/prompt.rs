@@ -1,0 +1,166 @@
+//! The sentence around the words, and the whole way from words to source ids.
+
+use super::{TextError, Tokenizer, clean};
+
+/// The two sentences that OFA was trained with, or the one that a model's configuration puts in
+/// their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Templates {
+    alone: Template,
+    with_caption: Template,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Words(String),
+    Argument(usize),
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        let words = |text: &str| Piece::Words(text.to_owned());
+        let alone = vec![words(" does the image describe \" "), Piece::Argument(0), words(" \"?")];
+        let with_caption = vec![
+            words(" can image and text1 \" "),
+            Piece::Argument(0),
+            words(" \" imply text2 \" "),
+            Piece::Argument(1),
+            words(" \"?"),
+        ];
+        Self { alone: Template(alone), with_caption: Template(with_caption) }
+    }
+}
+
+impl Templates {
+    /// One template for both cases, in Python's `str.format` notation with `{}`, `{0}`, `{1}`,
+    /// `{{` and `}}`. With a caption there are two arguments, the caption first.
+    ///
+    /// # Errors
+    /// When it names an argument that neither case, or only one of them, can fill is left to
+    /// [`Prompter`]'s callers: here only notation that is not understood is refused.
+    pub fn overridden(template: &str) -> Result<Self, TextError> {
+        let template = Template::parse(template)?;
+        Ok(Self { alone: template.clone(), with_caption: template })
+    }
+
+    fn fill(&self, text: &str, caption: Option<&str>) -> String {
+        match caption {
+            None => self.alone.fill(&[text]),
+            Some(caption) => self.with_caption.fill(&[caption, text]),
+        }
+    }
+}
+
+impl Template {
+    fn parse(template: &str) -> Result<Self, TextError> {
+        let refuse = |reason: &str| TextError::Template { template: template.to_owned(), reason: reason.to_owned() };
+        let mut pieces = Vec::new();
+        let mut words = String::new();
+        let mut automatic = 0;
+        let mut characters = template.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '{' if characters.next_if_eq(&'{').is_some() => words.push('{'),
+                '}' if characters.next_if_eq(&'}').is_some() => words.push('}'),
+                '}' => return Err(refuse("a single `}` has no `{` before it")),
+                '{' => {
+                    let name: String = characters.by_ref().take_while(|&c| c != '}').collect();
+                    let argument = match name.as_str() {
+                        "" => {
+                            automatic += 1;
+                            automatic - 1
+                        }
+                        "0" => 0,
+                        "1" => 1,
+                        _ => return Err(refuse("only `{}`, `{0}` and `{1}` can be filled")),
+                    };
+                    pieces.push(Piece::Words(std::mem::take(&mut words)));
+                    pieces.push(Piece::Argument(argument));
+                }
+                _ => words.push(character),
+            }
+        }
+        pieces.push(Piece::Words(words));
+        // A template whose second field a lone text cannot fill would make every request without a
+        // caption fail in the reference, so it is refused while loading.
+        match pieces.iter().any(|piece| matches!(piece, Piece::Argument(1..))) {
+            true => Err(refuse("a request without caption fills one field only")),
+            false => Ok(Self(pieces)),
+        }
+    }
+
+    fn fill(&self, arguments: &[&str]) -> String {
+        self.0
+            .iter()
+            .map(|piece| match piece {
+                Piece::Words(words) => words.as_str(),
+                Piece::Argument(index) => arguments.get(*index).copied().unwrap_or_default(),
+            })
+            .collect()
+    }
+}
+
+/// Turns words into the ids that the encoder reads.
+#[derive(Clone, Debug)]
+pub struct Prompter {
+    tokenizer: Tokenizer,
+    templates: Templates,
+    source_tokens_max: usize,
+}
+
+impl Prompter {
+    /// `source_tokens_max` is `max_src_length` of the model: it bounds the words of each text and
+    /// the tokens of the finished prompt.
+    pub fn new(tokenizer: Tokenizer, templates: Templates, source_tokens_max: usize) -> Self {
+        Self { tokenizer, templates, source_tokens_max }
+    }
+
+    /// The tokenizer, for the answers.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The finished prompt: cleaned text and caption in their template.
+    pub fn prompt(&self, text: &str, caption: Option<&str>) -> String {
+        let text = clean(text, self.source_tokens_max);
+        let caption = caption.map(|caption| clean(caption, self.source_tokens_max));
+        self.templates.fill(&text, caption.as_deref())
+    }
+
+    /// Source ids `[tokens]`: beginning of sentence, the first `source_tokens_max` tokens of the
+    /// prompt, end of sentence. A long text thus loses the end of the prompt, as in the reference.
+    pub fn source_ids(&self, text: &str, caption: Option<&str>) -> Vec<u32> {
+        let mut ids = vec![Tokenizer::BEGIN];
+        ids.extend(self.tokenizer.encode(&self.prompt(text, caption)).into_iter().take(self.source_tokens_max));
+        ids.push(Tokenizer::END);
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_prompts_read_as_the_model_was_trained() {
+        let templates = Templates::default();
+        assert_eq!(templates.fill("a dog", None), " does the image describe \" a dog \"?");
+        assert_eq!(
+            templates.fill("a dog", Some("a walk")),
+            " can image and text1 \" a walk \" imply text2 \" a dog \"?"
+        );
+    }
+
+    #[test]
+    fn an_overriding_template_serves_both_cases_and_bad_notation_is_refused() {
+        let templates = Templates::overridden(" is it {{{}}}?").unwrap();
+        assert_eq!(templates.fill("a dog", None), " is it {a dog}?");
+        assert_eq!(templates.fill("a dog", Some("a walk")), " is it {a walk}?");
+        for bad in ["{name}", "}", "{0:>5}", "{} {}", "{1}"] {
+            assert!(Templates::overridden(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! From encoded bytes to the pixels that the network reads.
+//!
+//! * [`probe`]: format and size from the header, checked against [`Limits`] before anything is
+//!   decoded.
+//! * [`decode`]: checked, upright RGB.
+//! * [`resize`]: Pillow's bicubic, bit for bit.
+//! * [`Normalization`]: bytes to floats.
+
+mod decode;
+mod pixels;
+mod resample;
+
+pub use decode::{Format, Header, Limits, decode, probe};
+pub use pixels::Normalization;
+pub use resample::resize;
+
+/// An upright 8-bit RGB image, rows from the top, `[height, width, 3]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `height * width * 3` bytes.
+    pub data: Vec<u8>,
+}
+
+/// Why an image is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// The bytes are none of the formats that are read.
+    #[error("the image is neither JPEG, PNG nor WebP")]
+    FormatUnsupported,
+    /// The encoded image has too many bytes.
+    #[error("the image has {bytes} bytes, `images.bytes_max` allows {bytes_max}")]
+    TooManyBytes {
+        /// What it has.
+        bytes: usize,
+        /// What settings allow.
+        bytes_max: usize,
+    },
+    /// The decoded image would have too many pixels.
+    #[error("the image is {width}x{height}, `images.pixels_max` allows {pixels_max} pixels")]
+    TooManyPixels {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// What settings allow.
+        pixels_max: u64,
+    },
+    /// The bytes begin like an image and do not go on like one.
+    #[error("the image cannot be decoded: {0}")]
+    Undecodable(String),
+}
+
+impl ImageError {
+    /// The stable code of this error: the metric label and the dead-letter header.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FormatUnsupported => "image_format_unsupported",
+            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } => "image_too_large",
+            Self::Undecodable(_) => "image_undecodable",
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Every number of the network, held to the reference implementation's outputs.
+//!
+//! Tolerances: token ids and labels equal, pixels equal to the byte where the decoded RGB is given,
+//! encoder output within 2e-4, logits within 1e-3, probabilities within 2e-4; where we decode a JPEG
+//! ourselves, probabilities within 1e-2.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use ofa_stream::{
+    engine::{Model, ModelOptions, Prepared, Preparer, VersionFolder},
+    message::{Device, Label, Scores},
+    ofa::{Batch, Row},
+    vision::{self, Limits, Normalization, RgbImage},
+};
+use serde_json::Value;
+
+use crate::support::{CPUS, json, repository, skip};
+
+const LIMITS: Limits = Limits { bytes_max: 1 << 24, pixels_max: 1 << 26 };
+
+/// One golden set: a version folder with images and what the reference answers to them.
+struct Set {
+    folder: PathBuf,
+    cases: Vec<Value>,
+    intermediates: BTreeMap<String, Vec<f32>>,
+}
+
+impl Set {
+    fn open(name: &str) -> Self {
+        let folder = repository("testdata/golden").join(name);
+        let cases = json(&folder.join("expected.json"))["cases"].as_array().unwrap().clone();
+        let bytes = std::fs::read(folder.join("intermediates.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |view: &safetensors::tensor::TensorView<'_>| match view.dtype() {
+            safetensors::Dtype::U8 => view.data().iter().copied().map(f32::from).collect(),
+            _ => view.data().chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect(),
+        };
+        let intermediates = tensors.iter().map(|(name, view)| (name.to_owned(), floats(&view))).collect();
+        Self { folder, cases, intermediates }
+    }
+
+    fn load(&self, device: Device) -> Model {
+        let folder = VersionFolder::read(&self.folder).unwrap();
+        Model::load(&self.folder, &folder, ModelOptions { device, bias_cache_bytes: 1 << 24 }).unwrap()
+    }
+
+    /// The image as the reference decoded it: the PNG beside a JPEG, the image itself otherwise.
+    fn decoded(&self, image: &str) -> RgbImage {
+        let png = format!("{}.png", image.split('.').next().unwrap());
+        let path = self.folder.join("decoded").join(png);
+        let path = if path.exists() { path } else { self.folder.join("images").join(image) };
+        vision::decode(&std::fs::read(path).unwrap(), &LIMITS).unwrap()
+    }
+
+    fn prepared(&self, case: &Value) -> Prepared {
+        let folder = VersionFolder::read(&self.folder).unwrap();
+        let side = folder.task.patch_image_size;
+        let image = vision::resize(&self.decoded(case["image"].as_str().unwrap()), side, side);
+        let source = folder.prompter.source_ids(case["text"].as_str().unwrap(), case["text2"].as_str());
+        Prepared { pixels: Normalization::half().apply(&image), sources: vec![source] }
+    }
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn furthest(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// The probabilities of a case in the order of the scores yes, maybe, no.
+fn expected_scores(case: &Value) -> [f32; 3] {
+    let probabilities = floats(&case["candidate_probs"]);
+    let answers = case["answers"].as_array().unwrap();
+    ["yes", "maybe", "no"].map(|label| probabilities[answers.iter().position(|answer| answer == label).unwrap()])
+}
+
+fn best(scores: &Scores) -> Label {
+    let all = [Label::Yes, Label::Maybe, Label::No];
+    all.into_iter().max_by(|a, b| scores.of(*a).total_cmp(&scores.of(*b))).unwrap()
+}
+
+fn has_special_literal(case: &Value) -> bool {
+    let texts = format!("{}{}", case["text"], case["text2"]);
+    ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<code_", "<bin_"].iter().any(|special| texts.contains(special))
+}
+
+const SETS: [&str; 2] = ["dev", "resnet18"];
+
+#[test]
+fn prompts_and_token_ids_equal_the_reference() {
+    for name in SETS {
+        let set = Set::open(name);
+        let folder = VersionFolder::read(&set.folder).unwrap();
+        for case in set.cases.iter().filter(|case| !has_special_literal(case)) {
+            let (text, caption) = (case["text"].as_str().unwrap(), case["text2"].as_str());
+            assert_eq!(folder.prompter.prompt(text, caption), case["prompt"].as_str().unwrap(), "{name}");
+            let ids: Vec<f32> = folder.prompter.source_ids(text, caption).into_iter().map(|id| id as f32).collect();
+            assert_eq!(ids, floats(&case["token_ids"]), "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn preprocessed_pixels_equal_the_reference_to_the_byte() {
+    for name in SETS {
+        let set = Set::open(name);
+        let side = VersionFolder::read(&set.folder).unwrap().task.patch_image_size;
+        let mut compared = 0;
+        for (key, expected) in &set.intermediates {
+            let Some(image) = key.strip_prefix("img.").and_then(|rest| rest.strip_suffix(".pixels_u8_hwc")) else {
+                continue;
+            };
+            let got: Vec<f32> =
+                vision::resize(&set.decoded(image), side, side).data.into_iter().map(f32::from).collect();
+            assert!(got == *expected, "{name} {image}: {} levels off", furthest(&got, expected));
+            compared += 1;
+        }
+        assert!(compared >= 2, "{name}: only {compared} images");
+    }
+}
+
+fn every_stage_is_within_tolerance(device: Device) {
+    for name in SETS {
+        let set = Set::open(name);
+        let mut model = set.load(device);
+        let (mut stem, mut encoder, mut logit, mut probability) = (0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32);
+        for (index, case) in set.cases.iter().enumerate().filter(|(_, case)| !has_special_literal(case)) {
+            let prepared = set.prepared(case);
+            let network = model.network();
+            let features = network.feature_map(std::slice::from_ref(&prepared.pixels));
+            let map: Vec<f32> = features.clone().try_into_vec_as().unwrap();
+            if let Some(expected) =
+                set.intermediates.get(&format!("img.{}.resnet_out", case["image"].as_str().unwrap()))
+            {
+                let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                stem = stem.max(furthest(&map, expected) / largest);
+            }
+            let rows = [Row { image: 0, source: prepared.sources[0].clone() }];
+            let encoded = network.encode(features, &rows);
+            let expected = &set.intermediates[&format!("{index}.encoder_out")];
+            let states: Vec<f32> = encoded.states.clone().try_into_vec_as().unwrap();
+            // Padding, where the device wants it, lies behind what the reference has.
+            encoder = encoder.max(furthest(&states[..expected.len()], expected));
+            let logits = network.decode(encoded, &rows).unwrap().remove(0);
+            let tokens = network.trie().tokens().to_vec();
+            for (answer, expected) in
+                case["answer_tokens"].as_array().unwrap().iter().zip(floats(&case["answer_first_token_logits"]))
+            {
+                let token = floats(answer)[0] as u32;
+                let at = tokens.iter().position(|candidate| *candidate == token).unwrap();
+                logit = logit.max((logits[at] - expected).abs());
+            }
+            let scores = model.judge(&[&prepared]).remove(0).unwrap()[0];
+            let got = [scores.yes, scores.maybe, scores.no];
+            probability = probability.max(furthest(&got, &expected_scores(case)));
+            assert_eq!(best(&scores).as_str(), case["label"].as_str().unwrap(), "{name} case {index}");
+        }
+        println!(
+            "{name} on {device}: ResNet {stem:.1e} relative, encoder {encoder:.1e}, logits {logit:.1e}, probabilities {probability:.1e}"
+        );
+        assert!(stem < 1e-4, "{name} on {device}: ResNet off by {stem} of its largest value");
+        assert!(encoder < 2e-4, "{name} on {device}: encoder output off by {encoder}");
+        assert!(logit < 1e-3, "{name} on {device}: logits off by {logit}");
+        assert!(probability < 2e-4, "{name} on {device}: probabilities off by {probability}");
+    }
+}
+
+#[test]
+fn flex_agrees_with_the_reference_at_every_stage() {
+    every_stage_is_within_tolerance(Device::Flex);
+}
+
+#[test]
+fn ndarray_agrees_with_the_reference_at_every_stage() {
+    every_stage_is_within_tolerance(Device::NdArray);
+}
+
+#[test]
+fn wgpu_agrees_with_the_reference_at_every_stage() {
+    let set = Set::open("dev");
+    let folder = VersionFolder::read(&set.folder).unwrap();
+    let options = ModelOptions { device: Device::Wgpu(None), bias_cache_bytes: 1 << 24 };
+    if let Err(error) = Model::load(&set.folder, &folder, options) {
+        return skip(&format!("no wgpu device, not even a software one: {error}"));
+    }
+    every_stage_is_within_tolerance(Device::Wgpu(None));
+}
+
+#[test]
+fn jpegs_that_we_decode_ourselves_stay_within_one_percent() {
+    let set = Set::open("dev");
+    let folder = VersionFolder::read(&set.folder).unwrap();
+    let preparer = Preparer::new(&folder, LIMITS);
+    let mut model = set.load(Device::Flex);
+    for case in set.cases.iter().filter(|case| !has_special_literal(case)) {
+        let bytes = std::fs::read(set.folder.join("images").join(case["image"].as_str().unwrap())).unwrap();
+        let texts = [case["text"].as_str().unwrap().to_owned()];
+        let prepared = preparer.prepare(&bytes, &texts, case["text2"].as_str()).unwrap();
+        let scores = model.judge(&[&prepared]).remove(0).unwrap()[0];
+        let off = furthest(&[scores.yes, scores.maybe, scores.no], &expected_scores(case));
+        assert!(off < 1e-2, "{}: {off}", case["image"]);
+    }
+}
+
+#[test]
+fn a_batch_of_unequal_texts_answers_as_each_alone() {
+    for device in CPUS {
+        let set = Set::open("dev");
+        let mut model = set.load(device);
+        let requests: Vec<Prepared> = set.cases.iter().map(|case| set.prepared(case)).collect();
+        let together = model.judge(&requests.iter().collect::<Vec<_>>());
+        for (request, together) in requests.iter().zip(together) {
+            let (alone, together) = (model.judge(&[request]).remove(0).unwrap()[0], together.unwrap()[0]);
+            let off = furthest(&[alone.yes, alone.maybe, alone.no], &[together.yes, together.maybe, together.no]);
+            assert!(off < 1e-5, "{device}: {off}");
+        }
+    }
+}
+
+#[test]
+fn several_texts_about_one_image_answer_as_each_alone() {
+    let set = Set::open("dev");
+    let mut model = set.load(Device::Flex);
+    let (first, second) = (set.prepared(&set.cases[0]), set.prepared(&set.cases[1]));
+    let sources = vec![first.sources[0].clone(), second.sources[0].clone()];
+    let image = Row { image: 0, source: sources[1].clone() };
+    let both = model.judge(&[&Prepared { pixels: first.pixels.clone(), sources }]).remove(0).unwrap();
+    assert!((both[0].yes - expected_scores(&set.cases[0])[0]).abs() < 2e-4);
+    let alone = model.network().answer(&Batch { images: vec![first.pixels], rows: vec![image] }).unwrap();
+    let alone = ofa_stream::ofa::AnswerTrie::probabilities(&alone[0]);
+    let got = [both[1].no, both[1].yes, both[1].maybe];
+    assert!(furthest(&got, &alone) < 1e-5, "{got:?} {alone:?}");
+}
+
+#[test]
+fn both_weight_formats_give_the_same_answers() {
+    let set = Set::open("dev");
+    let mut folder = VersionFolder::read(&set.folder).unwrap();
+    assert!(folder.weights.ends_with("model.safetensors"));
+    let options = ModelOptions { device: Device::Flex, bias_cache_bytes: 1 << 24 };
+    let mut safe = Model::load(&set.folder, &folder, options).unwrap();
+    folder.weights = set.folder.join("pytorch_model.bin");
+    let mut torch = Model::load(&set.folder, &folder, options).unwrap();
+    assert_ne!(safe.digest(), torch.digest());
+    let prepared = set.prepared(&set.cases[0]);
+    assert_eq!(safe.judge(&[&prepared]), torch.judge(&[&prepared]));
+}

@@ -1,0 +1,4 @@
+//! The promises that need more than one room, in one binary.
+
+mod golden;
+mod support;
