@@ -48,6 +48,13 @@ impl Scores {
             Label::Yes => self.yes,
         }
     }
+
+    /// The label with the highest probability; of equal ones the less favourable, so that a tie
+    /// never approves.
+    pub fn best(&self) -> Label {
+        let less_favourable_last = [Label::Yes, Label::Maybe, Label::No];
+        less_favourable_last.into_iter().max_by(|a, b| self.of(*a).total_cmp(&self.of(*b))).unwrap_or(Label::No)
+    }
 }
 
 /// What to do with the content, by the thresholds in settings.
@@ -107,6 +114,21 @@ pub struct Answer {
     pub scores: Scores,
     /// The beginning of the text, as far as settings allow.
     pub text_preview: String,
+}
+
+impl Answer {
+    /// The answer to a text, of which the first `preview_characters` are kept.
+    pub fn new(scores: Scores, text: &str, preview_characters: usize) -> Self {
+        let result = scores.best();
+        let text_preview = text.chars().take(preview_characters).collect();
+        Self { result, confidence: scores.of(result), scores, text_preview }
+    }
+
+    /// The answer that decides over all: the least favourable, because the image must entail every
+    /// text. None where there are no answers.
+    pub fn decisive(answers: &[Self]) -> Option<&Self> {
+        answers.iter().min_by_key(|answer| answer.result)
+    }
 }
 
 /// Where the time went, in milliseconds.
@@ -173,4 +195,26 @@ pub struct Verdict {
     pub latency_ms: f64,
     /// Where the time went.
     pub timings_ms: TimingsMs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_scores_the_less_favourable_label_wins() {
+        let third = 1.0 / 3.0;
+        assert_eq!(Scores { yes: third, maybe: third, no: third }.best(), Label::No);
+        assert_eq!(Scores { yes: 0.4, maybe: 0.4, no: 0.2 }.best(), Label::Maybe);
+        assert_eq!(Scores { yes: 0.5, maybe: 0.3, no: 0.2 }.best(), Label::Yes);
+    }
+
+    #[test]
+    fn of_several_answers_the_least_favourable_decides() {
+        let answer = |yes, maybe, no| Answer::new(Scores { yes, maybe, no }, "words that go on", 5);
+        let answers = [answer(0.9, 0.1, 0.0), answer(0.1, 0.2, 0.7), answer(0.1, 0.8, 0.1)];
+        let decisive = Answer::decisive(&answers).unwrap();
+        assert_eq!((decisive.result, decisive.confidence, decisive.text_preview.as_str()), (Label::No, 0.7, "words"));
+        assert!(Answer::decisive(&[]).is_none());
+    }
 }

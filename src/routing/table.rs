@@ -183,6 +183,11 @@ impl Table {
         })
     }
 
+    /// The version that answers when nothing else decides.
+    pub fn default_version(&self) -> &str {
+        &self.default
+    }
+
     /// SHA-256 of what this table was made from, `sha256:` and 64 digits.
     pub fn digest(&self) -> &str {
         &self.digest

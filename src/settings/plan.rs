@@ -163,6 +163,11 @@ impl Plan {
         Self::from_source(&Source::read(path)?)
     }
 
+    /// The version that answers when nothing else decides.
+    pub fn default_version(&self) -> &str {
+        self.table.default_version()
+    }
+
     fn from_source(source: &Source) -> Result<Self, SettingsError> {
         let raw = source.parse()?;
         let bounds: Vec<(&str, u64, u64, u64)> = vec![

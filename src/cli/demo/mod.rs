@@ -1,0 +1,106 @@
+//! `demo`: the whole program at work on an embedded broker, with requests from `testdata/demo`.
+//!
+//! * `collect`: feeds the requests and gathers what comes out.
+//! * `report`: the tables.
+
+mod collect;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{CliError, SettingsArguments, failed, output, run};
+use crate::{
+    engine::Engine,
+    pipeline::{Pipeline, connection, engine_specs, image_limits},
+    telemetry::logging,
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Requests to publish; the file is begun anew as often as needed
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    requests: u32,
+    /// Where the requests are, one per line
+    #[arg(long, value_name = "FILE", default_value = "testdata/demo/requests.jsonl")]
+    source: PathBuf,
+    /// Leave broker and pipeline running afterwards, and say how to use them
+    #[arg(long)]
+    keep_running: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Nothing coming out for so long means that a request got lost.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let mut plan = arguments.settings.plan()?;
+    // Whatever cluster the settings name, the demo stays on this machine.
+    plan.kafka.bootstrap_servers = None;
+    plan.kafka.options.clear();
+    logging::start("error", false)?;
+    let say = |text: String| {
+        if !arguments.json {
+            output::line(text)
+        }
+    };
+    let broker = run::start_broker(&plan)?.ok_or_else(|| failed("the embedded broker did not start"))?;
+    let address = broker.bootstrap_servers();
+    say(format!(
+        "embedded broker at {address}, topics {}, {}, {}",
+        plan.kafka.requests, plan.kafka.verdicts, plan.kafka.dead_letters
+    ));
+    let loading = spinner("loading versions");
+    let engine = Engine::start(&engine_specs(&plan), image_limits(&plan))?;
+    loading.finish_and_clear();
+    for version in engine.versions() {
+        let (name, device, millions) = (&version.name, version.device, version.parameters as f64 / 1e6);
+        say(format!(
+            "version {name} on {device}, {millions:.2} M parameters, loaded in {:.2} s",
+            version.loading.as_secs_f64()
+        ));
+    }
+    say("note: these versions have random weights and know nothing; the way of the requests is real, the verdicts mean nothing\n".to_owned());
+    let connection = connection(&plan, Some(address.clone()));
+    let pipeline = Pipeline::start(&plan, &connection, engine)?;
+    let progress = bar(arguments)?;
+    let gathered = collect::all(&plan, &connection, &arguments.source, arguments.requests, SILENCE_MAX, &progress);
+    progress.finish_and_clear();
+    let gathered = gathered?;
+    let report = report::Report::new(&gathered);
+    match arguments.json {
+        true => output::json(&report),
+        false => report.show(),
+    }
+    if arguments.keep_running {
+        say(report::how_to_go_on(&plan, &address));
+        run::until_stopped(&plan, pipeline)?;
+    } else {
+        pipeline.stopper()();
+        pipeline.join()?;
+    }
+    match gathered.unanswered() {
+        0 => Ok(()),
+        lost => Err(failed(format!("{lost} requests got neither a verdict nor a dead letter"))),
+    }
+}
+
+fn spinner(text: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(text);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+fn bar(arguments: &Arguments) -> Result<ProgressBar, CliError> {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} answered  {msg}").map_err(failed)?;
+    let bar = ProgressBar::new(arguments.requests.into()).with_style(style);
+    bar.set_message("waiting for the group to form, about 3 s");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Ok(bar)
+}

@@ -1,0 +1,181 @@
+//! The demo's tables.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{super::output, collect::Gathered};
+use crate::{
+    message::{Label, Verdict},
+    settings::Plan,
+};
+
+/// Everything the demo shows.
+#[derive(Serialize)]
+pub(super) struct Report<'g> {
+    published: usize,
+    unanswered: usize,
+    seconds: f64,
+    verdicts: Vec<&'g Verdict>,
+    dead_letters: Vec<DeadLetterRow<'g>>,
+    variants: Vec<VariantSummary>,
+}
+
+#[derive(Serialize)]
+struct DeadLetterRow<'g> {
+    request_id: &'g str,
+    code: &'g str,
+    reason: &'g str,
+}
+
+/// One way that requests took, and how they fared.
+#[derive(Serialize)]
+struct VariantSummary {
+    group: String,
+    model_version: String,
+    verdicts: usize,
+    mean_confidence: f64,
+    yes_share: f64,
+    maybe_share: f64,
+    no_share: f64,
+    latency_ms_p50: f64,
+    latency_ms_p95: f64,
+}
+
+impl<'g> Report<'g> {
+    pub(super) fn new(gathered: &'g Gathered) -> Self {
+        let dead_letters = gathered.dead_letters.values().map(|refused| DeadLetterRow {
+            request_id: &refused.request,
+            code: &refused.code,
+            reason: &refused.reason,
+        });
+        Self {
+            published: gathered.published,
+            unanswered: gathered.unanswered(),
+            seconds: gathered.took.as_secs_f64(),
+            verdicts: gathered.verdicts.values().collect(),
+            dead_letters: dead_letters.collect(),
+            variants: summaries(gathered.verdicts.values()),
+        }
+    }
+
+    pub(super) fn show(&self) {
+        let columns = ["request", "text", "route", "variant", "version", "result", "confidence", "ms"];
+        let rows = self.verdicts.iter().map(|verdict| {
+            let route =
+                verdict.route.rule.as_ref().map_or(verdict.route.reason.clone(), |rule| format!("rule: {rule}"));
+            vec![
+                verdict.request_id.clone(),
+                shortened(&verdict.text_preview, 34),
+                route,
+                verdict.ab_variant.clone().unwrap_or_else(|| "-".to_owned()),
+                verdict.model_version.clone(),
+                verdict.result.as_str().to_owned(),
+                format!("{:.3}", verdict.confidence),
+                format!("{:.1}", verdict.latency_ms),
+            ]
+        });
+        output::line("Verdicts");
+        output::line(output::table(&columns, &["confidence", "ms"], rows));
+        let rows = self
+            .dead_letters
+            .iter()
+            .map(|letter| vec![letter.request_id.to_owned(), letter.code.to_owned(), shortened(letter.reason, 90)]);
+        output::line("\nDead letters");
+        output::line(output::table(&["request", "code", "reason"], &[], rows));
+        let numbers = ["verdicts", "confidence", "yes", "maybe", "no", "p50 ms", "p95 ms"];
+        let columns: Vec<&str> = ["group", "version"].into_iter().chain(numbers).collect();
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
+        let rows = self.variants.iter().map(|variant| {
+            vec![
+                variant.group.clone(),
+                variant.model_version.clone(),
+                variant.verdicts.to_string(),
+                format!("{:.3}", variant.mean_confidence),
+                percent(variant.yes_share),
+                percent(variant.maybe_share),
+                percent(variant.no_share),
+                format!("{:.1}", variant.latency_ms_p50),
+                format!("{:.1}", variant.latency_ms_p95),
+            ]
+        });
+        output::line("\nGroups");
+        output::line(output::table(&columns, &numbers, rows));
+        output::line(format!(
+            "\n{} requests: {} verdicts, {} dead letters, {} unanswered, in {:.1} s from the first request",
+            self.published,
+            self.verdicts.len(),
+            self.dead_letters.len(),
+            self.unanswered,
+            self.seconds
+        ));
+    }
+}
+
+fn summaries<'v>(verdicts: impl Iterator<Item = &'v Verdict>) -> Vec<VariantSummary> {
+    let mut groups: BTreeMap<(String, String), Vec<&Verdict>> = BTreeMap::new();
+    for verdict in verdicts {
+        let group = verdict.ab_variant.clone().unwrap_or_else(|| format!("({})", verdict.route.reason));
+        groups.entry((group, verdict.model_version.clone())).or_default().push(verdict);
+    }
+    groups.into_iter().map(|((group, model_version), verdicts)| summary(group, model_version, &verdicts)).collect()
+}
+
+fn summary(group: String, model_version: String, verdicts: &[&Verdict]) -> VariantSummary {
+    let count = verdicts.len();
+    let share = |label: Label| verdicts.iter().filter(|verdict| verdict.result == label).count() as f64 / count as f64;
+    let mut latencies: Vec<f64> = verdicts.iter().map(|verdict| verdict.latency_ms).collect();
+    latencies.sort_by(f64::total_cmp);
+    VariantSummary {
+        group,
+        model_version,
+        verdicts: count,
+        mean_confidence: verdicts.iter().map(|verdict| f64::from(verdict.confidence)).sum::<f64>() / count as f64,
+        yes_share: share(Label::Yes),
+        maybe_share: share(Label::Maybe),
+        no_share: share(Label::No),
+        latency_ms_p50: percentile(&latencies, 0.50),
+        latency_ms_p95: percentile(&latencies, 0.95),
+    }
+}
+
+/// The smallest value with at least this share of the sorted values at or below it (nearest rank).
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn shortened(text: &str, characters_max: usize) -> String {
+    match text.chars().count() > characters_max {
+        true => text.chars().take(characters_max - 1).chain(['…']).collect(),
+        false => text.to_owned(),
+    }
+}
+
+/// What can be done with the demo once it is left running.
+pub(super) fn how_to_go_on(plan: &Plan, address: &str) -> String {
+    let kafka = &plan.kafka;
+    let metrics = plan.telemetry.listen.map_or("off".to_owned(), |listen| format!("http://{listen}/metrics"));
+    format!(
+        "\nStill running; stop it with Ctrl-C.\n\
+         metrics   {metrics}\n\
+         request   echo '{{\"request_id\":\"mine\",\"text\":\"a red mug\",\"image\":{{\"base64\":\"'$(base64 -w0 testdata/demo/mug.jpg)'\"}}}}' \\\n\
+         \x20           | kcat -P -b {address} -t {} -k me\n\
+         verdicts  kcat -C -b {address} -t {} -o beginning\n\
+         or        ofa-stream produce testdata/demo/requests.jsonl --unchecked --bootstrap-servers {address}",
+        kafka.requests, kafka.verdicts
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_were_seen() {
+        let values: Vec<f64> = (1..=20).map(f64::from).collect();
+        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.95), percentile(&values, 0.0)), (10.0, 19.0, 1.0));
+        assert_eq!(percentile(&[7.0], 0.95), 7.0);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+}

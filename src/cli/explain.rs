@@ -1,0 +1,150 @@
+//! `explain`: which version would answer, and why. The decision is made by the very function that
+//! routes live requests.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, SettingsArguments, failed, output};
+use crate::{
+    message::{Assignment, AttributeValue, Attributes},
+    pipeline::image_limits,
+    routing::{Features, Step},
+    vision,
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// The record key
+    #[arg(long)]
+    key: Option<String>,
+    /// The request's id; without it, the key
+    #[arg(long)]
+    request_id: Option<String>,
+    /// An attribute; numbers, true and false are read as such, quotes make them text
+    #[arg(long = "attr", value_name = "NAME=VALUE")]
+    attributes: Vec<Attribute>,
+    /// The version that the request asks for
+    #[arg(long)]
+    model_version: Option<String>,
+    /// The text, for rules about its length
+    #[arg(long, default_value = "a text of forty characters, as most are.")]
+    text: String,
+    /// The image, for rules about it; without it, a JPEG of --image-size is assumed
+    #[arg(long, value_name = "FILE", conflicts_with = "image_size")]
+    image: Option<PathBuf>,
+    /// The assumed image
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "640x480")]
+    image_size: ImageSize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone)]
+struct Attribute(String, AttributeValue);
+
+impl FromStr for Attribute {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+        let quoted = ['\'', '"'].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
+        let value = match (quoted, value) {
+            (Some(text), _) => AttributeValue::Text(text.to_owned()),
+            (None, "true") => AttributeValue::Flag(true),
+            (None, "false") => AttributeValue::Flag(false),
+            (None, value) => match value.parse::<f64>().ok().filter(|number| number.is_finite()) {
+                Some(number) => AttributeValue::Number(number),
+                None => AttributeValue::Text(value.to_owned()),
+            },
+        };
+        Ok(Self(name.to_owned(), value))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ImageSize(u32, u32);
+
+impl FromStr for ImageSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+        sides.map(|(width, height)| Self(width, height)).ok_or_else(|| "write WIDTHxHEIGHT, such as 640x480".to_owned())
+    }
+}
+
+/// Encoded bytes of an image that is only assumed.
+const ASSUMED_BYTES: usize = 100_000;
+
+#[derive(Serialize)]
+struct Explained {
+    version: String,
+    reason: &'static str,
+    rule: Option<String>,
+    experiment: Option<String>,
+    variant: Option<String>,
+    assignment: Option<Assignment>,
+    config_digest: String,
+    steps: Vec<Step>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let plan = arguments.settings.plan()?;
+    let request_id = arguments.request_id.as_ref().or(arguments.key.as_ref());
+    let request_id = request_id.ok_or_else(|| failed("give --key, --request-id or both"))?;
+    let attributes: Attributes =
+        arguments.attributes.iter().map(|Attribute(name, value)| (name.clone(), Some(value.clone()))).collect();
+    let (width, height, bytes, format) = match &arguments.image {
+        None => (arguments.image_size.0, arguments.image_size.1, ASSUMED_BYTES, "jpeg"),
+        Some(path) => {
+            let place = |error: &dyn std::fmt::Display| failed(format!("{}: {error}", path.display()));
+            let bytes = std::fs::read(path).map_err(|error| place(&error))?;
+            let header = vision::probe(&bytes, &image_limits(&plan)).map_err(|error| place(&error))?;
+            (header.width, header.height, bytes.len(), header.format.as_str())
+        }
+    };
+    let features = Features {
+        request_id,
+        key: arguments.key.as_deref(),
+        text_length: arguments.text.chars().count(),
+        image_width: width,
+        image_height: height,
+        image_bytes: bytes,
+        image_format: format,
+        attributes: &attributes,
+        forced_version: arguments.model_version.as_deref(),
+    };
+    let mut steps = Vec::new();
+    let route = plan.table.decide(&features, Some(&mut steps)).map_err(failed)?;
+    let (experiment, variant) = route.variant.unzip();
+    let explained = Explained {
+        version: route.version,
+        reason: route.reason.as_str(),
+        rule: route.rule,
+        experiment,
+        variant,
+        assignment: route.assignment,
+        config_digest: plan.table.digest().to_owned(),
+        steps,
+    };
+    if arguments.json {
+        output::json(&explained);
+        return Ok(());
+    }
+    let rows = explained
+        .steps
+        .iter()
+        .map(|step| vec![if step.decided { "→" } else { "" }.to_owned(), step.tried.clone(), step.outcome.clone()]);
+    output::line(output::table(&["", "tried", "outcome"], &[], rows));
+    output::line(format!("version {} answers, by {}", explained.version, explained.reason));
+    output::line(format!(
+        "assumed: text of {} characters, {format} image of {width}x{height} and {bytes} bytes",
+        features.text_length
+    ));
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! The commands, one file each.
+
+mod check;
+mod demo;
+mod explain;
+mod output;
+mod predict;
+mod produce;
+mod requests;
+mod run;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    engine::EngineError,
+    kafka::KafkaError,
+    pipeline::PipelineError,
+    settings::{Plan, SettingsError},
+    telemetry::logging::LogLevelError,
+};
+
+/// Image-text moderation over Kafka: routes each request to one of several OFA visual-entailment
+/// models and publishes verdicts with A/B metadata.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole program at work on an embedded broker
+    Demo(demo::Arguments),
+    /// Read requests, publish verdicts, until stopped
+    Run(run::Arguments),
+    /// Check settings and models without starting
+    Check(check::Arguments),
+    /// Judge one image and text, without Kafka
+    Predict(predict::Arguments),
+    /// Say which version would answer, and why
+    Explain(explain::Arguments),
+    /// Publish requests from a folder or from JSON lines
+    Produce(produce::Arguments),
+}
+
+/// Where the settings are.
+#[derive(Args)]
+struct SettingsArguments {
+    /// The settings file
+    #[arg(long, value_name = "FILE", default_value = "pipeline.toml", env = "OFA_STREAM_CONFIG")]
+    config: PathBuf,
+}
+
+impl SettingsArguments {
+    fn plan(&self) -> Result<Plan, CliError> {
+        Ok(Plan::read(&self.config)?)
+    }
+
+    fn path(&self) -> &Path {
+        &self.config
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    LogLevel(#[from] LogLevelError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// `EX_CONFIG` of sysexits: the settings cannot work, and starting again does not help.
+const EXIT_SETTINGS: u8 = 78;
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Settings(_) | Self::LogLevel(_) => ExitCode::from(EXIT_SETTINGS),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> CliError {
+    CliError::Failed(error.to_string())
+}
+
+/// Reads the command line, runs the command, and prints its error with what to do about it.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Produce(arguments) => produce::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}

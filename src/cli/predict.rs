@@ -1,0 +1,172 @@
+//! `predict`: one judgement without Kafka.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{CliError, SettingsArguments, failed, output};
+use crate::{
+    engine::{Model, ModelOptions, Preparer, VersionFolder},
+    message::{Answer, Device, Label, Scores},
+    settings::{Plan, VersionPlan},
+    vision::{self, Limits},
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The image: JPEG, PNG or WebP
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// The hypothesis; give it several times for several hypotheses about the image
+    #[arg(long, required = true)]
+    text: Vec<String>,
+    /// A premise in words beside the image
+    #[arg(long)]
+    caption: Option<String>,
+    /// The version; without it, the settings' default, or the only folder of --models-dir
+    #[arg(long)]
+    version: Option<String>,
+    /// Take the version from this folder of versions instead of from the settings
+    #[arg(long, value_name = "DIRECTORY")]
+    models_dir: Option<PathBuf>,
+    /// Where to run: flex, ndarray, wgpu or wgpu:N; without it, what the settings say, or flex
+    #[arg(long)]
+    device: Option<Device>,
+    /// Print JSON with the names that verdicts have
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: SettingsArguments,
+}
+
+/// The fields of a verdict that need no routing, under their names.
+#[derive(Serialize)]
+struct Prediction {
+    result: Label,
+    confidence: f32,
+    scores: Scores,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers: Option<Vec<Answer>>,
+    model_version: String,
+    model_digest: String,
+    backend: Device,
+    image_hash: String,
+    image_width: u32,
+    image_height: u32,
+    text_preview: String,
+    latency_ms: f64,
+}
+
+struct Chosen {
+    name: String,
+    folder: PathBuf,
+    options: ModelOptions,
+    limits: Limits,
+}
+
+const POSITION_CACHE_BYTES: usize = 1 << 30;
+const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 28 };
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let chosen = choose(arguments)?;
+    let image =
+        std::fs::read(&arguments.image).map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+    let header = vision::probe(&image, &chosen.limits)
+        .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+    let folder = VersionFolder::read(&chosen.folder).map_err(failed)?;
+    let mut model = Model::load(&chosen.folder, &folder, chosen.options).map_err(failed)?;
+    let begun = Instant::now();
+    let prepared = Preparer::new(&folder, chosen.limits)
+        .prepare(&image, &arguments.text, arguments.caption.as_deref())
+        .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+    let scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
+    let latency_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let answers: Vec<Answer> =
+        scores.into_iter().zip(&arguments.text).map(|(scores, text)| Answer::new(scores, text, usize::MAX)).collect();
+    let decisive = Answer::decisive(&answers).cloned().ok_or_else(|| failed("there is no text"))?;
+    let prediction = Prediction {
+        result: decisive.result,
+        confidence: decisive.confidence,
+        scores: decisive.scores,
+        text_preview: decisive.text_preview,
+        answers: (answers.len() > 1).then(|| answers.clone()),
+        model_version: chosen.name,
+        model_digest: model.digest().to_owned(),
+        backend: chosen.options.device,
+        image_hash: format!("sha256:{}", hex::encode(Sha256::digest(&image))),
+        image_width: header.width,
+        image_height: header.height,
+        latency_ms,
+    };
+    if arguments.json {
+        output::json(&prediction);
+    } else {
+        show(&prediction, &answers);
+    }
+    Ok(())
+}
+
+fn show(prediction: &Prediction, answers: &[Answer]) {
+    let percent = |probability: f32| format!("{:.1} %", probability * 100.0);
+    let rows = answers.iter().map(|answer| {
+        let Scores { yes, maybe, no } = answer.scores;
+        vec![answer.text_preview.clone(), answer.result.as_str().to_owned(), percent(yes), percent(maybe), percent(no)]
+    });
+    output::line(output::table(&["text", "result", "yes", "maybe", "no"], &["yes", "maybe", "no"], rows));
+    output::line(format!(
+        "version {} on {}, image {}x{}, {:.1} ms after loading",
+        prediction.model_version,
+        prediction.backend,
+        prediction.image_width,
+        prediction.image_height,
+        prediction.latency_ms
+    ));
+}
+
+fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
+    if let Some(directory) = &arguments.models_dir {
+        let name = match &arguments.version {
+            Some(name) => name.clone(),
+            None => only_folder(directory)?,
+        };
+        let options =
+            ModelOptions { device: arguments.device.unwrap_or(Device::Flex), bias_cache_bytes: POSITION_CACHE_BYTES };
+        return Ok(Chosen { folder: directory.join(&name), name, options, limits: LIMITS });
+    }
+    let plan = arguments.settings.plan()?;
+    let name = arguments.version.clone().unwrap_or_else(|| plan.default_version().to_owned());
+    let version = version_of(&plan, &name)?;
+    let options = ModelOptions {
+        device: arguments.device.unwrap_or(version.device),
+        bias_cache_bytes: version.position_cache_bytes,
+    };
+    Ok(Chosen { folder: version.folder.clone(), name, options, limits: crate::pipeline::image_limits(&plan) })
+}
+
+fn version_of<'p>(plan: &'p Plan, name: &str) -> Result<&'p VersionPlan, CliError> {
+    plan.versions.get(name).ok_or_else(|| {
+        let known: Vec<&str> = plan.versions.keys().map(String::as_str).collect();
+        failed(format!("there is no version `{name}`: the settings have {}", known.join(", ")))
+    })
+}
+
+fn only_folder(directory: &Path) -> Result<String, CliError> {
+    let entries = std::fs::read_dir(directory).map_err(|error| failed(format!("{}: {error}", directory.display())))?;
+    let folders = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    match names.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(failed(format!("{} has no version folders", directory.display()))),
+        _ => Err(failed(format!(
+            "name one of the versions in {} with --version: {}",
+            directory.display(),
+            names.join(", ")
+        ))),
+    }
+}

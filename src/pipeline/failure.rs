@@ -1,0 +1,85 @@
+//! Every failure that is a record's own: its stage, its code, its words.
+
+use crate::{
+    engine::InferenceError,
+    message::{DeadLetter, RequestError, Stage},
+    routing::RouteError,
+    vision::ImageError,
+};
+
+/// Why a record gets a dead letter instead of a verdict.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It is not a request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Its image is not base64.
+    #[error("`image.base64` is not base64: {0}")]
+    Base64(String),
+    /// It gives an address, and fetching is off.
+    #[error("`image.url` is not fetched by this program: send `image.base64`, or `image.path` where that is allowed")]
+    UrlRefused,
+    /// It gives a path, and none is allowed, or it leads out of the root.
+    #[error("`image.path`: {0}")]
+    PathRefused(String),
+    /// Its image file cannot be read.
+    #[error("`image.path`: {0}")]
+    FileUnreadable(String),
+    /// Its image is refused.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A text is too long, or there are too many.
+    #[error("`{field}` {reason}")]
+    TextTooLong {
+        /// `text` or `caption`.
+        field: &'static str,
+        /// What it has, and what settings allow.
+        reason: String,
+    },
+    /// It cannot be routed.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The network did not answer.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// Its verdict is larger than Kafka takes.
+    #[error(
+        "the verdict is larger than Kafka takes: raise `kafka.record_bytes_max` and the topic's `max.message.bytes`"
+    )]
+    VerdictTooLarge,
+}
+
+impl Failure {
+    /// The stable code of this failure: the metric label and the dead-letter header.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.code(),
+            Self::Base64(_) => "image_base64_invalid",
+            Self::UrlRefused => "image_url_refused",
+            Self::PathRefused(_) => "image_path_refused",
+            Self::FileUnreadable(_) => "image_file_unreadable",
+            Self::Image(error) => error.code(),
+            Self::TextTooLong { .. } => "text_too_long",
+            Self::Route(error) => error.code(),
+            Self::Inference(error) => error.code(),
+            Self::VerdictTooLarge => "verdict_too_large",
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Request(_) | Self::TextTooLong { .. } => Stage::Parse,
+            Self::Base64(_) | Self::UrlRefused | Self::PathRefused(_) | Self::FileUnreadable(_) | Self::Image(_) => {
+                Stage::Image
+            }
+            Self::Route(_) => Stage::Routing,
+            Self::Inference(_) => Stage::Inference,
+            Self::VerdictTooLarge => Stage::Publish,
+        }
+    }
+
+    /// The dead letter of a record that failed so.
+    pub fn dead_letter(&self) -> DeadLetter {
+        DeadLetter { stage: self.stage(), code: self.code(), message: self.to_string() }
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn outcomes_leave_in_offset_order_and_commits_follow_acknowledgements() {
+    let mut ledger = Ledger::default();
+    ledger.assign(0);
+    // Offsets have gaps where the log was compacted or holds control records.
+    let [a, b, c] = [3, 5, 9].map(|offset| ledger.register(0, offset, 10).unwrap());
+    assert!(ledger.complete(c, "c") && ledger.complete(b, "b"));
+    assert!(ledger.release().is_empty(), "the first record is still working");
+    assert!(ledger.complete(a, "a"));
+    assert_eq!(ledger.release().into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(ledger.acknowledge(b) && ledger.acknowledge(c));
+    assert!(ledger.committable().is_empty(), "the first record is not acknowledged");
+    assert!(ledger.acknowledge(a));
+    assert_eq!(ledger.committable(), [(0, 10)]);
+    assert!(ledger.committable().is_empty(), "once is enough");
+    ledger.forget_committed();
+    assert_eq!(ledger.committable(), [(0, 10)]);
+    assert_eq!((ledger.records(), ledger.bytes()), (0, 0));
+}
+
+#[test]
+fn what_a_revoked_partition_had_on_its_way_is_void() {
+    let mut ledger = Ledger::default();
+    ledger.assign(0);
+    let old = ledger.register(0, 7, 1).unwrap();
+    assert_eq!(ledger.revoke(0), None);
+    assert!(!ledger.complete(old, ()));
+    assert_eq!(ledger.register(0, 8, 1), None, "not owned");
+    ledger.assign(0);
+    let new = ledger.register(0, 7, 1).unwrap();
+    assert!(!ledger.complete(old, ()) && ledger.complete(new, ()));
+}
+
+#[test]
+fn a_record_that_is_read_twice_is_registered_once() {
+    let mut ledger: Ledger<()> = Ledger::default();
+    ledger.assign(0);
+    assert!(ledger.register(0, 7, 1).is_some());
+    assert!(ledger.register(0, 7, 1).is_none() && ledger.register(0, 6, 1).is_none());
+    assert_eq!((ledger.gap_before(0, 8), ledger.gap_before(0, 11), ledger.gap_before(1, 5)), (0, 3, 0));
+}
+
+/// One step of a schedule; the number picks among what is possible at that moment.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Read(i32),
+    Complete(usize),
+    Release,
+    Acknowledge(usize),
+    Commit,
+    Revoke(i32),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        4 => (0..3i32).prop_map(Act::Read),
+        4 => any::<usize>().prop_map(Act::Complete),
+        2 => Just(Act::Release),
+        4 => any::<usize>().prop_map(Act::Acknowledge),
+        1 => Just(Act::Commit),
+        1 => (0..3i32).prop_map(Act::Revoke),
+    ];
+    proptest::collection::vec(act, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Plays a schedule against an endless log in which every record's value is its offset. After a
+    /// revocation reading goes on at the committed offset, as another member would.
+    #[test]
+    fn nothing_is_lost_and_order_is_kept_under_every_schedule(schedule in acts()) {
+        let mut ledger = Ledger::default();
+        let mut position: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut committed: BTreeMap<i32, i64> = BTreeMap::new();
+        let (mut working, mut flying) = (Vec::new(), Vec::new());
+        let mut durable: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        let mut left: BTreeMap<(i32, u64), i64> = BTreeMap::new();
+        for act in schedule {
+            match act {
+                Act::Read(partition) => {
+                    ledger.assign(partition);
+                    let next = position.entry(partition).or_insert(0);
+                    working.extend(ledger.register(partition, *next, 1));
+                    *next += 1;
+                }
+                Act::Complete(pick) if !working.is_empty() => {
+                    let ticket: Ticket = working.swap_remove(pick % working.len());
+                    ledger.complete(ticket, ticket.offset);
+                }
+                Act::Release => for (ticket, value) in ledger.release() {
+                    prop_assert_eq!(ticket.offset, value);
+                    let before = left.insert((ticket.partition, ticket.epoch), value);
+                    prop_assert!(before.is_none_or(|before| before < value), "order is broken");
+                    flying.push(ticket);
+                },
+                Act::Acknowledge(pick) if !flying.is_empty() => {
+                    let ticket = flying.swap_remove(pick % flying.len());
+                    durable.entry(ticket.partition).or_default().push(ticket.offset);
+                    ledger.acknowledge(ticket);
+                }
+                Act::Commit => committed.extend(ledger.committable()),
+                Act::Revoke(partition) => {
+                    committed.extend(ledger.revoke(partition).map(|next| (partition, next)));
+                    position.insert(partition, committed.get(&partition).copied().unwrap_or(0));
+                }
+                _ => {}
+            }
+            for (partition, next) in &committed {
+                let stored = durable.get(partition).map(Vec::as_slice).unwrap_or_default();
+                prop_assert!((0..*next).all(|offset| stored.contains(&offset)), "offset committed before its outcome was durable");
+            }
+        }
+    }
+}

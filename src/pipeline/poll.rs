@@ -1,0 +1,164 @@
+//! Reads, pauses, commits, drains; on the thread that owns the consumer.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+
+use super::{
+    release::lock,
+    run::{Arrived, PipelineError, Shared},
+};
+use crate::{
+    engine::Engine,
+    kafka::{Consumer, Publisher},
+    message::Record,
+    telemetry::{self, Gauges},
+};
+
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until the pipeline is told to stop, then drains.
+pub(super) fn run(
+    shared: &Shared,
+    consumer: &Consumer,
+    engine: &Engine,
+    publisher: &Publisher,
+    arrived: &Sender<Arrived>,
+) -> Result<(), PipelineError> {
+    let mut pressure = Pressure { paused: false };
+    let mut commits = Interval::every(shared.plan.kafka.commit_interval);
+    let mut gauges = Interval::every(GAUGE_INTERVAL);
+    shared.monitor.set_ready(true);
+    while !shared.stop.load(Ordering::Acquire) {
+        shared.monitor.beat();
+        pressure.apply(shared, consumer)?;
+        if let Some(record) = consumer.poll(POLL_TIMEOUT)? {
+            take(shared, record, arrived);
+        }
+        if commits.is_due() {
+            commit(shared, consumer, false);
+        }
+        if gauges.is_due() {
+            show(shared, consumer, engine, pressure.paused);
+        }
+    }
+    shared.monitor.set_ready(false);
+    drain(shared, consumer)?;
+    if shared.failure.get().is_none() {
+        publisher.flush()?;
+        commit(shared, consumer, true);
+    }
+    Ok(())
+}
+
+/// Pause at the high mark, resume at half of it: toggling per record would throw away what the client
+/// has fetched each time.
+struct Pressure {
+    paused: bool,
+}
+
+impl Pressure {
+    fn apply(&mut self, shared: &Shared, consumer: &Consumer) -> Result<(), PipelineError> {
+        let limits = &shared.plan.pipeline;
+        let (records, bytes) = {
+            let ledger = lock(shared);
+            (ledger.records(), ledger.bytes())
+        };
+        let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
+        let roomy = records <= limits.records_in_flight_max / 2 && bytes <= limits.bytes_in_flight_max / 2;
+        let arrivals = shared.reassigned.swap(false, Ordering::AcqRel);
+        if (full && !self.paused) || (self.paused && arrivals) {
+            consumer.pause()?;
+            self.paused = true;
+        } else if roomy && self.paused {
+            consumer.resume()?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+}
+
+fn take(shared: &Shared, record: Record, arrived: &Sender<Arrived>) {
+    let now = Instant::now();
+    let (partition, offset) = (record.partition, record.offset);
+    let (gap, ticket) = {
+        let mut ledger = lock(shared);
+        (ledger.gap_before(partition, offset), ledger.register(partition, offset, record.size()))
+    };
+    // Only the embedded broker drops records that were not read; elsewhere gaps are compaction or
+    // control records.
+    if gap > 0 && shared.plan.kafka.bootstrap_servers.is_none() {
+        telemetry::records_evicted(gap as u64);
+        tracing::error!(
+            partition,
+            offset,
+            records = gap,
+            "The embedded broker dropped records before they were read; publish less at a time."
+        );
+    }
+    let Some(ticket) = ticket else { return };
+    telemetry::record_consumed();
+    // The channel has room for everything in flight; it is closed only after this loop.
+    arrived.send((ticket, record, now)).ok();
+}
+
+fn commit(shared: &Shared, consumer: &Consumer, wait: bool) {
+    let offsets = lock(shared).committable();
+    if let Err(error) = consumer.commit(&offsets, wait) {
+        lock(shared).forget_committed();
+        tracing::warn!(%error, "A commit failed and is tried again; until then a crash would repeat verdicts.");
+    }
+}
+
+/// Waits for what is in flight. Polling goes on, so that the group keeps this member meanwhile.
+fn drain(shared: &Shared, consumer: &Consumer) -> Result<(), PipelineError> {
+    let deadline = Instant::now() + shared.plan.pipeline.drain_timeout;
+    consumer.pause()?;
+    loop {
+        shared.monitor.beat();
+        let left = lock(shared).records();
+        if left == 0 || shared.failure.get().is_some() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!(records = left, "The drain took too long; these records will be read again.");
+            return Ok(());
+        }
+        // A record that arrives now stays unregistered and uncommitted: it is read again later.
+        consumer.poll(POLL_TIMEOUT)?;
+        commit(shared, consumer, false);
+    }
+}
+
+fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool) {
+    let (records, bytes, partitions) = {
+        let ledger = lock(shared);
+        (ledger.records(), ledger.bytes(), ledger.partitions())
+    };
+    let queues: Vec<(&str, usize)> =
+        engine.versions().map(|version| (version.name.as_str(), version.queue_depth())).collect();
+    telemetry::gauges(&Gauges { records, bytes, partitions, paused, queues: &queues, lag: &consumer.lag() });
+}
+
+struct Interval {
+    length: Duration,
+    last: Instant,
+}
+
+impl Interval {
+    fn every(length: Duration) -> Self {
+        Self { length, last: Instant::now() }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.length;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}

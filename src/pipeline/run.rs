@@ -1,0 +1,317 @@
+//! The threads, the back-pressure, the drain.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{
+    failure::Failure,
+    intake::Intake,
+    ledger::{Ledger, Ticket},
+    outcome::{Outcome, Outcomes},
+    poll,
+    release::{self, Release, lock},
+};
+use crate::{
+    engine::{Engine, InferenceError, Job, Judged, ModelOptions, VersionSpec},
+    kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
+    message::Record,
+    settings::Plan,
+    telemetry,
+    vision::Limits,
+};
+
+/// Why a pipeline stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// Kafka cannot be used any more.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// An outcome could not be published; its offset and those behind it were not committed.
+    #[error("an outcome could not be published, so consumption stopped before its offset: {0}")]
+    Publishing(String),
+    /// A thread could not be started, or ended by a defect.
+    #[error("thread `{0}` failed")]
+    Thread(&'static str),
+}
+
+/// What all threads of one pipeline share.
+pub(super) struct Shared {
+    pub(super) plan: Plan,
+    pub(super) ledger: Mutex<Ledger<Outcome>>,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) failure: OnceLock<String>,
+    pub(super) stop: AtomicBool,
+    /// Set when partitions arrive while reading is paused: new ones begin unpaused.
+    pub(super) reassigned: AtomicBool,
+}
+
+impl Shared {
+    /// Stops the pipeline without committing what is not acknowledged.
+    pub(super) fn fail(&self, reason: String) {
+        // The first reason is the one that matters; later ones follow from it.
+        self.failure.set(reason).ok();
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// What a running pipeline says about itself.
+#[derive(Debug)]
+pub struct Monitor {
+    verdicts: AtomicU64,
+    dead_letters: AtomicU64,
+    ready: AtomicBool,
+    started: Instant,
+    /// Milliseconds from the start to the last poll.
+    polled: AtomicU64,
+}
+
+/// A poll loop that has not come round for so long is stuck.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+
+impl Monitor {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            verdicts: zero(),
+            dead_letters: zero(),
+            ready: AtomicBool::new(false),
+            started: Instant::now(),
+            polled: zero(),
+        }
+    }
+
+    /// Verdicts published since the start.
+    pub fn verdicts(&self) -> u64 {
+        self.verdicts.load(Ordering::Relaxed)
+    }
+
+    /// Dead letters published since the start.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests are taken: versions are loaded, the cluster answered, no stop was asked for.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether the poll loop still comes round.
+    pub fn is_alive(&self) -> bool {
+        let polled = Duration::from_millis(self.polled.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(polled) < HEARTBEAT_MAX
+    }
+
+    pub(super) fn count_verdict(&self) {
+        self.verdicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_dead_letter(&self) {
+        self.dead_letters.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    pub(super) fn beat(&self) {
+        self.polled.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Where the plan's cluster is; `embedded` is the address of the embedded broker, where the plan
+/// wants one.
+pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
+    let bootstrap_servers = plan.kafka.bootstrap_servers.clone().or(embedded).unwrap_or_default();
+    Connection { bootstrap_servers, options: plan.kafka.options.clone() }
+}
+
+/// The plan's versions, as the engine takes them.
+pub fn engine_specs(plan: &Plan) -> Vec<VersionSpec> {
+    let spec = |(name, version): (&String, &crate::settings::VersionPlan)| VersionSpec {
+        name: name.clone(),
+        folder: version.folder.clone(),
+        options: ModelOptions { device: version.device, bias_cache_bytes: version.position_cache_bytes },
+        batch_size: version.batch_size,
+        queue_size: version.queue_size,
+    };
+    plan.versions.iter().map(spec).collect()
+}
+
+/// The plan's image limits.
+pub fn image_limits(plan: &Plan) -> Limits {
+    Limits { bytes_max: plan.limits.image_bytes_max, pixels_max: plan.limits.image_pixels_max }
+}
+
+/// A running pipeline.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Result<(), PipelineError>>,
+}
+
+impl Pipeline {
+    /// Checks the topics, joins the group and starts the threads.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, lacks a topic, or a client cannot be made.
+    pub fn start(plan: &Plan, connection: &Connection, engine: Engine) -> Result<Self, PipelineError> {
+        let kafka = &plan.kafka;
+        connection.partitions(&[&kafka.requests, &kafka.verdicts, &kafka.dead_letters])?;
+        let shared = Arc::new(Shared {
+            plan: plan.clone(),
+            ledger: Mutex::default(),
+            monitor: Arc::new(Monitor::new()),
+            failure: OnceLock::new(),
+            stop: AtomicBool::new(false),
+            reassigned: AtomicBool::new(false),
+        });
+        let options = ConsumerOptions {
+            group_id: kafka.group_id.clone(),
+            topic: kafka.requests.clone(),
+            prefetch_bytes: kafka.prefetch_bytes,
+        };
+        let consumer = Consumer::join(connection, &options, Arc::new(Owned(shared.clone())))?;
+        for version in engine.versions() {
+            telemetry::model_loaded(&version.name, &version.device.to_string(), &version.digest, version.loading);
+        }
+        // Every record in flight is in the channel once, and once more where it was too large, so a
+        // sender never waits: the client's own thread is one of them.
+        let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);
+        let publisher = release::publisher(connection, &shared, finished.clone())?;
+        let for_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("pipeline".to_owned())
+            .spawn(move || supervise(&for_thread, &consumer, engine, &publisher, &finished, &inbox))
+            .map_err(|_| PipelineError::Thread("pipeline"))?;
+        Ok(Self { shared, thread })
+    }
+
+    /// What the pipeline says about itself.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        self.shared.monitor.clone()
+    }
+
+    /// Asks the pipeline to finish what it has read, commit and leave the group.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || {
+            shared.monitor.set_ready(false);
+            shared.stop.store(true, Ordering::Release);
+        }
+    }
+
+    /// Waits until the pipeline has ended.
+    ///
+    /// # Errors
+    /// When it ended by itself.
+    pub fn join(self) -> Result<(), PipelineError> {
+        self.thread.join().map_err(|_| PipelineError::Thread("pipeline"))?
+    }
+}
+
+/// Tells the ledger which partitions are ours.
+struct Owned(Arc<Shared>);
+
+impl Ownership for Owned {
+    fn assigned(&self, partitions: &[i32]) {
+        let mut ledger = lock(&self.0);
+        partitions.iter().for_each(|partition| ledger.assign(*partition));
+        self.0.reassigned.store(true, Ordering::Release);
+        tracing::info!(?partitions, "Partitions assigned.");
+    }
+
+    fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
+        let mut ledger = lock(&self.0);
+        tracing::info!(?partitions, "Partitions revoked.");
+        partitions.iter().filter_map(|&partition| Some((partition, ledger.revoke(partition)?))).collect()
+    }
+}
+
+/// A record on its way to an intake thread.
+pub(super) type Arrived = (Ticket, Record, Instant);
+
+/// Runs the threads of one pipeline until it is told to stop or cannot go on.
+fn supervise(
+    shared: &Arc<Shared>,
+    consumer: &Consumer,
+    engine: Engine,
+    publisher: &Publisher,
+    finished: &Sender<Release>,
+    inbox: &Receiver<Release>,
+) -> Result<(), PipelineError> {
+    let engine = Arc::new(engine);
+    // Room for everything in flight, so that the poll loop never waits here.
+    let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
+    let polled = thread::scope(|scope| {
+        let releasing = thread::Builder::new().name("release".to_owned());
+        let mut started = releasing.spawn_scoped(scope, || release::run(shared, publisher, inbox)).is_ok();
+        for index in 0..shared.plan.pipeline.decode_threads {
+            let (records, finished, engine) = (records.clone(), finished.clone(), engine.clone());
+            let worker = thread::Builder::new().name(format!("intake-{index}"));
+            started &= worker.spawn_scoped(scope, move || take_in(shared, &engine, &records, &finished)).is_ok();
+        }
+        let polled = match started {
+            true => poll::run(shared, consumer, &engine, publisher, &arrived),
+            false => Err(PipelineError::Thread("intake")),
+        };
+        drop(arrived);
+        // The publisher keeps a sender for as long as it lives, so the end has to be said.
+        finished.send(Release::End).ok();
+        polled
+    });
+    if let Ok(engine) = Arc::try_unwrap(engine) {
+        engine.stop();
+    }
+    polled?;
+    match shared.failure.get() {
+        Some(reason) => Err(PipelineError::Publishing(reason.clone())),
+        None => Ok(()),
+    }
+}
+
+/// One intake thread: records in, jobs to the engine, outcomes to the release thread.
+fn take_in(shared: &Arc<Shared>, engine: &Arc<Engine>, records: &Receiver<Arrived>, finished: &Sender<Release>) {
+    let plan = &shared.plan;
+    let intake = Intake { table: &plan.table, limits: &plan.limits, images: image_limits(plan), engine };
+    for (ticket, record, arrived) in records {
+        let refuse = |record, failure: &Failure| {
+            let outcome = Box::new(Outcomes::of(plan).refused(record, failure));
+            // The release thread ends only after the last record has its outcome or was given up.
+            finished.send(Release::Finished(ticket, outcome)).ok();
+        };
+        let (admitted, prepared) = match intake.admit(&record) {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                refuse(record, &failure);
+                continue;
+            }
+        };
+        let Some(version) = engine.version(&admitted.route.version) else {
+            let failure = InferenceError::Stopped(admitted.route.version).into();
+            refuse(record, &failure);
+            continue;
+        };
+        let (shared, engine, finished) = (shared.clone(), engine.clone(), finished.clone());
+        let reply = move |judged: Result<Judged, InferenceError>| {
+            let outcomes = Outcomes::of(&shared.plan);
+            let version = engine.version(&admitted.route.version);
+            let outcome = match (judged, version) {
+                (Ok(judged), Some(version)) => {
+                    telemetry::batch(&version.name, judged.batch);
+                    outcomes.answered(record, arrived, admitted, version, &judged)
+                }
+                (Ok(_), None) => outcomes.refused(record, &InferenceError::Stopped(admitted.route.version).into()),
+                (Err(error), _) => outcomes.refused(record, &error.into()),
+            };
+            finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
+        };
+        version.submit(Job { prepared, reply: Box::new(reply) });
+    }
+}

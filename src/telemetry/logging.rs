@@ -1,0 +1,29 @@
+//! How log lines look. They go to standard error, so that standard output stays a command's result.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// A log filter that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("log level `{level}`: {reason}")]
+pub struct LogLevelError {
+    level: String,
+    reason: String,
+}
+
+/// Starts logging; the environment variable `RUST_LOG` wins over `level`. A second call changes
+/// nothing.
+///
+/// # Errors
+/// When the level is not in the notation of `RUST_LOG`.
+pub fn start(level: &str, json: bool) -> Result<(), LogLevelError> {
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let filter = EnvFilter::try_new(&level).map_err(|error| LogLevelError { level, reason: error.to_string() })?;
+    let lines = tracing_subscriber::registry().with(filter);
+    let started = match json {
+        true => lines.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
+        false => lines.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init(),
+    };
+    // Only a second call fails, and the first one's choice stands.
+    started.ok();
+    Ok(())
+}
