@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{
+    Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets::UTF8_HORIZONTAL_ONLY,
+};
 use serde::Serialize;
 
 /// Prints lines to standard output. A reader that has gone away is no error: its pipe is closed.
@@ -20,10 +22,13 @@ pub(super) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
 }
 
+/// Lines around head and foot only: one under every row would double the height.
+const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+
 /// A table that fits the terminal; columns named in `right` are aligned to the right.
 pub(super) fn table(columns: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|name| Cell::new(name).add_attribute(comfy_table::Attribute::Bold)));
     for row in rows {
         let cells = row.into_iter().zip(columns).map(|(value, column)| {

@@ -131,6 +131,11 @@ impl Request {
         if payload.is_empty() {
             return Err(RequestError::EmptyPayload);
         }
+        // An array would be read field by field, which no producer means.
+        if payload.trim_ascii_start().starts_with(b"[") {
+            let (field, reason) = ("the value".to_owned(), "expected a JSON object, found an array".to_owned());
+            return Err(RequestError::InvalidField { field, reason });
+        }
         let mut reader = serde_json::Deserializer::from_slice(payload);
         let request: Self = serde_path_to_error::deserialize(&mut reader).map_err(request_error)?;
         reader.end().map_err(|error| RequestError::MalformedJson(error.to_string()))?;
@@ -223,7 +228,7 @@ mod tests {
                 "attributes.k",
             ),
             (r#"{"request_id":"a","text":"a","image":{"path":"p"}} x"#, "malformed_json", "trailing"),
-            ("[]", "missing_field", "request_id"),
+            (r#"["a","b",null,{"path":"p"}]"#, "invalid_field", "array"),
             ("7", "invalid_field", "the value"),
         ];
         for (json, code, words) in cases {

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn one_token_answers_need_one_row_and_give_the_softmax_of_their_logits() {
         let trie = AnswerTrie::new(&[vec![9], vec![5], vec![7]], 2).unwrap();
-        assert_eq!(trie.paths(), [vec![]]);
+        assert_eq!(trie.paths(), [Vec::<u32>::new()]);
         assert_eq!(trie.tokens(), [5, 7, 9]);
         assert_eq!(trie.reads().collect::<Vec<_>>(), [(0, 0)]);
         let scores = trie.log_probabilities(&[1.0, 2.0, 3.0]);

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, ConfigError, Environment, File, FileFormat};
 
 use super::raw::Raw;
 use crate::routing::TableError;
@@ -86,8 +86,15 @@ impl Source {
             .build()
             .map_err(|error| syntax(error.to_string()))?;
         serde_path_to_error::deserialize(merged).map_err(|error| {
-            let parent = error.path().to_string();
-            let reason = plain(error.into_inner());
+            let path = error.path().to_string();
+            let parent = if path == "." { String::new() } else { path };
+            let reason = match innermost(error.into_inner()) {
+                ConfigError::NotFound(name) => {
+                    let field = if parent.is_empty() { name } else { format!("{parent}.{name}") };
+                    return self.field(&field, "is missing");
+                }
+                error => plain(error),
+            };
             match unknown_field(&reason) {
                 Some((name, known)) => {
                     // The path of an unknown key already ends with it, or stops at its parent.
@@ -139,12 +146,18 @@ impl Source {
     }
 }
 
-/// The config crate wraps messages in the path of the key, which this program prints itself.
-fn plain(error: config::ConfigError) -> String {
+/// The config crate wraps errors in the path of the key, which this program prints itself.
+fn innermost(error: ConfigError) -> ConfigError {
     match error {
-        config::ConfigError::At { error, .. } => plain(*error),
-        config::ConfigError::Message(message) => message,
-        config::ConfigError::Type { unexpected, expected, .. } => format!("found {unexpected}, expected {expected}"),
+        ConfigError::At { error, .. } => innermost(*error),
+        other => other,
+    }
+}
+
+fn plain(error: ConfigError) -> String {
+    match error {
+        ConfigError::Message(message) => message,
+        ConfigError::Type { unexpected, expected, .. } => format!("found {unexpected}, expected {expected}"),
         other => other.to_string(),
     }
 }

@@ -144,12 +144,24 @@ pub struct TelemetryPlan {
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum LogFormat {
     /// For people.
     Human,
     /// One JSON object per line.
     Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        match written.as_str() {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err("expected \"human\" or \"json\""),
+        }
+    }
 }
 
 const EMBEDDED: &str = "embedded";
@@ -229,10 +241,7 @@ impl Plan {
 }
 
 fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
-    if raw.delivery == Delivery::ExactlyOnce {
-        let reason = "this version delivers `at_least_once` only: consumers must tolerate a repeated `request_id`";
-        return Err(source.field("kafka.delivery", reason));
-    }
+    let Delivery::AtLeastOnce = raw.delivery;
     let names = [
         ("kafka.bootstrap_servers", &raw.bootstrap_servers),
         ("kafka.group_id", &raw.group_id),

@@ -69,10 +69,23 @@ impl Default for Kafka {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String")]
 pub(super) enum Delivery {
     AtLeastOnce,
-    ExactlyOnce,
+}
+
+impl TryFrom<String> for Delivery {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        match written.as_str() {
+            "at_least_once" => Ok(Self::AtLeastOnce),
+            "exactly_once" => {
+                Err("this version delivers \"at_least_once\" only: consumers must tolerate a repeated request_id")
+            }
+            _ => Err("expected \"at_least_once\""),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

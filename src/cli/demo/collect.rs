@@ -50,17 +50,15 @@ impl Gathered {
 const NUMBER_HEADER: &str = "ofa-demo-number";
 const POLL: Duration = Duration::from_millis(100);
 
-/// Publishes `count` requests and gathers their outcomes, until all are there or nothing came for
+/// Publishes the requests and gathers their outcomes, until all are there or nothing came for
 /// `silence_max`.
 pub(super) fn all(
     plan: &Plan,
     connection: &Connection,
-    source: &Path,
-    count: u32,
+    requests: &[Numbered],
     silence_max: Duration,
     progress: &ProgressBar,
 ) -> Result<Gathered, CliError> {
-    let requests = numbered(plan, source, count)?;
     let tail = Tail::new(connection, &[&plan.kafka.verdicts, &plan.kafka.dead_letters])?;
     let options = FeederOptions {
         topic: plan.kafka.requests.clone(),
@@ -104,15 +102,18 @@ pub(super) fn all(
     })
 }
 
-/// The requests of the file, begun anew until there are enough; ids of later rounds are changed, so
-/// that every request is one of its own.
-fn numbered(plan: &Plan, source: &Path, count: u32) -> Result<Vec<(u32, Outgoing)>, CliError> {
+/// A request of the demo, with its place in the order of publishing.
+pub(super) type Numbered = (u32, Outgoing);
+
+/// The requests of the file once, or begun anew until there are `count`; ids of later rounds are
+/// changed, so that every request is one of its own.
+pub(super) fn requests(plan: &Plan, source: &Path, count: Option<u32>) -> Result<Vec<Numbered>, CliError> {
     let reading = Reading { topic: &plan.kafka.requests, key: "user_id", checked: false };
     let once: Vec<Outgoing> = requests::read(source, reading)?.collect::<Result<_, _>>()?;
     if once.is_empty() {
         return Err(failed(format!("{} holds no requests", source.display())));
     }
-    let numbers = 0..count;
+    let numbers = 0..count.unwrap_or(once.len() as u32);
     Ok(numbers
         .zip(once.iter().cycle())
         .map(|(number, request)| {

@@ -22,9 +22,9 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
-    /// Requests to publish; the file is begun anew as often as needed
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    requests: u32,
+    /// Requests to publish, beginning the file anew as often as needed; without it, each line once
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    requests: Option<u32>,
     /// Where the requests are, one per line
     #[arg(long, value_name = "FILE", default_value = "testdata/demo/requests.jsonl")]
     source: PathBuf,
@@ -69,8 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     say("note: these versions have random weights and know nothing; the way of the requests is real, the verdicts mean nothing\n".to_owned());
     let connection = connection(&plan, Some(address.clone()));
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
-    let progress = bar(arguments)?;
-    let gathered = collect::all(&plan, &connection, &arguments.source, arguments.requests, SILENCE_MAX, &progress);
+    let requests = collect::requests(&plan, &arguments.source, arguments.requests)?;
+    let progress = bar(requests.len())?;
+    let gathered = collect::all(&plan, &connection, &requests, SILENCE_MAX, &progress);
     progress.finish_and_clear();
     let gathered = gathered?;
     let report = report::Report::new(&gathered);
@@ -97,9 +98,9 @@ fn spinner(text: &'static str) -> ProgressBar {
     spinner
 }
 
-fn bar(arguments: &Arguments) -> Result<ProgressBar, CliError> {
+fn bar(requests: usize) -> Result<ProgressBar, CliError> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} answered  {msg}").map_err(failed)?;
-    let bar = ProgressBar::new(arguments.requests.into()).with_style(style);
+    let bar = ProgressBar::new(requests as u64).with_style(style);
     bar.set_message("waiting for the group to form, about 3 s");
     bar.enable_steady_tick(Duration::from_millis(200));
     Ok(bar)
