@@ -1,4 +1,30 @@
-//! tour to come
+//! ofa-stream reads image-text moderation requests from a Kafka topic, decides for each which version
+//! of an OFA visual-entailment model answers it, runs that model, and publishes the verdict with its
+//! A/B metadata.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! requests topic ─▶ kafka ─▶ pipeline: message (parse) ─▶ vision (look) ─▶ routing ─▶ engine ─┐
+//!                                                                                            │
+//! verdicts, dead letters ◀─ kafka ◀─ pipeline: release in offset order, commit behind it ◀───┘
+//! ```
+//!
+//! # Rooms
+//!
+//! * [`cli`]: one file per command.
+//! * [`settings`]: `pipeline.toml` and the environment, into one validated plan.
+//! * [`message`]: what crosses Kafka. Plain data.
+//! * [`routing`]: which version answers, and why. Pure.
+//! * [`vision`], [`text`]: from bytes and words to what the network reads.
+//! * [`ofa`]: the network, in burn.
+//! * [`engine`]: loaded versions, one worker thread each.
+//! * [`kafka`]: the only room that names rdkafka.
+//! * [`pipeline`]: joins the stages; back-pressure, failures, drain.
+//! * [`telemetry`]: metrics, logs, health.
+//!
+//! `ARCHITECTURE.md` has the table of which room may use which, which a test enforces, and the
+//! invariants.
 
 pub mod cli;
 pub mod engine;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    engine::{Model, ModelOptions, Preparer, VersionFolder},
+    engine::{Judge, Model, ModelOptions, Preparer, VersionFolder},
     message::{Answer, Device, Label, Scores},
     settings::{Plan, VersionPlan},
     vision::{self, Limits},

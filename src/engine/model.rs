@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{DeviceError, FolderError, Prepared, VersionFolder, device};
+use super::{DeviceError, FolderError, Judge, Prepared, VersionFolder, device};
 use crate::{
     message::{Device, Label, Scores},
     ofa::{AnswerTrie, Batch, Checkpoint, CheckpointError, LoadError, Ofa, OfaOptions, Row},
@@ -86,6 +86,26 @@ pub struct Model {
     digest: String,
 }
 
+impl Judge for Model {
+    /// Where the batch fails as a whole each request is tried alone, so that one bad request does not
+    /// cost its neighbours.
+    fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
+        match self.attempt(batch) {
+            Ok(answers) => answers,
+            Err(error) if batch.len() == 1 => vec![Err(error)],
+            Err(_) => batch.iter().flat_map(|request| self.judge(&[request])).collect(),
+        }
+    }
+
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn parameters(&self) -> usize {
+        self.network.parameters()
+    }
+}
+
 impl Model {
     /// Loads a version on the calling thread, and runs one empty request to see that it works.
     ///
@@ -114,29 +134,9 @@ impl Model {
         Ok(model)
     }
 
-    /// SHA-256 of the weights, `sha256:` and 64 digits.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// Parameters of the network.
-    pub fn parameters(&self) -> usize {
-        self.network.parameters()
-    }
-
     /// The network itself, for tests and benchmarks of its parts.
     pub fn network(&mut self) -> &mut Ofa {
         &mut self.network
-    }
-
-    /// Judges a batch: for each request, the scores of each of its texts. Where the batch fails as a
-    /// whole each request is tried alone, so that one bad request does not cost its neighbours.
-    pub fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
-        match self.attempt(batch) {
-            Ok(answers) => answers,
-            Err(error) if batch.len() == 1 => vec![Err(error)],
-            Err(_) => batch.iter().flat_map(|request| self.judge(&[request])).collect(),
-        }
     }
 
     fn attempt(&mut self, batch: &[&Prepared]) -> Result<Vec<Result<Vec<Scores>, InferenceError>>, InferenceError> {

@@ -68,6 +68,18 @@ pub struct Version {
     queue: Sender<(Job, Instant)>,
 }
 
+/// What a worker runs: a loaded model, or something that stands in for one.
+pub trait Judge {
+    /// Judges a batch: for each request the scores of each of its texts, in order.
+    fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>>;
+
+    /// SHA-256 of what it judges by.
+    fn digest(&self) -> &str;
+
+    /// Its parameters.
+    fn parameters(&self) -> usize;
+}
+
 /// A version that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -105,6 +117,19 @@ impl Engine {
     /// # Errors
     /// The first version that does not load.
     pub fn start(specs: &[VersionSpec], limits: Limits) -> Result<Self, EngineError> {
+        Self::start_with(specs, limits, |spec, folder| Model::load(&spec.folder, folder, spec.options))
+    }
+
+    /// As [`Engine::start`], with what `load` makes of each version; it is called on the version's
+    /// own thread.
+    ///
+    /// # Errors
+    /// The first version that does not load.
+    pub fn start_with<J: Judge>(
+        specs: &[VersionSpec],
+        limits: Limits,
+        load: impl Fn(&VersionSpec, &VersionFolder) -> Result<J, ModelError> + Clone + Send + 'static,
+    ) -> Result<Self, EngineError> {
         let failed =
             |name: &str, error: ModelError| EngineError::Version { name: name.to_owned(), source: Box::new(error) };
         let mut starting = Vec::new();
@@ -113,10 +138,10 @@ impl Engine {
             let preparer = Preparer::new(&folder, limits);
             let (queue, jobs) = bounded(spec.queue_size);
             let (report, loaded) = bounded(1);
-            let thread_spec = spec.clone();
+            let (thread_spec, load) = (spec.clone(), load.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("model-{}", spec.name))
-                .spawn(move || work(&thread_spec, &folder, &jobs, &report))
+                .spawn(move || work(&thread_spec, || load(&thread_spec, &folder), &jobs, &report))
                 .map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
             starting.push((spec, preparer, queue, loaded, thread));
         }
@@ -179,14 +204,14 @@ impl Version {
     }
 }
 
-fn work(
+fn work<J: Judge>(
     spec: &VersionSpec,
-    folder: &VersionFolder,
+    load: impl FnOnce() -> Result<J, ModelError>,
     jobs: &Receiver<(Job, Instant)>,
     report: &Sender<Result<Loaded, ModelError>>,
 ) {
     let started = Instant::now();
-    let mut model = match Model::load(&spec.folder, folder, spec.options) {
+    let mut model = match load() {
         Ok(model) => model,
         Err(error) => {
             // Nobody waits any more only when another version failed first.
@@ -211,5 +236,73 @@ fn work(
             let queued = begun.saturating_duration_since(queued_at);
             (job.reply)(scores.map(|scores| Judged { scores, queued, inference, batch: size }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::mpsc::channel};
+
+    use super::*;
+
+    /// Answers each request with the number of requests in its batch; an empty request fails.
+    struct Counting;
+
+    impl Judge for Counting {
+        fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
+            let scores = Scores { yes: batch.len() as f32, maybe: 0.0, no: 0.0 };
+            let answer = |request: &&Prepared| match request.pixels.is_empty() {
+                true => Err(InferenceError::NotFinite),
+                false => Ok(vec![scores]),
+            };
+            batch.iter().map(answer).collect()
+        }
+
+        fn digest(&self) -> &str {
+            "sha256:none"
+        }
+
+        fn parameters(&self) -> usize {
+            0
+        }
+    }
+
+    fn spec(batch_size: usize) -> VersionSpec {
+        VersionSpec {
+            name: "v".to_owned(),
+            folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/dev"),
+            options: ModelOptions { device: Device::Flex, bias_cache_bytes: 0 },
+            batch_size,
+            queue_size: 64,
+        }
+    }
+
+    const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+
+    #[test]
+    fn every_job_is_answered_and_no_batch_exceeds_its_size() {
+        let engine = Engine::start_with(&[spec(4)], LIMITS, |_, _| Ok(Counting)).unwrap();
+        let (sender, answers) = channel();
+        for number in 0..50 {
+            let sender = sender.clone();
+            let pixels = if number == 7 { Vec::new() } else { vec![0.0] };
+            let reply = Box::new(move |judged| sender.send((number, judged)).unwrap());
+            engine.version("v").unwrap().submit(Job { prepared: Prepared { pixels, sources: vec![vec![0]] }, reply });
+        }
+        engine.stop();
+        drop(sender);
+        let answers: BTreeMap<i32, Result<Judged, InferenceError>> = answers.iter().collect();
+        assert_eq!(answers.len(), 50);
+        assert_eq!(answers[&7], Err(InferenceError::NotFinite));
+        for judged in answers.into_values().flatten() {
+            assert!(judged.batch <= 4 && judged.scores[0].yes == judged.batch as f32);
+        }
+    }
+
+    #[test]
+    fn a_version_that_does_not_load_is_named() {
+        let missing = VersionSpec { folder: "no/such/folder".into(), ..spec(1) };
+        let error = Engine::start(&[missing], LIMITS).err().unwrap().to_string();
+        assert!(error.starts_with("version `v`: no/such/folder is not a folder"), "{error}");
     }
 }

@@ -71,12 +71,20 @@ pub struct Connection {
     pub bootstrap_servers: String,
     /// Options of librdkafka, as they are; they win over this program's own.
     pub options: BTreeMap<String, String>,
+    /// Whether this is the embedded broker, which does not wake a fetch that waits.
+    pub embedded: bool,
 }
 
 /// How long metadata may take before the cluster counts as unreachable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Connection {
+    /// How long a fetch waits for records: real brokers answer as soon as there is one, the embedded
+    /// one only after this time.
+    pub(super) fn fetch_wait_ms(&self) -> &'static str {
+        if self.embedded { "10" } else { "500" }
+    }
+
     /// A client configuration with these settings, overridden by the options that people set.
     pub(super) fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -92,7 +100,12 @@ impl Connection {
 
     /// A consumer outside any group, for metadata and for reading whole topics.
     pub(super) fn reader(&self, group_id: &str) -> Result<BaseConsumer, KafkaError> {
-        let settings = [("group.id", group_id), ("enable.auto.commit", "false"), ("auto.offset.reset", "earliest")];
+        let settings = [
+            ("group.id", group_id),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("fetch.wait.max.ms", self.fetch_wait_ms()),
+        ];
         BaseConsumer::from_config(&self.config(&settings)).map_err(|error| KafkaError::Client(error.to_string()))
     }
 

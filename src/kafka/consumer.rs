@@ -11,6 +11,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use super::connection::{Connection, KafkaError, owned};
@@ -80,6 +81,7 @@ impl Consumer {
             ("fetch.message.max.bytes", &fetch_bytes),
             // Small queues refill every second by default, which throughput shows as a saw-tooth.
             ("fetch.queue.backoff.ms", "50"),
+            ("fetch.wait.max.ms", connection.fetch_wait_ms()),
             ("statistics.interval.ms", STATISTICS_INTERVAL_MS),
             ("socket.timeout.ms", COMMIT_TIMEOUT_MS),
         ]);
@@ -168,7 +170,7 @@ fn is_fatal(error: &ClientError) -> bool {
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<i32> {
-    list.elements().iter().map(|element| element.partition()).collect()
+    list.elements().iter().map(TopicPartitionListElem::partition).collect()
 }
 
 impl ClientContext for Context {

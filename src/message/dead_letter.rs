@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
 use super::{Header, Outgoing, Record, SCHEMA_VERSION};
 
 /// Where on its way a record failed.
@@ -42,21 +46,64 @@ pub struct DeadLetter {
     pub message: String,
 }
 
+/// The headers that a dead letter has behind those of the original record: Kafka Connect's family,
+/// which tools know, and this program's own. All values are text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DeadLetterHeaders {
+    /// Topic of the original record.
+    #[serde(rename = "__connect.errors.topic")]
+    topic: String,
+    /// Partition of the original record.
+    #[serde(rename = "__connect.errors.partition")]
+    partition: String,
+    /// Offset of the original record.
+    #[serde(rename = "__connect.errors.offset")]
+    offset: String,
+    /// This program's name.
+    #[serde(rename = "__connect.errors.connector.name")]
+    program: String,
+    /// Where on its way the record failed: PARSE, IMAGE, ROUTING, INFERENCE or PUBLISH.
+    #[serde(rename = "__connect.errors.stage")]
+    stage: String,
+    /// The error code, under the name that Connect's tools look for.
+    #[serde(rename = "__connect.errors.exception.class.name")]
+    class: String,
+    /// What was wrong, and what to do about it.
+    #[serde(rename = "__connect.errors.exception.message")]
+    message: String,
+    /// The stable error code.
+    #[serde(rename = "ofa-error-code")]
+    code: String,
+    /// Version of the record contract.
+    #[serde(rename = "ofa-schema-version")]
+    schema_version: String,
+}
+
+impl DeadLetterHeaders {
+    fn into_headers(self) -> Vec<Header> {
+        // Text fields of a plain struct: this cannot fail, and keeps their order.
+        let Ok(Value::Object(fields)) = serde_json::to_value(self) else { return Vec::new() };
+        fields.into_iter().map(|(name, value)| (name, value.as_str().map(|text| text.as_bytes().to_vec()))).collect()
+    }
+}
+
 impl DeadLetter {
-    /// The record for the dead-letter topic: original key, value and headers, then the error
-    /// headers of Kafka Connect's `__connect.errors.*` family and our own code.
+    /// The record for the dead-letter topic: original key, value and headers, then
+    /// [`DeadLetterHeaders`].
     pub fn into_record(self, record: Record, topic: &str) -> Outgoing {
+        let added = DeadLetterHeaders {
+            topic: record.topic,
+            partition: record.partition.to_string(),
+            offset: record.offset.to_string(),
+            program: env!("CARGO_PKG_NAME").to_owned(),
+            stage: self.stage.to_string(),
+            class: self.code.to_owned(),
+            message: self.message,
+            code: self.code.to_owned(),
+            schema_version: SCHEMA_VERSION.to_owned(),
+        };
         let mut headers = record.headers;
-        let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())) as Header);
-        add("__connect.errors.topic", record.topic);
-        add("__connect.errors.partition", record.partition.to_string());
-        add("__connect.errors.offset", record.offset.to_string());
-        add("__connect.errors.connector.name", env!("CARGO_PKG_NAME").to_owned());
-        add("__connect.errors.stage", self.stage.to_string());
-        add("__connect.errors.exception.class.name", self.code.to_owned());
-        add("__connect.errors.exception.message", self.message);
-        add("ofa-error-code", self.code.to_owned());
-        add("ofa-schema-version", SCHEMA_VERSION.to_owned());
+        headers.extend(added.into_headers());
         Outgoing { topic: topic.to_owned(), key: record.key, payload: record.payload, headers }
     }
 }

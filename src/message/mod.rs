@@ -15,7 +15,7 @@ mod record;
 mod request;
 mod verdict;
 
-pub use dead_letter::{DeadLetter, Stage};
+pub use dead_letter::{DeadLetter, DeadLetterHeaders, Stage};
 pub use device::{Device, UnknownDevice};
 pub use record::{Header, Outgoing, Record};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};

@@ -175,7 +175,7 @@ impl NetworkConfig {
             ("encoder_attention_heads", self.encoder_attention_heads),
             ("decoder_attention_heads", self.decoder_attention_heads),
         ] {
-            if self.d_model % heads != 0 {
+            if !self.d_model.is_multiple_of(heads) {
                 return Err(unsupported(
                     NETWORK_FILE,
                     option,

@@ -137,7 +137,7 @@ impl DecoderPositions {
     }
 
     fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
-        let text = self.text_norm.forward(self.text.val().slice([0..tokens])).unsqueeze::<3>();
+        let text = self.text_norm.forward(self.text.val().slice_dim(0, 0..tokens)).unsqueeze::<3>();
         let between = |query: &Linear, key: &Linear, keys: Tensor<3>| {
             let query = split_heads(query.forward(text.clone()) * self.scale, self.heads);
             query.matmul(split_heads(key.forward(keys), self.heads).transpose())

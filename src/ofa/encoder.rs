@@ -124,7 +124,7 @@ impl Encoder {
     }
 
     fn type_row(&self, row: usize) -> Tensor<3> {
-        self.type_embedding.val().slice([row..row + 1]).unsqueeze()
+        self.type_embedding.val().slice_dim(0, row..row + 1).unsqueeze()
     }
 
     /// Encoder output `[rows, patches + tokens, d_model]`. `bias` holds one bias per layer,
@@ -205,7 +205,7 @@ impl EncoderPositions {
     }
 
     fn bias(&self, image: &ImageBias, tokens: usize, length: usize) -> EncoderBias {
-        let text = self.text_norm.forward(self.text.val().slice([0..tokens]));
+        let text = self.text_norm.forward(self.text.val().slice_dim(0, 0..tokens));
         let (query, key) = self.projected(text.clone());
         let image_to_text = image.query.clone().matmul(key.clone().transpose());
         let text_to_image = query.clone().matmul(image.key.clone().transpose());

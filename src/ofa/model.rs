@@ -47,6 +47,7 @@ pub struct Row {
 }
 
 /// Encoder output of a batch, ready for the decoder.
+#[derive(Clone, Debug)]
 pub struct Encoded {
     /// `[rows, patches + tokens, d_model]`
     pub states: Tensor<3>,

@@ -129,8 +129,11 @@ impl Monitor {
 /// Where the plan's cluster is; `embedded` is the address of the embedded broker, where the plan
 /// wants one.
 pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
-    let bootstrap_servers = plan.kafka.bootstrap_servers.clone().or(embedded).unwrap_or_default();
-    Connection { bootstrap_servers, options: plan.kafka.options.clone() }
+    let (embedded, bootstrap_servers) = match &plan.kafka.bootstrap_servers {
+        Some(address) => (false, address.clone()),
+        None => (true, embedded.unwrap_or_default()),
+    };
+    Connection { bootstrap_servers, options: plan.kafka.options.clone(), embedded }
 }
 
 /// The plan's versions, as the engine takes them.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use ofa_stream::{
-    engine::{Model, ModelOptions, Prepared, Preparer, VersionFolder},
+    engine::{Judge, Model, ModelOptions, Prepared, Preparer, VersionFolder},
     message::{Device, Label, Scores},
     ofa::{Batch, Row},
     vision::{self, Limits, Normalization, RgbImage},

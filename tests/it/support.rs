@@ -1,28 +1,139 @@
 //! What several test modules share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
 
 use ofa_stream::message::Device;
+use serde_json::Value;
 
 /// Set in CI: a test that would skip fails instead.
 const REQUIRE_ALL: &str = "OFA_STREAM_TEST_REQUIRE_ALL";
 
 /// Says loudly that a test is skipped, or fails where nothing may be.
-pub fn skip(what: &str) {
+pub(crate) fn skip(what: &str) {
     assert!(std::env::var_os(REQUIRE_ALL).is_none(), "{REQUIRE_ALL} is set, and this cannot run: {what}");
     eprintln!("\n*** SKIPPED: {what} ***\n");
 }
 
 /// A path below the repository.
-pub fn repository(path: &str) -> PathBuf {
+pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// A file below the repository, as JSON.
-pub fn json(path: &Path) -> serde_json::Value {
+pub(crate) fn json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The CPU devices, which every machine has.
-pub const CPUS: [Device; 2] = [Device::Flex, Device::NdArray];
+pub(crate) const CPUS: [Device; 2] = [Device::Flex, Device::NdArray];
+
+/// The program under test.
+pub(crate) fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ofa-stream"));
+    program.current_dir(repository("")).env_remove("RUST_LOG");
+    program
+}
+
+/// Settings for a test: both shipped versions, an experiment over all units, logs as JSON, metrics on
+/// a free port.
+pub(crate) fn settings(bootstrap_servers: &str) -> String {
+    format!(
+        r#"
+[kafka]
+bootstrap_servers = "{bootstrap_servers}"
+[kafka.options]
+"session.timeout.ms" = "6000"
+[model_versions]
+default = "ofa_base"
+[model_versions.versions.ofa_base]
+[model_versions.versions.ofa_small]
+[[experiments]]
+name = "both"
+traffic_ratio = 1.0
+variants = [
+  {{ name = "control", model_version = "ofa_base", weight = 1.0 }},
+  {{ name = "treatment", model_version = "ofa_small", weight = 3.0 }},
+]
+[telemetry]
+listen = "127.0.0.1:0"
+log_format = "json"
+"#
+    )
+}
+
+/// `ofa-stream run` as a child process; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<Value>,
+    _settings: tempfile::TempDir,
+}
+
+impl Running {
+    pub(crate) fn start(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipeline.toml");
+        std::fs::write(&file, settings).unwrap();
+        let mut command = program();
+        let mut child = command.arg("run").arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // The test may have stopped listening.
+                sender.send(serde_json::from_str(&line).unwrap_or(Value::String(line))).ok();
+            }
+        });
+        Self { child, lines, _settings: folder }
+    }
+
+    /// The next log line with this message.
+    pub(crate) fn log_line(&self, message: &str) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line["message"].as_str().is_some_and(|text| text.contains(message)) {
+                return line;
+            }
+            seen.push(line.to_string());
+        }
+        panic!("no log line \"{message}\" among:\n{}", seen.join("\n"));
+    }
+
+    /// Kills without any chance to clean up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and waits for its exit code.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// One page over HTTP, status line and headers included.
+pub(crate) fn page(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}

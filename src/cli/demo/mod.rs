@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     logging::start("error", false)?;
     let say = |text: String| {
         if !arguments.json {
-            output::line(text)
+            output::line(text);
         }
     };
     let broker = run::start_broker(&plan)?.ok_or_else(|| failed("the embedded broker did not start"))?;

@@ -165,11 +165,8 @@ fn check_types(field: &Field, operator: Operator, literal: &Literal) -> Result<(
 
 fn reason(error: &Rich<'_, char>, source: &str) -> String {
     let RichReason::ExpectedFound { expected, found } = error.reason() else { return error.reason().to_string() };
-    let mut wanted: Vec<String> = expected
-        .iter()
-        .filter(|pattern| matches!(pattern, RichPattern::Label(_)))
-        .map(ToString::to_string)
-        .collect();
+    let mut wanted: Vec<String> =
+        expected.iter().filter(|pattern| matches!(pattern, RichPattern::Label(_))).map(ToString::to_string).collect();
     wanted.sort();
     wanted.dedup();
     // A whole word that does not fit has a place and no single character.

@@ -1,0 +1,139 @@
+//! The commands, as people run them.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{json, program, repository};
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn printed(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn predict_gives_the_reference_answer_on_every_cpu_device() {
+    let case = &json(&repository("testdata/golden/dev/expected.json"))["cases"][1];
+    for device in ["flex", "ndarray"] {
+        let prediction = printed(&run(&[
+            "predict",
+            "--image",
+            "testdata/golden/dev/images/02_rgb.png",
+            "--text",
+            case["text"].as_str().unwrap(),
+            "--models-dir",
+            "testdata/golden",
+            "--version",
+            "dev",
+            "--device",
+            device,
+            "--json",
+        ]));
+        assert_eq!(prediction["result"], case["label"]);
+        let off = prediction["confidence"].as_f64().unwrap() - case["score"].as_f64().unwrap();
+        assert!(off.abs() < 2e-4, "{device}: {off}");
+        assert_eq!(prediction["backend"], device);
+    }
+}
+
+#[test]
+fn predict_says_what_is_wrong_with_what_it_was_given() {
+    let image = "testdata/demo/mug.jpg";
+    let cases: [(&[&str], &str); 5] = [
+        (&["--image", "no.jpg", "--text", "a"], "no.jpg"),
+        (&["--image", "README.md", "--text", "a"], "neither JPEG, PNG nor WebP"),
+        (&["--image", image, "--text", "a", "--version", "ofa_huge"], "ofa_base, ofa_small"),
+        (&["--image", image, "--text", "a", "--models-dir", "models"], "ofa_base, ofa_small"),
+        (&["--image", image, "--text", "a", "--models-dir", "testdata", "--version", "demo"], "config.json"),
+    ];
+    for (arguments, words) in cases {
+        let output = run(&[&["predict"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn check_accepts_the_shipped_settings_and_refuses_bad_ones_with_78() {
+    let checked = printed(&run(&["check", "--json"]));
+    assert_eq!(checked["versions"].as_array().unwrap().len(), 2);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.toml");
+    std::fs::write(&file, "[kafka]\ngrup_id = 'x'\n").unwrap();
+    for command in ["check", "run", "demo"] {
+        let output = run(&[command, "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert!(text(&output.stderr).contains("bad.toml:2: `kafka.grup_id`"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let output =
+        program().args(["check", "--settings-only"]).env("OFA_STREAM__PIPELINE__DECODE_THREADS", "0").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("decode_threads"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_settings_that_compose_overrides_exist() {
+    let compose = std::fs::read_to_string(repository("compose.yaml")).unwrap();
+    let overrides: Vec<(&str, &str)> = compose
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("OFA_STREAM__"))
+        .filter_map(|line| line.split_once(": "))
+        .collect();
+    assert!(overrides.len() >= 3);
+    let output = program().args(["check", "--settings-only"]).envs(overrides).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn explain_shows_every_step_to_the_decision() {
+    let output = run(&["explain", "--key", "customer-7", "--attr", "user_role=admin", "--image-size", "640x480"]);
+    insta::assert_snapshot!(text(&output.stdout));
+    let explained = printed(&run(&["explain", "--key", "customer-7", "--json"]));
+    assert_eq!(explained["reason"], "experiment");
+    assert_eq!(explained["assignment"]["propensity"], 0.5);
+}
+
+#[test]
+fn produce_will_not_guess_where_an_embedded_broker_is() {
+    let output = run(&["produce", "testdata/demo/requests.jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--bootstrap-servers"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_demo_answers_every_request_and_shows_it() {
+    let report = printed(&run(&["demo", "--json"]));
+    assert_eq!(report["unanswered"], 0);
+    let (verdicts, letters) = (report["verdicts"].as_array().unwrap(), report["dead_letters"].as_array().unwrap());
+    assert_eq!(report["published"].as_u64().unwrap() as usize, verdicts.len() + letters.len());
+    assert!(letters.len() >= 10, "the demo has requests that are bad on purpose");
+    let reasons: std::collections::BTreeSet<&str> =
+        verdicts.iter().map(|verdict| verdict["route"]["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["default", "experiment", "forced", "rule"]);
+}
+
+#[test]
+fn more_than_the_embedded_log_can_hold_passes_through_without_loss() {
+    // 600 requests of 38 kB on average are 23 MB; the four partitions hold 20 MiB at most.
+    let report = printed(&run(&["demo", "--json", "--requests", "600"]));
+    assert_eq!((report["published"].as_u64(), report["unanswered"].as_u64()), (Some(600), Some(0)));
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = run(&["--help"]);
+    insta::assert_snapshot!(text(&output.stdout));
+}

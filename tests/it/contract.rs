@@ -1,0 +1,54 @@
+//! The contract is generated from the types, and the metrics that dashboards name exist.
+
+use std::{fs, path::Path};
+
+use ofa_stream::message::{DeadLetterHeaders, Request, Verdict};
+use schemars::{JsonSchema, schema_for};
+
+use crate::support::repository;
+
+/// Set it to write the schemas anew instead of comparing them.
+const UPDATE: &str = "OFA_STREAM_UPDATE_SCHEMAS";
+
+fn compare(path: &Path, schema: &serde_json::Value) {
+    let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(path, &text).unwrap();
+    }
+    let stored = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        stored == text,
+        "{} is not what the types say; run the tests once with {UPDATE}=1 and look at the change",
+        path.display()
+    );
+}
+
+fn schema<T: JsonSchema>() -> serde_json::Value {
+    serde_json::to_value(schema_for!(T)).unwrap()
+}
+
+#[test]
+fn the_schemas_are_those_of_the_types() {
+    compare(&repository("schemas/request.schema.json"), &schema::<Request>());
+    compare(&repository("schemas/verdict.schema.json"), &schema::<Verdict>());
+    compare(&repository("schemas/dead-letter-headers.schema.json"), &schema::<DeadLetterHeaders>());
+}
+
+#[test]
+fn every_metric_that_the_dashboard_and_the_alerts_name_exists() {
+    let source = fs::read_to_string(repository("src/telemetry/metrics.rs")).unwrap();
+    let mut named = 0;
+    for file in ["deploy/grafana/dashboards/ofa-stream.json", "deploy/prometheus/alerts.yaml"] {
+        let text = fs::read_to_string(repository(file)).unwrap();
+        for name in text
+            .split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+            .filter(|word| word.starts_with("ofa_") && word.len() > 6)
+        {
+            let metric =
+                ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+            assert!(source.contains(&format!("\"{metric}\"")), "{file} names {name}, which the program does not have");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "only {named} metrics were seen");
+}

@@ -1,0 +1,231 @@
+//! The running program, driven from outside with a producer and a consumer of our own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{Headers, Message, OwnedHeaders},
+    mocking::MockCluster,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Running, page, repository, settings};
+
+const REQUESTS: &str = "moderation.requests";
+const VERDICTS: &str = "moderation.verdicts";
+const DEAD_LETTERS: &str = "moderation.dead-letters";
+const PARTITIONS: i32 = 4;
+
+/// What came out for one request.
+#[derive(Clone, Debug)]
+struct Outcome {
+    number: u64,
+    topic: String,
+    partition: i32,
+    key: Option<Vec<u8>>,
+    payload: Vec<u8>,
+    headers: BTreeMap<String, String>,
+}
+
+fn image(name: &str) -> String {
+    STANDARD.encode(std::fs::read(repository("testdata/demo").join(name)).unwrap())
+}
+
+/// The number of a request is in its id, and in a header for those whose id cannot be read.
+fn produce(bootstrap_servers: &str, requests: &[(String, Vec<u8>)]) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("enable.idempotence", "true")
+        .create()
+        .unwrap();
+    for (number, (key, payload)) in requests.iter().enumerate() {
+        let number = number.to_string();
+        let headers = OwnedHeaders::new()
+            .insert(rdkafka::message::Header { key: "number", value: Some(&number) })
+            .insert(rdkafka::message::Header {
+                key: "traceparent",
+                value: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            });
+        producer
+            .send(BaseRecord::to(REQUESTS).key(key).payload(payload).headers(headers))
+            .map_err(|(error, _)| error)
+            .unwrap();
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+}
+
+fn reader(bootstrap_servers: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers).set("group.id", "outside").set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for topic in [VERDICTS, DEAD_LETTERS] {
+        for partition in 0..PARTITIONS {
+            all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        }
+    }
+    consumer.assign(&all).unwrap();
+    consumer
+}
+
+/// Reads outcomes until `enough` says so, or nothing comes for half a minute.
+fn read(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, enough: impl Fn(&[Outcome]) -> bool) {
+    let mut heard = Instant::now();
+    while !enough(outcomes) {
+        assert!(heard.elapsed() < Duration::from_secs(30), "nothing came for 30 s after {} outcomes", outcomes.len());
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.unwrap();
+        heard = Instant::now();
+        let headers: BTreeMap<String, String> = message.headers().map_or_else(BTreeMap::new, |headers| {
+            headers
+                .iter()
+                .map(|header| {
+                    (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+                })
+                .collect()
+        });
+        let payload = message.payload().unwrap_or_default().to_vec();
+        let number = match headers.get("number") {
+            Some(number) => number.parse().unwrap(),
+            None => {
+                let verdict: Value = serde_json::from_slice(&payload).unwrap();
+                verdict["request_id"].as_str().unwrap().strip_prefix("r-").unwrap().parse().unwrap()
+            }
+        };
+        let (topic, partition) = (message.topic().to_owned(), message.partition());
+        outcomes.push(Outcome { number, topic, partition, key: message.key().map(<[u8]>::to_vec), payload, headers });
+    }
+}
+
+/// Ten ways to be wrong, with the code each must get.
+fn bad(way: usize, id: &str) -> (Vec<u8>, &'static str) {
+    let thumbnail = image("thumbnail.png");
+    let with = |image: Value| json!({"request_id": id, "text": "a ball", "image": image});
+    let (request, code) = match way {
+        0 => return (format!("{{\"request_id\":\"{id}\",").into_bytes(), "malformed_json"),
+        1 => (json!({"request_id": id, "image": {"base64": thumbnail}}), "missing_field"),
+        2 => (with(json!({})), "image_source_missing"),
+        3 => (with(json!({"base64": thumbnail, "url": "https://example.com/a.png"})), "image_source_conflict"),
+        4 => (with(json!({"base64": "#"})), "image_base64_invalid"),
+        5 => (with(json!({"base64": image("cut.jpg")})), "image_undecodable"),
+        6 => (with(json!({"base64": image("enormous.png")})), "image_too_large"),
+        7 => (with(json!({"base64": image("moving.gif")})), "image_format_unsupported"),
+        8 => {
+            let mut request = with(json!({"base64": thumbnail}));
+            request["model_version"] = json!("ofa_huge");
+            (request, "unknown_version")
+        }
+        _ => return (Vec::new(), "empty_payload"),
+    };
+    (request.to_string().into_bytes(), code)
+}
+
+#[test]
+fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_broker() {
+    let running = Running::start(&settings("embedded"));
+    let address = running.log_line("Embedded broker started")["bootstrap_servers"].as_str().unwrap().to_owned();
+    let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+    let thumbnail = image("thumbnail.png");
+    let mut expected: BTreeMap<u64, Option<&str>> = BTreeMap::new();
+    let mut requests = Vec::new();
+    for number in 0..500_usize {
+        let id = format!("r-{number}");
+        let (payload, code) = match number % 10 {
+            3 => {
+                let (payload, code) = bad(number / 10 % 10, &id);
+                (payload, Some(code))
+            }
+            _ => (
+                json!({"request_id": id, "text": format!("ball {number}"), "image": {"base64": thumbnail}})
+                    .to_string()
+                    .into_bytes(),
+                None,
+            ),
+        };
+        expected.insert(number as u64, code);
+        requests.push((format!("key-{}", number % 17), payload));
+    }
+    produce(&address, &requests);
+    let mut outcomes = Vec::new();
+    let consumer = reader(&address);
+    read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= requests.len());
+
+    let numbers: BTreeSet<u64> = outcomes.iter().map(|outcome| outcome.number).collect();
+    assert_eq!((outcomes.len(), numbers.len()), (500, 500), "every request exactly once");
+    let mut last: BTreeMap<(String, i32, Option<Vec<u8>>), u64> = BTreeMap::new();
+    for outcome in &outcomes {
+        let (key, payload) = &requests[outcome.number as usize];
+        assert_eq!(outcome.key.as_deref(), Some(key.as_bytes()));
+        assert!(outcome.headers["traceparent"].starts_with("00-0af7"));
+        let before = last.insert((outcome.topic.clone(), outcome.partition, outcome.key.clone()), outcome.number);
+        assert!(before.is_none_or(|before| before < outcome.number), "{key}: {before:?} then {}", outcome.number);
+        match expected[&outcome.number] {
+            None => {
+                assert_eq!(outcome.topic, VERDICTS);
+                let verdict: ofa_stream::message::Verdict = serde_json::from_slice(&outcome.payload).unwrap();
+                assert_eq!(verdict.route.reason, "experiment");
+                assert_eq!(outcome.headers["ofa-model-version"], verdict.model_version);
+            }
+            Some(code) => {
+                assert_eq!(outcome.topic, DEAD_LETTERS);
+                assert_eq!((outcome.headers["ofa-error-code"].as_str(), &outcome.payload), (code, payload));
+                assert_eq!(outcome.headers["__connect.errors.topic"], REQUESTS);
+            }
+        }
+    }
+    let metrics = page(&pages, "/metrics");
+    assert!(metrics.contains("ofa_records_consumed_total 500"), "{metrics}");
+    assert!(metrics.contains("ofa_dead_letters_total{code=\"malformed_json\"} 5"), "{metrics}");
+    assert!(
+        page(&pages, "/healthz").starts_with("HTTP/1.1 200") && page(&pages, "/readyz").starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(running.stop(), Some(0), "a stop signal drains and ends well");
+}
+
+#[test]
+fn a_kill_in_mid_run_loses_nothing() {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in [REQUESTS, VERDICTS, DEAD_LETTERS] {
+        cluster.create_topic(topic, PARTITIONS, 1).unwrap();
+    }
+    let address = cluster.bootstrap_servers();
+    let thumbnail = image("thumbnail.png");
+    let request =
+        |number: usize| json!({"request_id": format!("r-{number}"), "text": "a ball", "image": {"base64": thumbnail}});
+    let requests: Vec<_> =
+        (0..600).map(|number| (format!("key-{}", number % 17), request(number).to_string().into_bytes())).collect();
+    let consumer = reader(&address);
+    let mut outcomes = Vec::new();
+
+    let first = Running::start(&settings(&address));
+    produce(&address, &requests);
+    read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= 40);
+    first.kill();
+    let before_the_kill = outcomes.len();
+    assert!(before_the_kill < requests.len(), "the kill came too late to prove anything");
+
+    let second = Running::start(&settings(&address));
+    let numbers = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.number).collect::<BTreeSet<_>>().len();
+    read(&consumer, &mut outcomes, |outcomes| numbers(outcomes) == requests.len());
+    println!(
+        "{} outcomes for {} requests: {} came twice around the kill",
+        outcomes.len(),
+        requests.len(),
+        outcomes.len() - requests.len()
+    );
+    assert_eq!(second.stop(), Some(0));
+
+    // What was committed at the stop is not read again.
+    let third = Running::start(&settings(&address));
+    third.log_line("Partitions assigned");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(consumer.poll(Duration::from_secs(1)).is_none(), "a request was answered again after a clean stop");
+    assert_eq!(third.stop(), Some(0));
+}
