@@ -3,6 +3,8 @@
 //!
 //! cargo bench --bench forward
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it cannot go on")]
+
 use std::{
     collections::BTreeMap,
     path::Path,

@@ -3,6 +3,8 @@
 //!
 //! cargo bench --bench pipeline
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it cannot go on")]
+
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -122,7 +124,8 @@ fn through_the_broker_alone(bencher: Bencher<'_, '_>, image: &str) {
     let requests = requests(topic, image);
     bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
         for request in &requests {
-            let record = BaseRecord::to(topic).key(request.key.as_ref().unwrap()).payload(request.payload.as_ref().unwrap());
+            let record =
+                BaseRecord::to(topic).key(request.key.as_ref().unwrap()).payload(request.payload.as_ref().unwrap());
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         drain(&tail, MESSAGES);

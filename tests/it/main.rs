@@ -1,5 +1,13 @@
 //! The promises that need more than one room, in one binary.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_macros,
+    reason = "a test prints, and ends where it cannot go on"
+)]
+
 mod commands;
 mod contract;
 mod delivery;
