@@ -14,6 +14,6 @@ mod worker;
 
 pub use device::DeviceError;
 pub use folder::{FolderError, VersionFolder};
-pub use model::{InferenceError, Model, ModelError, ModelOptions};
+pub use model::{InferenceError, Model, ModelError, ModelOptions, panic_message};
 pub use prepare::{Prepared, Preparer};
 pub use worker::{Engine, EngineError, Job, Judge, Judged, Version, VersionSpec};

@@ -42,6 +42,9 @@ pub enum Failure {
     /// The network did not answer.
     #[error(transparent)]
     Inference(#[from] InferenceError),
+    /// A defect of this program or a library showed on it.
+    #[error("a defect showed on this record: {0}; please report it")]
+    Defect(String),
     /// Its verdict is larger than Kafka takes.
     #[error(
         "the verdict is larger than Kafka takes: raise `kafka.record_bytes_max` and the topic's `max.message.bytes`"
@@ -62,13 +65,14 @@ impl Failure {
             Self::TextTooLong { .. } => "text_too_long",
             Self::Route(error) => error.code(),
             Self::Inference(error) => error.code(),
+            Self::Defect(_) => "internal_defect",
             Self::VerdictTooLarge => "verdict_too_large",
         }
     }
 
     fn stage(&self) -> Stage {
         match self {
-            Self::Request(_) | Self::TextTooLong { .. } => Stage::Parse,
+            Self::Request(_) | Self::TextTooLong { .. } | Self::Defect(_) => Stage::Parse,
             Self::Base64(_) | Self::UrlRefused | Self::PathRefused(_) | Self::FileUnreadable(_) | Self::Image(_) => {
                 Stage::Image
             }

@@ -23,7 +23,7 @@ pub(super) struct Outcome {
 /// What is told about a finished request.
 pub(super) enum Told {
     Verdict(Box<Verdict>),
-    Refused { code: &'static str, message: String },
+    Refused { code: &'static str, message: String, group: Option<String> },
 }
 
 /// What outcomes are made with.
@@ -46,9 +46,9 @@ impl<'a> Outcomes<'a> {
         }
     }
 
-    /// The dead letter of a record that failed.
-    pub(super) fn refused(&self, record: Record, failure: &Failure) -> Outcome {
-        let told = Told::Refused { code: failure.code(), message: failure.to_string() };
+    /// The dead letter of a record that failed; `group` is its variant, where it came so far.
+    pub(super) fn refused(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
+        let told = Told::Refused { code: failure.code(), message: failure.to_string(), group };
         Outcome { outgoing: failure.dead_letter().into_record(record, self.dead_letters), told, record: None }
     }
 

@@ -88,7 +88,11 @@ fn publish(shared: &Shared, publisher: &Publisher, ticket: Ticket, outcome: Outc
         Err(PublishError::TooLarge(outgoing)) => match outcome.record {
             Some(record) => {
                 let failure = Failure::VerdictTooLarge;
-                tell(shared, &Told::Refused { code: failure.code(), message: failure.to_string() }, ticket);
+                tell(
+                    shared,
+                    &Told::Refused { code: failure.code(), message: failure.to_string(), group: None },
+                    ticket,
+                );
                 let letter = failure.dead_letter().into_record(record, dead_letters);
                 return match publisher.publish(ticket.into(), &letter) {
                     Err(PublishError::TooLarge(letter)) => {
@@ -148,11 +152,18 @@ fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
                 verdict.ab_variant.as_deref().unwrap_or("-"),
             );
         }
-        Told::Refused { code, message } => {
+        Told::Refused { code, message, group } => {
             shared.monitor.count_dead_letter();
             telemetry::dead_letter(code);
             let Ticket { partition, offset, .. } = ticket;
-            tracing::warn!(partition, offset, code, error = message, "[AB:-] Dead letter.");
+            tracing::warn!(
+                partition,
+                offset,
+                code,
+                error = message,
+                "[AB:{}] Dead letter.",
+                group.as_deref().unwrap_or("-")
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The threads, the back-pressure, the drain.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use super::{
     release::{self, Release, lock},
 };
 use crate::{
-    engine::{Engine, InferenceError, Job, Judged, ModelOptions, VersionSpec},
+    engine::{Engine, InferenceError, Job, Judged, ModelOptions, VersionSpec, panic_message},
     kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
     message::Record,
     settings::Plan,
@@ -284,34 +285,39 @@ fn take_in(shared: &Arc<Shared>, engine: &Arc<Engine>, records: &Receiver<Arrive
     let plan = &shared.plan;
     let intake = Intake { table: &plan.table, limits: &plan.limits, images: image_limits(plan), engine };
     for (ticket, record, arrived) in records {
-        let refuse = |record, failure: &Failure| {
-            let outcome = Box::new(Outcomes::of(plan).refused(record, failure));
+        let finish = |outcome: Outcome| {
             // The release thread ends only after the last record has its outcome or was given up.
-            finished.send(Release::Finished(ticket, outcome)).ok();
+            finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
         };
-        let (admitted, prepared) = match intake.admit(&record) {
+        // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
+        // partition, along.
+        let admitted = catch_unwind(AssertUnwindSafe(|| intake.admit(&record)));
+        let admitted = admitted.unwrap_or_else(|panic| Err(Failure::Defect(panic_message(panic.as_ref()))));
+        let (admitted, prepared) = match admitted {
             Ok(admitted) => admitted,
             Err(failure) => {
-                refuse(record, &failure);
+                finish(Outcomes::of(plan).refused(record, &failure, None));
                 continue;
             }
         };
         let Some(version) = engine.version(&admitted.route.version) else {
             let failure = InferenceError::Stopped(admitted.route.version).into();
-            refuse(record, &failure);
+            finish(Outcomes::of(plan).refused(record, &failure, None));
             continue;
         };
         let (shared, engine, finished) = (shared.clone(), engine.clone(), finished.clone());
         let reply = move |judged: Result<Judged, InferenceError>| {
             let outcomes = Outcomes::of(&shared.plan);
-            let version = engine.version(&admitted.route.version);
-            let outcome = match (judged, version) {
+            let group = admitted.route.variant.as_ref().map(|(_, variant)| variant.clone());
+            let outcome = match (judged, engine.version(&admitted.route.version)) {
                 (Ok(judged), Some(version)) => {
                     telemetry::batch(&version.name, judged.batch);
                     outcomes.answered(record, arrived, admitted, version, &judged)
                 }
-                (Ok(_), None) => outcomes.refused(record, &InferenceError::Stopped(admitted.route.version).into()),
-                (Err(error), _) => outcomes.refused(record, &error.into()),
+                (Ok(_), None) => {
+                    outcomes.refused(record, &InferenceError::Stopped(admitted.route.version).into(), group)
+                }
+                (Err(error), _) => outcomes.refused(record, &error.into(), group),
             };
             finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
         };

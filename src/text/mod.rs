@@ -1,6 +1,6 @@
 //! From a user's words to token ids: cleaning, prompt, byte-level BPE.
 //!
-//! * [`clean`]: what the reference calls pre-captioning.
+//! * [`clean()`]: what the reference calls pre-captioning.
 //! * [`Templates`]: the sentence around the words.
 //! * [`Tokenizer`]: GPT-2's byte-level BPE over `vocab.json` and `merges.txt`.
 //!

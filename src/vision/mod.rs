@@ -2,7 +2,7 @@
 //!
 //! * [`probe`]: format and size from the header, checked against [`Limits`] before anything is
 //!   decoded.
-//! * [`decode`]: checked, upright RGB.
+//! * [`decode()`]: checked, upright RGB.
 //! * [`resize`]: Pillow's bicubic, bit for bit.
 //! * [`Normalization`]: bytes to floats.
 
