@@ -86,7 +86,7 @@ fn load(name: &str) -> Ofa {
     let checkpoint = Checkpoint::open(path, &device(name)).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
     let options = OfaOptions { token_multiple: 1, bias_cache_bytes: 1 << 30 };
-    Ofa::load(checkpoint, &config, SIDE, 82, trie, options).unwrap()
+    Ofa::load(checkpoint, &config, SIDE, trie, options).unwrap()
 }
 
 /// One loaded network per device, because loading takes longer than most of what is measured.

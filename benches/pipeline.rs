@@ -75,6 +75,7 @@ impl Setting {
         let options = FeederOptions {
             topic: topic.to_owned(),
             group_id: self.plan.kafka.group_id.clone(),
+            record_bytes_max: self.plan.kafka.record_bytes_max,
             wait_max: Duration::from_secs(30),
         };
         Feeder::new(&self.connection, options).unwrap()

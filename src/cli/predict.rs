@@ -23,10 +23,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
     /// The hypothesis; give it several times for several hypotheses about the image
-    #[arg(long, required = true)]
+    #[arg(long, required = true, allow_hyphen_values = true)]
     text: Vec<String>,
     /// A premise in words beside the image
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     caption: Option<String>,
     /// The version; without it, the settings' default, or the only folder of --models-dir
     #[arg(long)]

@@ -57,6 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let options = FeederOptions {
         topic: topic.clone(),
         group_id: plan.kafka.group_id.clone(),
+        record_bytes_max: plan.kafka.record_bytes_max,
         wait_max: Duration::from_secs(arguments.wait_max),
     };
     let feeder = Feeder::new(&connection, options)?;

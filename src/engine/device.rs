@@ -52,20 +52,37 @@ pub(super) fn open(device: Device) -> Result<BurnDevice, DeviceError> {
     Ok(new)
 }
 
+/// Adapters are counted within their kind; a number means the first kind that has it, the stronger
+/// kinds first.
 fn open_wgpu(device: Device, index: Option<usize>) -> Result<BurnDevice, DeviceError> {
-    let kind = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+    let kinds = match index {
+        None => vec![DeviceKind::DefaultDevice],
+        Some(0) => {
+            vec![DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0), DeviceKind::Cpu]
+        }
+        Some(n) => vec![DeviceKind::DiscreteGpu(n), DeviceKind::IntegratedGpu(n), DeviceKind::VirtualGpu(n)],
+    };
+    let mut missing = DeviceError::NoAdapter { device, reason: "no kind of adapter was tried".to_owned() };
+    for kind in kinds {
+        match open_adapter(device, kind) {
+            Err(error @ DeviceError::NoAdapter { .. }) => missing = error,
+            opened => return opened,
+        }
+    }
+    Err(missing)
+}
+
+fn open_adapter(device: Device, kind: DeviceKind) -> Result<BurnDevice, DeviceError> {
     // The driver may panic rather than return; a model version must not take the process with it.
     let opened = std::panic::catch_unwind(|| BurnDevice::wgpu_options().device_kind(kind).init());
+    let unusable = |reason: String| DeviceError::Unusable { device, reason };
     match opened {
-        Ok(Ok(opened)) => {
-            opened.sync().map_err(|error| DeviceError::Unusable { device, reason: error.to_string() })?;
-            Ok(opened)
-        }
+        Ok(Ok(opened)) => opened.sync().map(|()| opened.clone()).map_err(|error| unusable(error.to_string())),
         Ok(Err(error @ WgpuInitError::AdapterUnavailable { .. })) => {
             Err(DeviceError::NoAdapter { device, reason: error.to_string() })
         }
-        Ok(Err(error)) => Err(DeviceError::Unusable { device, reason: error.to_string() }),
-        Err(_) => Err(DeviceError::Unusable { device, reason: "its driver panicked".to_owned() }),
+        Ok(Err(error)) => Err(unusable(error.to_string())),
+        Err(_) => Err(unusable("its driver panicked".to_owned())),
     }
 }
 

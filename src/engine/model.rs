@@ -60,11 +60,19 @@ pub enum InferenceError {
     /// The answer is not a number.
     #[error("the network's answer is not a finite number")]
     NotFinite,
+    /// A text is longer than the model has positions.
+    #[error("a text has {tokens} tokens with its prompt, this version has positions for {tokens_max}")]
+    TooManyTokens {
+        /// What it has.
+        tokens: usize,
+        /// What the version can hold.
+        tokens_max: usize,
+    },
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
-    /// The version's worker is gone.
-    #[error("version `{0}` has stopped working")]
+    /// The version answers nothing any more.
+    #[error("the version has stopped working: {0}")]
     Stopped(String),
 }
 
@@ -73,6 +81,7 @@ impl InferenceError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFinite => "inference_not_finite",
+            Self::TooManyTokens { .. } => "text_too_long",
             Self::Device(_) => "inference_failed",
             Self::Stopped(_) => "version_stopped",
         }
@@ -84,15 +93,34 @@ pub struct Model {
     network: Ofa,
     labels: Vec<Label>,
     digest: String,
+    /// A request that always works while the device does.
+    empty: Prepared,
 }
 
 impl Judge for Model {
     /// Where the batch fails as a whole each request is tried alone, so that one bad request does not
-    /// cost its neighbours.
+    /// cost its neighbours. Where one fails alone and the empty request does too, it is not the
+    /// request: the version is broken.
     fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
+        let tokens_max = self.network.source_tokens_max();
+        let longest = |request: &Prepared| request.sources.iter().map(Vec::len).max().unwrap_or_default();
+        if let [request] = batch
+            && longest(request) > tokens_max
+        {
+            return vec![Err(InferenceError::TooManyTokens { tokens: longest(request), tokens_max })];
+        }
+        if batch.len() > 1 && batch.iter().any(|request| longest(request) > tokens_max) {
+            return batch.iter().flat_map(|request| self.judge(&[request])).collect();
+        }
         match self.attempt(batch) {
             Ok(answers) => answers,
-            Err(error) if batch.len() == 1 => vec![Err(error)],
+            Err(error) if batch.len() == 1 => {
+                let empty = self.empty.clone();
+                match self.attempt(&[&empty]) {
+                    Ok(_) => vec![Err(error)],
+                    Err(_) => vec![Err(InferenceError::Stopped(error.to_string()))],
+                }
+            }
             Err(_) => batch.iter().flat_map(|request| self.judge(&[request])).collect(),
         }
     }
@@ -117,17 +145,16 @@ impl Model {
         let checkpoint =
             Checkpoint::open(&folder.weights, &device).map_err(|error: CheckpointError| load(error.into()))?;
         let side = folder.task.patch_image_size as usize;
-        // Beginning and end stand around the prompt.
-        let source_max = folder.task.max_src_length + 2;
         let run = OfaOptions {
             token_multiple: device::token_multiple(options.device),
             bias_cache_bytes: options.bias_cache_bytes,
         };
-        let network =
-            Ofa::load(checkpoint, &folder.network, side, source_max, folder.trie.clone(), run).map_err(load)?;
+        let network = Ofa::load(checkpoint, &folder.network, side, folder.trie.clone(), run).map_err(load)?;
         let digest = sha256(&folder.weights)
             .map_err(|error| ModelError::Weights { path: folder.weights.clone(), reason: error.to_string() })?;
-        let mut model = Self { network, labels: folder.labels.clone(), digest };
+        let empty =
+            Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![folder.prompter.source_ids("", None)] };
+        let mut model = Self { network, labels: folder.labels.clone(), digest, empty };
         let empty =
             Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![folder.prompter.source_ids("", None)] };
         model.judge(&[&empty]).remove(0).map_err(ModelError::WarmUp)?;

@@ -1,6 +1,10 @@
 //! Where the cluster is, and how clients are made.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig,
@@ -64,6 +68,19 @@ impl From<rdkafka::error::KafkaError> for KafkaError {
     }
 }
 
+impl KafkaError {
+    /// A client that could not be made. The library's own words would quote the option's value, which
+    /// may be a secret under a misspelt name.
+    pub(super) fn client(error: rdkafka::error::KafkaError) -> Self {
+        Self::Client(match error {
+            rdkafka::error::KafkaError::ClientConfig(_, _, option, _) => {
+                format!("option `{option}` is unknown, or its value is not allowed")
+            }
+            other => other.to_string(),
+        })
+    }
+}
+
 /// Where the cluster is, and the options passed through to librdkafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -106,7 +123,15 @@ impl Connection {
             ("auto.offset.reset", "earliest"),
             ("fetch.wait.max.ms", self.fetch_wait_ms()),
         ];
-        BaseConsumer::from_config(&self.config(&settings)).map_err(|error| KafkaError::Client(error.to_string()))
+        BaseConsumer::from_config(&self.config(&settings)).map_err(KafkaError::client)
+    }
+
+    /// Checks the options without connecting.
+    ///
+    /// # Errors
+    /// When the client library refuses one.
+    pub fn check(&self) -> Result<(), KafkaError> {
+        self.config(&[]).create_native_config().map(drop).map_err(KafkaError::client)
     }
 
     /// Partitions of each topic.
@@ -146,10 +171,20 @@ pub(super) fn owned(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
+/// The headers of a record. The client library panics on a name that is not UTF-8, and one producer's
+/// bytes must not end the poll thread: such a header is kept under another name.
 pub(super) fn headers(headers: Option<&impl Headers>) -> Vec<Header> {
-    let headers = headers.into_iter().flat_map(Headers::iter);
-    headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    let Some(headers) = headers else { return Vec::new() };
+    let one = |index| catch_unwind(AssertUnwindSafe(|| headers.try_get(index)));
+    let read = (0..headers.count()).filter_map(|index| match one(index) {
+        Ok(header) => header.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))),
+        Err(_) => Some((UNREADABLE_HEADER.to_owned(), None)),
+    });
+    read.collect()
 }
+
+/// Stands for a header whose name is not UTF-8.
+const UNREADABLE_HEADER: &str = "ofa-unreadable-header";
 
 pub(super) fn to_headers(headers: &[Header]) -> OwnedHeaders {
     headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |out, (name, value)| {

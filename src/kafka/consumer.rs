@@ -88,8 +88,7 @@ impl Consumer {
         let context = Context { topic: options.topic.clone(), ownership, lag: Mutex::default() };
         let mut config = config;
         config.set_log_level(RDKafkaLogLevel::Warning);
-        let client = BaseConsumer::from_config_and_context(&config, context)
-            .map_err(|error| KafkaError::Client(error.to_string()))?;
+        let client = BaseConsumer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         client.subscribe(&[&options.topic])?;
         Ok(Self { client, topic: options.topic.clone() })
     }

@@ -28,6 +28,8 @@ pub struct FeederOptions {
     pub topic: String,
     /// The group that reads it; on an embedded broker its progress limits publishing.
     pub group_id: String,
+    /// Largest record to publish.
+    pub record_bytes_max: usize,
     /// How long it may stand still before publishing is given up.
     pub wait_max: Duration,
 }
@@ -77,10 +79,13 @@ impl Feeder {
         let embedded = EmbeddedBroker::is_embedded(&cluster_id);
         let delivered = Arc::new(Mutex::new(Delivered::default()));
         let context = Context { delivered: delivered.clone(), embedded };
-        let config =
-            connection.config(&[("enable.idempotence", "true"), ("linger.ms", "5"), ("partitioner", "murmur2_random")]);
-        let client = ThreadedProducer::from_config_and_context(&config, context)
-            .map_err(|error| KafkaError::Client(error.to_string()))?;
+        let config = connection.config(&[
+            ("enable.idempotence", "true"),
+            ("linger.ms", "5"),
+            ("partitioner", "murmur2_random"),
+            ("message.max.bytes", &options.record_bytes_max.to_string()),
+        ]);
+        let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         Ok(Self { client, options, progress: embedded.then_some(reader), delivered })
     }
 

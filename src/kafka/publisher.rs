@@ -79,8 +79,7 @@ impl Publisher {
         ]);
         config.set_log_level(RDKafkaLogLevel::Warning);
         let context = Context { on_delivery: Box::new(on_delivery) };
-        let client = ThreadedProducer::from_config_and_context(&config, context)
-            .map_err(|error| KafkaError::Client(error.to_string()))?;
+        let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         Ok(Self { client, wait_max })
     }
 

@@ -177,6 +177,7 @@ fn request_error(error: serde_path_to_error::Error<serde_json::Error>) -> Reques
         return RequestError::MissingField(format!("{reason}{place}"));
     }
     let reason = match reason.as_str() {
+        r if r.starts_with("invalid type: ") || r.starts_with("invalid value: ") => without_value(r),
         r if r.contains("untagged enum Texts") => "expected a string or a list of strings".to_owned(),
         r if r.contains("untagged enum AttributeValue") => {
             "expected a string, a number, true, false or null".to_owned()
@@ -184,6 +185,13 @@ fn request_error(error: serde_path_to_error::Error<serde_json::Error>) -> Reques
         _ => reason,
     };
     RequestError::InvalidField { field: if path == "." { "the value".to_owned() } else { path }, reason }
+}
+
+/// serde quotes the value that it did not expect, which may be a whole image: only its kind is kept.
+fn without_value(reason: &str) -> String {
+    let (found, expected) = reason.rsplit_once(", expected ").unwrap_or((reason, "something else"));
+    let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+    format!("{kind}, expected {expected}")
 }
 
 #[cfg(test)]
@@ -220,6 +228,11 @@ mod tests {
             (r#"{"request_id":"a","text":7,"image":{"base64":""}}"#, "invalid_field", "list of strings"),
             (r#"{"request_id":"a","text":[],"image":{"base64":""}}"#, "invalid_field", "at least one"),
             (r#"{"request_id":"a","text":"a","image":{"file":"x"}}"#, "invalid_field", "image"),
+            (
+                r#"{"request_id":"a","text":"a","image":"/9j/4AAQ, expected by nobody"}"#,
+                "invalid_field",
+                "invalid type: string, expected struct",
+            ),
             (r#"{"request_id":"a","text":"a","image":{}}"#, "image_source_missing", "base64"),
             (r#"{"request_id":"a","text":"a","image":{"url":"u","path":"p"}}"#, "image_source_conflict", "exactly one"),
             (

@@ -87,6 +87,7 @@ impl Checkpoint {
             let reader = PytorchReader::new(path).map_err(|error| unreadable(error.to_string()))?;
             reader.into_tensors().into_iter().map(|(name, tensor)| (name, bridge::from_pytorch(tensor))).collect()
         };
+        let tensors = published_names(tensors);
         Ok(Self { path: path.to_owned(), tensors, problems: Vec::new(), device: device.clone() })
     }
 
@@ -128,12 +129,13 @@ impl Checkpoint {
         embedding
     }
 
-    /// Takes tensors that the checkpoint must hold and this task does not use.
+    /// Takes a tensor that this task does not use: it may be absent, but not misshapen.
     pub(super) fn skip(&mut self, name: &str, shape: &[usize]) {
         match self.tensors.remove(name) {
-            Some(tensor) if *tensor.shape == *shape => {}
-            Some(tensor) => self.problems.push(format!("{name} {}", misshapen(&tensor, shape))),
-            None => self.problems.push(format!("{name} is missing, expected shape {shape:?}")),
+            Some(tensor) if *tensor.shape != *shape => {
+                self.problems.push(format!("{name} {}", misshapen(&tensor, shape)))
+            }
+            _ => {}
         }
     }
 
@@ -151,6 +153,21 @@ impl Checkpoint {
             false => Err(CheckpointError::Tensors { path: self.path, problems: self.problems }),
         }
     }
+}
+
+/// Names as they are published: the reference's loader tolerates a `model.` before all of them, and
+/// `gamma` and `beta` for the two halves of a norm.
+fn published_names(tensors: BTreeMap<String, burn_pack::Tensor>) -> BTreeMap<String, burn_pack::Tensor> {
+    let prefix = if tensors.keys().all(|name| name.starts_with("model.")) { "model." } else { "" };
+    let renamed = |name: &str| {
+        let parts = name.strip_prefix(prefix).unwrap_or(name).split('.').map(|part| match part {
+            "gamma" => "weight",
+            "beta" => "bias",
+            part => part,
+        });
+        parts.collect::<Vec<_>>().join(".")
+    };
+    tensors.into_iter().map(|(name, tensor)| (renamed(&name), tensor)).collect()
 }
 
 fn floats(tensor: burn_pack::Tensor, shape: &[usize]) -> Result<Vec<f32>, String> {

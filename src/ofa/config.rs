@@ -130,8 +130,7 @@ impl NetworkConfig {
         let config: Self = serde_json::from_str(json).map_err(unreadable)?;
         for (option, supported) in FIXED_OPTIONS {
             let value = &raw[option];
-            let entangled_but_disabled = option == "entangle_position_embedding" && raw["disable_entangle"] == true;
-            if !value.is_null() && value != supported && !entangled_but_disabled {
+            if !value.is_null() && value != supported {
                 return Err(unsupported(NETWORK_FILE, option, value, format!("only {supported} is supported")));
             }
         }
@@ -290,9 +289,9 @@ impl TaskConfig {
         if config.answer2label.is_empty() || config.answer2label.contains(['/', '\\']) {
             return refuse("model.answer2label", &config.answer2label, "it must name a file of the version folder");
         }
-        if !(16..=4096).contains(&config.patch_image_size) {
+        if !(1..=4096).contains(&config.patch_image_size) {
             let value = config.patch_image_size.to_string();
-            return refuse("model.patch_image_size", &value, "it must lie between 16 and 4096");
+            return refuse("model.patch_image_size", &value, "it must lie between 1 and 4096");
         }
         if config.max_src_length == 0 || config.max_src_length > SIZE_MAX {
             let value = config.max_src_length.to_string();
@@ -331,7 +330,6 @@ mod tests {
             let option = json.split('"').nth(1).unwrap();
             assert!(error.contains(option), "{json}: {error}");
         }
-        assert!(NetworkConfig::from_json(r#"{"entangle_position_embedding": true, "disable_entangle": true}"#).is_ok());
     }
 
     #[test]

@@ -96,8 +96,8 @@ impl Decoder {
     }
 }
 
-/// Parts of a published decoder that only image generation uses: they must fit the configuration,
-/// and nothing reads them.
+/// Parts of a published decoder that only image generation uses: where they are there they must fit
+/// the configuration, and nothing reads them.
 fn skip_unused(checkpoint: &mut Checkpoint, config: &NetworkConfig) {
     let NetworkConfig { d_model, image_bucket_size, decoder_attention_heads: heads, .. } = *config;
     for norm in ["image_pos_ln", "code_layernorm_embedding"] {

@@ -16,6 +16,8 @@ use super::{
 };
 
 const PADDING: u32 = 1;
+/// Rows of the position tables beyond `max_position_embeddings`.
+const EXTRA_POSITIONS: usize = 2;
 const BYTES_PER_FLOAT: usize = 4;
 
 /// How a network is run; nothing here changes its answers.
@@ -81,27 +83,20 @@ pub struct Ofa {
 }
 
 impl Ofa {
-    /// Builds the network from a checkpoint, for square images of `side` pixels and texts of at most
-    /// `source_max` tokens.
+    /// Builds the network from a checkpoint, for square images of `side` pixels.
     ///
     /// # Errors
-    /// When a tensor does not fit the configuration, or the configuration cannot hold the images or
-    /// the texts.
+    /// When a tensor does not fit the configuration, or the configuration cannot hold the images.
     pub fn load(
         mut checkpoint: Checkpoint,
         config: &NetworkConfig,
         side: usize,
-        source_max: usize,
         trie: AnswerTrie,
         options: OfaOptions,
     ) -> Result<Self, LoadError> {
         let grid = ResNet::grid(side);
         if grid > config.image_bucket_size {
             return Err(LoadError::GridTooLarge { side, grid, bucket: config.image_bucket_size });
-        }
-        let tokens = source_max + trie.paths().iter().map(Vec::len).max().unwrap_or_default();
-        if tokens > config.max_position_embeddings {
-            return Err(LoadError::TooFewPositions { tokens, positions: config.max_position_embeddings });
         }
         let device = checkpoint.device().clone();
         let network = Network {
@@ -126,13 +121,20 @@ impl Ofa {
             heads: config.encoder_attention_heads.max(config.decoder_attention_heads),
             layers: config.encoder_layers.max(config.decoder_layers),
             patches: grid * grid,
-            positions_max: config.max_position_embeddings,
+            positions_max: config.max_position_embeddings + EXTRA_POSITIONS,
         })
     }
 
     /// Side of the images, in pixels.
     pub fn side(&self) -> usize {
         self.side
+    }
+
+    /// The longest source, in tokens, for which there are positions in the encoder and, with an answer
+    /// behind it, in the decoder.
+    pub fn source_tokens_max(&self) -> usize {
+        let answer = self.trie.paths().iter().map(Vec::len).max().unwrap_or_default();
+        self.positions_max.min((self.positions_max + 1).saturating_sub(answer))
     }
 
     /// Parameters of the network, batch norm folded.
@@ -306,14 +308,6 @@ pub enum LoadError {
         grid: usize,
         /// Positions per side.
         bucket: usize,
-    },
-    /// A text may be longer than there are positions.
-    #[error("max_src_length allows texts of {tokens} tokens, max_position_embeddings has {positions}")]
-    TooFewPositions {
-        /// Tokens that a prompt and an answer may take.
-        tokens: usize,
-        /// Positions there are.
-        positions: usize,
     },
     /// An answer's token lies outside the embedding.
     #[error("answer token {token} lies outside the embedding's {rows} rows")]

@@ -52,6 +52,8 @@ pub enum Failure {
     VerdictTooLarge,
 }
 
+const MESSAGE_CHARACTERS_MAX: usize = 300;
+
 impl Failure {
     /// The stable code of this failure: the metric label and the dead-letter header.
     pub fn code(&self) -> &'static str {
@@ -82,8 +84,17 @@ impl Failure {
         }
     }
 
+    /// What was wrong, for headers and logs: cut, because names that a producer chose are part of it.
+    pub fn message(&self) -> String {
+        let whole = self.to_string();
+        match whole.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+            Some((end, _)) => format!("{}…", whole.get(..end).unwrap_or_default()),
+            None => whole,
+        }
+    }
+
     /// The dead letter of a record that failed so.
     pub fn dead_letter(&self) -> DeadLetter {
-        DeadLetter { stage: self.stage(), code: self.code(), message: self.to_string() }
+        DeadLetter { stage: self.stage(), code: self.code(), message: self.message() }
     }
 }

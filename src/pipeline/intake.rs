@@ -1,6 +1,8 @@
 //! From a record to a request that is parsed, checked, routed and prepared.
 
 use std::{
+    fs::File,
+    io::Read,
     path::Path,
     time::{Duration, Instant},
 };
@@ -118,11 +120,14 @@ impl Intake<'_> {
         if !resolved.starts_with(root) {
             return Err(Failure::PathRefused("it leads out of `images.path_root`".to_owned()));
         }
-        let bytes = std::fs::metadata(&resolved).map_err(unreadable)?.len();
-        if bytes > self.images.bytes_max as u64 {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            return Err(vision::ImageError::TooManyBytes { bytes, bytes_max: self.images.bytes_max }.into());
+        // A pipe or a device would hold the thread for ever.
+        if !resolved.is_file() {
+            return Err(Failure::PathRefused("it leads to no ordinary file".to_owned()));
         }
-        std::fs::read(&resolved).map_err(unreadable)
+        // One byte more than allowed is enough for the limit to refuse it.
+        let file = File::open(&resolved).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(self.images.bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok(bytes)
     }
 }

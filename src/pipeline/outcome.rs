@@ -48,7 +48,7 @@ impl<'a> Outcomes<'a> {
 
     /// The dead letter of a record that failed; `group` is its variant, where it came so far.
     pub(super) fn refused(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
-        let told = Told::Refused { code: failure.code(), message: failure.to_string(), group };
+        let told = Told::Refused { code: failure.code(), message: failure.message(), group };
         Outcome { outgoing: failure.dead_letter().into_record(record, self.dead_letters), told, record: None }
     }
 

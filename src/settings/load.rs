@@ -78,8 +78,7 @@ impl Source {
 
     pub(super) fn parse(&self) -> Result<Raw, SettingsError> {
         let syntax = |reason: String| SettingsError::Syntax { path: self.path.clone(), reason };
-        let environment =
-            Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__").try_parsing(true);
+        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__");
         let merged = Config::builder()
             .add_source(File::from_str(&self.text, FileFormat::Toml))
             .add_source(environment)

@@ -164,6 +164,9 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
+/// Texts in one forward pass; each costs memory on the device.
+const ROWS_MAX: usize = 1_024;
+
 const EMBEDDED: &str = "embedded";
 
 impl Plan {
@@ -185,7 +188,7 @@ impl Plan {
         let bounds: Vec<(&str, u64, u64, u64)> = vec![
             ("kafka.embedded_partitions", raw.kafka.embedded_partitions.max(0) as u64, 1, 64),
             ("kafka.record_bytes_max", raw.kafka.record_bytes_max as u64, 1_000, 1_000_000_000),
-            ("kafka.prefetch_bytes", raw.kafka.prefetch_bytes as u64, 1 << 16, 1 << 31),
+            ("kafka.prefetch_bytes", raw.kafka.prefetch_bytes as u64, 1_000_000, 1_000_000_000),
             ("kafka.commit_interval_ms", raw.kafka.commit_interval_ms, 1, 60_000),
             ("kafka.publish_timeout_ms", raw.kafka.publish_timeout_ms, 100, 900_000),
             ("requests.texts_max", raw.requests.texts_max as u64, 1, 256),
@@ -240,6 +243,19 @@ impl Plan {
     }
 }
 
+/// Options that the promises rest on.
+const PROTECTED_OPTIONS: [(&str, &str); 9] = [
+    ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
+    ("group.id", "set `kafka.group_id`"),
+    ("enable.auto.commit", "offsets are committed behind their verdicts only"),
+    ("enable.auto.offset.store", "offsets are committed behind their verdicts only"),
+    ("enable.idempotence", "without it, retries repeat and reorder verdicts"),
+    ("acks", "a verdict counts when all in-sync replicas have it"),
+    ("request.required.acks", "a verdict counts when all in-sync replicas have it"),
+    ("isolation.level", "aborted requests must not be judged"),
+    ("transactional.id", "this version has no transactions"),
+];
+
 fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
     let Delivery::AtLeastOnce = raw.delivery;
     let names = [
@@ -260,8 +276,15 @@ fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
             return Err(source.field(field, "must differ from `kafka.requests`"));
         }
     }
+    if raw.verdicts == raw.dead_letters {
+        return Err(source.field("kafka.dead_letters", "must differ from `kafka.verdicts`"));
+    }
     // Names in the environment have no dots, those of librdkafka no underscores.
-    let options = raw.options.into_iter().map(|(name, value)| (name.replace('_', "."), value)).collect();
+    let options: BTreeMap<String, String> =
+        raw.options.into_iter().map(|(name, value)| (name.replace('_', "."), value)).collect();
+    if let Some((name, reason)) = PROTECTED_OPTIONS.iter().find(|(name, _)| options.contains_key(*name)) {
+        return Err(source.field(&format!("kafka.options.{name}"), format!("cannot be set: {reason}")));
+    }
     Ok(KafkaPlan {
         bootstrap_servers: (raw.bootstrap_servers != EMBEDDED).then_some(raw.bootstrap_servers),
         group_id: raw.group_id,
@@ -295,6 +318,13 @@ fn versions(source: &Source, raw: &Raw) -> Result<BTreeMap<String, VersionPlan>,
             if !(1..=high).contains(&value) {
                 return Err(source.field(&place(field), format!("is {value}, it must lie between 1 and {high}")));
             }
+        }
+        let rows = version.batch_size * raw.requests.texts_max;
+        if rows > ROWS_MAX {
+            let reason = format!(
+                "times `requests.texts_max` allows {rows} texts in one forward pass, at most {ROWS_MAX} may be"
+            );
+            return Err(source.field(&place(".batch_size"), reason));
         }
         let plan = VersionPlan {
             folder: directory.join(name),

@@ -62,8 +62,11 @@ impl Tokenizer {
         let mut table = SymbolTable { vocabulary: &vocabulary, indices: HashMap::new(), symbols: Vec::new() };
         let bytes = byte_characters().map(|character| table.intern(character.to_string()));
         let mut ranked = HashMap::new();
-        for (index, line) in merges.lines().enumerate() {
-            if line.trim().is_empty() || (index == 0 && line.starts_with("#version")) {
+        // The reference reads between the first line and the last newline: the first is a version, and
+        // what follows the last is nothing, even where it looks like a merge.
+        let whole_lines = merges.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        for (index, line) in whole_lines.lines().enumerate().skip(1) {
+            if line.trim().is_empty() {
                 continue;
             }
             let pair = line
@@ -217,7 +220,7 @@ mod tests {
         let cases = [
             ("[]", "", "vocab.json"),
             (r#"{"<s>":0,"<pad>":7,"</s>":2,"<unk>":3}"#, "", "`<pad>` must have id 1"),
-            (vocabulary, "#version: 0.2\na b\nabc", "line 3"),
+            (vocabulary, "#version: 0.2\na b\nabc\n", "line 3"),
         ];
         for (vocabulary, merges, words) in cases {
             let error = Tokenizer::new(vocabulary, merges).unwrap_err().to_string();

@@ -36,11 +36,11 @@ impl Default for Templates {
 
 impl Templates {
     /// One template for both cases, in Python's `str.format` notation with `{}`, `{0}`, `{1}`,
-    /// `{{` and `}}`. With a caption there are two arguments, the caption first.
+    /// `{{` and `}}`. With a caption there are two values, the caption first; without one there is the
+    /// text alone, and a template that needs two then gets an empty second one.
     ///
     /// # Errors
-    /// When it names an argument that neither case, or only one of them, can fill is left to
-    /// [`Prompter`]'s callers: here only notation that is not understood is refused.
+    /// When the notation is not understood.
     pub fn overridden(template: &str) -> Result<Self, TextError> {
         let template = Template::parse(template)?;
         Ok(Self { alone: template.clone(), with_caption: template })
@@ -59,7 +59,7 @@ impl Template {
         let refuse = |reason: &str| TextError::Template { template: template.to_owned(), reason: reason.to_owned() };
         let mut pieces = Vec::new();
         let mut words = String::new();
-        let mut automatic = 0;
+        let (mut automatic, mut numbered) = (0, false);
         let mut characters = template.chars().peekable();
         while let Some(character) = characters.next() {
             match character {
@@ -67,16 +67,28 @@ impl Template {
                 '}' if characters.next_if_eq(&'}').is_some() => words.push('}'),
                 '}' => return Err(refuse("a single `}` has no `{` before it")),
                 '{' => {
-                    let name: String = characters.by_ref().take_while(|&c| c != '}').collect();
+                    let mut name = String::new();
+                    loop {
+                        match characters.next() {
+                            Some('}') => break,
+                            Some(inner) => name.push(inner),
+                            None => return Err(refuse("a `{` is never closed")),
+                        }
+                    }
                     let argument = match name.as_str() {
                         "" => {
                             automatic += 1;
                             automatic - 1
                         }
-                        "0" => 0,
-                        "1" => 1,
+                        "0" | "1" => {
+                            numbered = true;
+                            usize::from(name == "1")
+                        }
                         _ => return Err(refuse("only `{}`, `{0}` and `{1}` can be filled")),
                     };
+                    if argument > 1 || (numbered && automatic > 0) {
+                        return Err(refuse("there are two values, numbered in all fields or in none"));
+                    }
                     pieces.push(Piece::Words(std::mem::take(&mut words)));
                     pieces.push(Piece::Argument(argument));
                 }
@@ -84,12 +96,7 @@ impl Template {
             }
         }
         pieces.push(Piece::Words(words));
-        // A template whose second field a lone text cannot fill would make every request without a
-        // caption fail in the reference, so it is refused while loading.
-        match pieces.iter().any(|piece| matches!(piece, Piece::Argument(1..))) {
-            true => Err(refuse("a request without caption fills one field only")),
-            false => Ok(Self(pieces)),
-        }
+        Ok(Self(pieces))
     }
 
     fn fill(&self, arguments: &[&str]) -> String {
@@ -159,7 +166,9 @@ mod tests {
         let templates = Templates::overridden(" is it {{{}}}?").unwrap();
         assert_eq!(templates.fill("a dog", None), " is it {a dog}?");
         assert_eq!(templates.fill("a dog", Some("a walk")), " is it {a walk}?");
-        for bad in ["{name}", "}", "{0:>5}", "{} {}", "{1}"] {
+        let both = Templates::overridden(" is {1} so, given {0}?").unwrap();
+        assert_eq!(both.fill("a dog", Some("a walk")), " is a dog so, given a walk?");
+        for bad in ["{name}", "}", "{", "{0", "{0:>5}", "{} {} {}", "{} {1}", "{2}"] {
             assert!(Templates::overridden(bad).is_err(), "{bad}");
         }
     }

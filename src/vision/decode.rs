@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Pixel, metadata::Orientation};
 
 use super::{ImageError, RgbImage};
 
@@ -14,6 +14,10 @@ pub struct Limits {
     /// Width times height.
     pub pixels_max: u64,
 }
+
+/// The longest side of an image. One of a single row and forty million columns is within every bound
+/// on pixels, and would grow by the target's height while it is resized.
+const SIDE_MAX: u32 = 65_535;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Header, ImageError> {
 }
 
 /// Decodes to upright RGB as Pillow's `convert("RGB")` does: alpha is dropped, not composited; grey
-/// and one-bit images are replicated; 16-bit samples keep their high byte.
+/// and one-bit images are replicated; 16-bit colours keep their high byte, 16-bit grey is clipped.
 ///
 /// # Errors
 /// As [`probe`], and when the pixels are broken or missing.
@@ -84,14 +88,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     image.apply_orientation(orientation);
     let image = match image {
-        DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageLumaA16(_)
-        | DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_) => {
-            let wide = image.into_rgb16();
-            let (width, height) = wide.dimensions();
-            let data = wide.into_raw().into_iter().map(|sample| (sample >> 8) as u8).collect();
-            return Ok(RgbImage { width, height, data });
+        // Pillow reads 16-bit grey as 32-bit numbers and clips them, which makes most of such an image
+        // white; the models' reference answers are given on that.
+        DynamicImage::ImageLuma16(wide) => {
+            DynamicImage::ImageLuma8(convert(&wide, |sample| sample.min(255) as u8)).into_rgb8()
+        }
+        wide @ (DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_)) => {
+            convert(&wide.into_rgb16(), |sample| (sample >> 8) as u8)
         }
         other => other.into_rgb8(),
     };
@@ -110,20 +113,54 @@ fn open<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if u64::from(width) * u64::from(height) > limits.pixels_max {
         return Err(ImageError::TooManyPixels { width, height, pixels_max: limits.pixels_max });
     }
+    if width.max(height) > SIDE_MAX {
+        return Err(ImageError::SideTooLong { width, height, side_max: SIDE_MAX });
+    }
     if width == 0 || height == 0 {
         return Err(ImageError::Undecodable(format!("it has no pixels ({width}x{height})")));
     }
     Ok((format, decoder))
 }
 
+fn convert<P, Q>(wide: &ImageBuffer<P, Vec<u16>>, narrow: impl Fn(u16) -> u8) -> ImageBuffer<Q, Vec<u8>>
+where
+    P: Pixel<Subpixel = u16>,
+    Q: Pixel<Subpixel = u8>,
+{
+    let samples = wide.as_raw().iter().map(|&sample| narrow(sample)).collect();
+    // As many samples as the image had, which has as many channels.
+    ImageBuffer::from_raw(wide.width(), wide.height(), samples).unwrap_or_default()
+}
+
 /// The decoder fills what a cut JPEG lacks with grey and says nothing; a verdict on grey would be
-/// wrong, so the end marker after the last scan must be there.
+/// wrong, so the end marker must be reached. What follows it, as phones append videos, is ignored.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    match (last([0xff, 0xda]), last([0xff, 0xd9])) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
+    const END: u8 = 0xd9;
+    const SCAN: u8 = 0xda;
+    // Behind the marker that opens the file.
+    let mut at = 2;
+    while let (Some(0xff), Some(&marker)) = (bytes.get(at), bytes.get(at + 1)) {
+        match marker {
+            END => return true,
+            // A fill byte before a marker.
+            0xff => at += 1,
+            // Markers without a segment.
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => {
+                let (Some(&high), Some(&low)) = (bytes.get(at + 2), bytes.get(at + 3)) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+                if marker == SCAN {
+                    // In entropy-coded data 0xff is followed by zero, or by a restart marker.
+                    let next = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7);
+                    let Some(skipped) = bytes.get(at..).and_then(|rest| rest.windows(2).position(next)) else {
+                        return false;
+                    };
+                    at += skipped;
+                }
+            }
+        }
     }
+    false
 }
 
 fn undecodable(error: image::ImageError) -> ImageError {
@@ -163,14 +200,34 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_bit_grey_is_clipped_as_the_reference_does() {
+        let grey = image::ImageBuffer::from_vec(2, 1, vec![200_u16, 300]).unwrap();
+        assert_eq!(
+            decode(&encoded(&DynamicImage::ImageLuma16(grey)), &LIMITS).unwrap().data,
+            [200, 200, 200, 255, 255, 255]
+        );
+    }
+
+    #[test]
+    fn what_follows_a_whole_jpeg_is_ignored_and_a_cut_one_is_noticed_anywhere() {
+        let appended = [JPEG, b"\xff\xda and a video \xff\xd8"].concat();
+        assert!(decode(&appended, &LIMITS).is_ok());
+        for part in 1..10 {
+            assert!(!jpeg_is_complete(&JPEG[..JPEG.len() * part / 10]), "{part} tenths");
+        }
+    }
+
+    #[test]
     fn what_cannot_or_may_not_be_decoded_is_refused_by_code() {
+        let long = encoded(&image::GrayImage::new(70_000, 1).into());
         let large = encoded(&image::GrayImage::new(3000, 3000).into());
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 7] = [
             (b"", "image_format_unsupported"),
             (b"GIF89a not read", "image_format_unsupported"),
             (&JPEG[..JPEG.len() / 2], "image_undecodable"),
             (b"\x89PNG\r\n\x1a\n and then nothing", "image_undecodable"),
             (&large, "image_too_large"),
+            (&long, "image_too_large"),
             (&vec![0xff; (1 << 20) + 1], "image_too_large"),
         ];
         for (bytes, code) in cases {

@@ -49,6 +49,17 @@ pub enum ImageError {
         /// What settings allow.
         pixels_max: u64,
     },
+    /// One side is longer than any JPEG's can be: squashing it would cost memory that its pixels do
+    /// not announce.
+    #[error("the image is {width}x{height}, no side may be longer than {side_max}")]
+    SideTooLong {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The longest side allowed.
+        side_max: u32,
+    },
     /// The bytes begin like an image and do not go on like one.
     #[error("the image cannot be decoded: {0}")]
     Undecodable(String),
@@ -59,7 +70,7 @@ impl ImageError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::FormatUnsupported => "image_format_unsupported",
-            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } => "image_too_large",
+            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } | Self::SideTooLong { .. } => "image_too_large",
             Self::Undecodable(_) => "image_undecodable",
         }
     }

@@ -16,7 +16,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let mut image = image.clone();
     if image.width != width {
         let taps = Taps::all(image.width, width);
-        let mut data = Vec::with_capacity((width * image.height) as usize * CHANNELS);
+        let mut data = Vec::with_capacity(width as usize * image.height as usize * CHANNELS);
         for row in image.data.chunks_exact(image.width as usize * CHANNELS) {
             for tap in &taps {
                 let samples = row[tap.first * CHANNELS..].chunks_exact(CHANNELS);

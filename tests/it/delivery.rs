@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Running, page, repository, settings};
+use crate::support::{Running, page, program, repository, settings};
 
 const REQUESTS: &str = "moderation.requests";
 const VERDICTS: &str = "moderation.verdicts";
@@ -228,4 +228,43 @@ fn a_kill_in_mid_run_loses_nothing() {
     std::thread::sleep(Duration::from_secs(2));
     assert!(consumer.poll(Duration::from_secs(1)).is_none(), "a request was answered again after a clean stop");
     assert_eq!(third.stop(), Some(0));
+}
+
+#[test]
+fn what_produce_publishes_is_answered() {
+    let running = Running::start(&settings("embedded"));
+    let address = running.log_line("Embedded broker started")["bootstrap_servers"].as_str().unwrap().to_owned();
+    running.log_line("Taking requests");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(repository("testdata/demo/mug.jpg"), folder.path().join("mug.jpg")).unwrap();
+    std::fs::write(folder.path().join("mug.txt"), "a red mug\n").unwrap();
+    let produce = |arguments: &[&str]| {
+        let output = program()
+            .arg("produce")
+            .args(arguments)
+            .args(["--bootstrap-servers", &address, "--json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        printed["published"].as_u64().unwrap()
+    };
+    let published = produce(&["testdata/demo/requests.jsonl", "--unchecked", "--key", "user_id"])
+        + produce(&[folder.path().to_str().unwrap()]);
+    let consumer = reader(&address);
+    let mut ids = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while (ids.len() as u64) < published && Instant::now() < deadline {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.unwrap();
+        let value: Option<Value> = serde_json::from_slice(message.payload().unwrap_or_default()).ok();
+        ids.push(value.map_or(String::new(), |value| value["request_id"].as_str().unwrap_or_default().to_owned()));
+    }
+    assert_eq!((published, ids.len()), (36, 36));
+    assert!(ids.iter().any(|id| id == "mug") && ids.iter().any(|id| id == "shop-01"));
+
+    let refused =
+        program().args(["produce", "testdata/demo/requests.jsonl", "--bootstrap-servers", &address]).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("requests.jsonl line 3: the value is not JSON"), "{error}");
 }

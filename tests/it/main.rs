@@ -8,6 +8,7 @@
     reason = "a test prints, and ends where it cannot go on"
 )]
 
+mod checkpoints;
 mod commands;
 mod contract;
 mod delivery;

@@ -63,6 +63,7 @@ pub(super) fn all(
     let options = FeederOptions {
         topic: plan.kafka.requests.clone(),
         group_id: plan.kafka.group_id.clone(),
+        record_bytes_max: plan.kafka.record_bytes_max,
         wait_max: silence_max,
     };
     let feeder = Feeder::new(connection, options)?;

@@ -31,6 +31,8 @@ fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
         with("[kafka]\ngroup_id = ''"),
         with("[kafka]\ngroup_id = "),
         with("[kafka]\nverdicts = 'moderation.requests'"),
+        with("[kafka]\nverdicts = 'moderation.dead-letters'"),
+        with("[kafka.options]\n'enable.idempotence' = 'false'"),
         with("[kafka]\ndelivery = 'exactly_once'"),
         with("[kafka]\ndelivery = 'at_most_once'"),
         with("[pipeline]\n\ndecode_threads = 0"),
