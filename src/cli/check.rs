@@ -5,9 +5,10 @@ use serde::Serialize;
 
 use super::{CliError, SettingsArguments, output};
 use crate::{
-    engine::Engine,
-    pipeline::{engine_specs, image_limits},
+    engine::{Engine, Version},
+    pipeline::{connection, engine_specs, image_limits},
     settings::Plan,
+    telemetry::logging,
 };
 
 #[derive(Args)]
@@ -40,6 +41,8 @@ struct Loaded {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = arguments.settings.plan()?;
+    logging::check(&plan.telemetry.log_level)?;
+    connection(&plan, None).check()?;
     let versions = if arguments.settings_only { Vec::new() } else { load(&plan)? };
     let checked = Checked {
         settings: arguments.settings.path().display().to_string(),
@@ -73,7 +76,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 fn load(plan: &Plan) -> Result<Vec<Loaded>, CliError> {
     let engine = Engine::start(&engine_specs(plan), image_limits(plan))?;
-    let loaded = engine.versions().map(|version| Loaded {
+    let loaded = engine.versions().map(Version::identity).map(|version| Loaded {
         version: version.name.clone(),
         device: version.device.to_string(),
         parameters: version.parameters,

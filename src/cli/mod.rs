@@ -90,7 +90,9 @@ const EXIT_SETTINGS: u8 = 78;
 impl CliError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Settings(_) | Self::LogLevel(_) => ExitCode::from(EXIT_SETTINGS),
+            Self::Settings(_) | Self::LogLevel(_) | Self::Kafka(KafkaError::Client(_)) => ExitCode::from(EXIT_SETTINGS),
+            Self::Pipeline(PipelineError::Kafka(KafkaError::Client(_))) => ExitCode::from(EXIT_SETTINGS),
+            Self::Engine(error) if error.is_settings() => ExitCode::from(EXIT_SETTINGS),
             _ => ExitCode::FAILURE,
         }
     }

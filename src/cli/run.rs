@@ -1,13 +1,16 @@
 //! `run`: requests in, verdicts out, until stopped.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use super::{CliError, SettingsArguments, failed};
 use crate::{
-    engine::Engine,
+    engine::{Engine, Version},
     kafka::EmbeddedBroker,
     pipeline::{Monitor, Pipeline, connection, engine_specs, image_limits},
     settings::{LogFormat, Plan},
@@ -23,6 +26,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = arguments.settings.plan()?;
     logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
+    let service = Service::start(&plan)?;
     let broker = start_broker(&plan)?;
     let address = broker.as_ref().map(EmbeddedBroker::bootstrap_servers);
     if let Some(bootstrap_servers) = &address {
@@ -33,14 +37,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
     let engine = Engine::start(&engine_specs(&plan), image_limits(&plan))?;
-    for version in engine.versions() {
+    for version in engine.versions().map(Version::identity) {
         let (name, parameters, seconds) = (&version.name, version.parameters, version.loading.as_secs_f64());
         tracing::info!(version = name, device = %version.device, parameters, seconds, "Version loaded.");
     }
     let pipeline = Pipeline::start(&plan, &connection(&plan, address), engine)?;
     tracing::info!(config_digest = plan.table.digest(), "Taking requests.");
-    until_stopped(&plan, pipeline)?;
-    tracing::info!("Drained and committed; goodbye.");
+    match service.until_stopped(pipeline)? {
+        0 => tracing::info!("Drained and committed; goodbye."),
+        left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
+    }
     Ok(())
 }
 
@@ -53,50 +59,78 @@ pub(super) fn start_broker(plan: &Plan) -> Result<Option<EmbeddedBroker>, CliErr
     Ok(Some(EmbeddedBroker::start(&topics, plan.kafka.embedded_partitions)?))
 }
 
-/// Serves metrics and health, and waits for a stop signal or the pipeline's own end.
-pub(super) fn until_stopped(plan: &Plan, pipeline: Pipeline) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
-    let stop = pipeline.stopper();
-    let monitor = pipeline.monitor();
-    runtime.block_on(async {
-        let served = serve(plan, &monitor).await;
-        if served.is_err() {
+/// Metrics, health pages and signals. Started before versions are loaded, so that loading can be
+/// watched and its metrics are kept.
+pub(super) struct Service {
+    runtime: Runtime,
+    /// Empty while versions load.
+    monitor: Arc<OnceLock<Arc<Monitor>>>,
+}
+
+impl Service {
+    pub(super) fn start(plan: &Plan) -> Result<Self, CliError> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
+        let service = Self { runtime, monitor: Arc::default() };
+        // Without pages nobody would read the metrics, and their samples would pile up.
+        if let Some(address) = plan.telemetry.listen {
+            let metrics = telemetry::install().map_err(failed)?;
+            let (live, ready) = (service.monitor.clone(), service.monitor.clone());
+            let probes = Probes {
+                live: Box::new(move || live.get().is_none_or(|monitor| monitor.is_alive())),
+                ready: Box::new(move || ready.get().is_some_and(|monitor| monitor.is_ready())),
+            };
+            let serving = service.runtime.block_on(telemetry::serve(address, metrics, probes));
+            let (bound, server) = serving.map_err(|error| failed(format!("`telemetry.listen` {address}: {error}")))?;
+            tracing::info!(address = %bound, "Serving /metrics, /healthz and /readyz.");
+            service.runtime.spawn(async move {
+                if let Err(error) = server.await {
+                    tracing::error!(%error, "The metrics server ended.");
+                }
+            });
+        }
+        Ok(service)
+    }
+
+    /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain
+    /// had no time for. A second signal does not wait for the drain.
+    pub(super) fn until_stopped(self, pipeline: Pipeline) -> Result<usize, CliError> {
+        // Set once: a service has one pipeline.
+        self.monitor.set(pipeline.monitor()).ok();
+        let stop = pipeline.stopper();
+        let ended = self.runtime.block_on(async {
+            let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
+            let mut stopping = Stopping::new()?;
+            tokio::select! {
+                joined = &mut joined => return Ok(joined.map_err(failed)??),
+                () = stopping.asked() => {}
+            }
+            tracing::info!("Stopping: finishing what is in flight.");
             stop();
-        }
-        let mut ended = tokio::task::spawn_blocking(move || pipeline.join());
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let joined = tokio::select! {
-            joined = &mut ended => joined,
-            _ = terminate.recv() => stopping(&stop, ended).await,
-            _ = interrupt.recv() => stopping(&stop, ended).await,
-        };
-        joined.map_err(failed)??;
-        served
-    })
+            tokio::select! {
+                joined = &mut joined => Ok(joined.map_err(failed)??),
+                () = stopping.asked() => Err(failed("stopped twice: what was in flight is read again")),
+            }
+        });
+        self.runtime.shutdown_background();
+        ended
+    }
 }
 
-type Ended<T> = tokio::task::JoinHandle<T>;
-
-async fn stopping<T>(stop: &impl Fn(), ended: Ended<T>) -> Result<T, tokio::task::JoinError> {
-    tracing::info!("Stopping: finishing what is in flight.");
-    stop();
-    ended.await
+struct Stopping {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn serve(plan: &Plan, monitor: &Arc<Monitor>) -> Result<(), CliError> {
-    let metrics = telemetry::install().map_err(failed)?;
-    let Some(address) = plan.telemetry.listen else { return Ok(()) };
-    let (live, ready) = (monitor.clone(), monitor.clone());
-    let probes = Probes { live: Box::new(move || live.is_alive()), ready: Box::new(move || ready.is_ready()) };
-    let (bound, server) = telemetry::serve(address, metrics, probes)
-        .await
-        .map_err(|error| failed(format!("`telemetry.listen` {address}: {error}")))?;
-    tracing::info!(address = %bound, "Serving /metrics, /healthz and /readyz.");
-    tokio::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "The metrics server ended.");
+impl Stopping {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(failed);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    });
-    Ok(())
+    }
 }

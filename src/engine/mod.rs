@@ -16,4 +16,4 @@ pub use device::DeviceError;
 pub use folder::{FolderError, VersionFolder};
 pub use model::{InferenceError, Model, ModelError, ModelOptions, panic_message};
 pub use prepare::{Prepared, Preparer};
-pub use worker::{Engine, EngineError, Job, Judge, Judged, Version, VersionSpec};
+pub use worker::{Engine, EngineError, Identity, Job, Judge, Judged, Reply, Version, VersionSpec};

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -34,8 +35,42 @@ pub struct VersionSpec {
 pub struct Job {
     /// The request.
     pub prepared: Prepared,
-    /// Called with the answer, on the worker's thread.
-    pub reply: Box<dyn FnOnce(Result<Judged, InferenceError>) + Send>,
+    /// Asked when the batch is formed: a request that nobody waits for any more costs nothing.
+    pub wanted: Box<dyn Fn() -> bool + Send>,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+type Answered = Box<dyn FnOnce(Result<Judged, InferenceError>) + Send>;
+
+/// Where an answer goes, called on the worker's thread. One that is dropped without an answer, because
+/// its worker ended, answers that: a request never waits for nothing.
+pub struct Reply(Option<Answered>);
+
+impl Reply {
+    /// A reply that calls this.
+    pub fn new(answered: impl FnOnce(Result<Judged, InferenceError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answered)))
+    }
+
+    fn send(mut self, judged: Result<Judged, InferenceError>) {
+        if let Some(answered) = self.0.take() {
+            answered(judged);
+        }
+    }
+
+    /// Lets a request go that nobody waits for.
+    pub fn discard(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(answered) = self.0.take() {
+            answered(Err(InferenceError::Stopped("its worker ended".to_owned())));
+        }
+    }
 }
 
 /// An answer, and what it took.
@@ -51,9 +86,9 @@ pub struct Judged {
     pub batch: usize,
 }
 
-/// A loaded version, as the threads that feed it see it.
-#[derive(Debug)]
-pub struct Version {
+/// What is known of a loaded version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
     /// Its name.
     pub name: String,
     /// SHA-256 of its weights.
@@ -64,6 +99,12 @@ pub struct Version {
     pub parameters: usize,
     /// How long loading took.
     pub loading: Duration,
+}
+
+/// A loaded version, as the threads that feed it see it.
+#[derive(Debug)]
+pub struct Version {
+    identity: Arc<Identity>,
     preparer: Preparer,
     queue: Sender<(Job, Instant)>,
 }
@@ -97,6 +138,13 @@ pub enum EngineError {
         /// Its name.
         name: String,
     },
+}
+
+impl EngineError {
+    /// Whether the settings name something that is not there, so that trying again does not help.
+    pub fn is_settings(&self) -> bool {
+        matches!(self, Self::Version { source, .. } if matches!(**source, ModelError::Folder(_) | ModelError::Load { .. }))
+    }
 }
 
 /// All loaded versions.
@@ -149,15 +197,14 @@ impl Engine {
         for (spec, preparer, queue, loaded, thread) in starting {
             let loaded = loaded.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
             let loaded: Loaded = loaded.map_err(|error| failed(&spec.name, error))?;
-            let version = Version {
+            let identity = Identity {
                 name: spec.name.clone(),
                 digest: loaded.digest,
                 device: spec.options.device,
                 parameters: loaded.parameters,
                 loading: loaded.loading,
-                preparer,
-                queue,
             };
+            let version = Version { identity: Arc::new(identity), preparer, queue };
             engine.versions.insert(spec.name.clone(), version);
             engine.threads.push(thread);
         }
@@ -185,6 +232,11 @@ impl Engine {
 }
 
 impl Version {
+    /// What is known of it.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
     /// Prepares requests for this version.
     pub fn preparer(&self) -> &Preparer {
         &self.preparer
@@ -195,12 +247,11 @@ impl Version {
         self.queue.len()
     }
 
-    /// Hands a request to the worker; blocks while the queue is full. A worker that has ended
-    /// answers at once, with an error.
+    /// Hands a request to the worker; blocks while the queue is full. A worker that has ended answers
+    /// at once, with an error.
     pub fn submit(&self, job: Job) {
-        if let Err(returned) = self.queue.send((job, Instant::now())) {
-            (returned.into_inner().0.reply)(Err(InferenceError::Stopped(self.name.clone())));
-        }
+        // The job that comes back is dropped, and its reply with it.
+        self.queue.send((job, Instant::now())).ok();
     }
 }
 
@@ -225,8 +276,12 @@ fn work<J: Judge>(
         return;
     }
     while let Ok(first) = jobs.recv() {
-        let batch: Vec<(Job, Instant)> =
-            std::iter::once(first).chain(jobs.try_iter().take(spec.batch_size.max(1) - 1)).collect();
+        let waiting = std::iter::once(first).chain(jobs.try_iter().take(spec.batch_size.max(1) - 1));
+        let (batch, unwanted): (Vec<(Job, Instant)>, Vec<_>) = waiting.partition(|(job, _)| (job.wanted)());
+        unwanted.into_iter().for_each(|(job, _)| job.reply.discard());
+        if batch.is_empty() {
+            continue;
+        }
         let begun = Instant::now();
         let prepared: Vec<&Prepared> = batch.iter().map(|(job, _)| &job.prepared).collect();
         let answers = model.judge(&prepared);
@@ -234,7 +289,7 @@ fn work<J: Judge>(
         let size = batch.len();
         for ((job, queued_at), scores) in batch.into_iter().zip(answers) {
             let queued = begun.saturating_duration_since(queued_at);
-            (job.reply)(scores.map(|scores| Judged { scores, queued, inference, batch: size }));
+            job.reply.send(scores.map(|scores| Judged { scores, queued, inference, batch: size }));
         }
     }
 }
@@ -286,17 +341,25 @@ mod tests {
         for number in 0..50 {
             let sender = sender.clone();
             let pixels = if number == 7 { Vec::new() } else { vec![0.0] };
-            let reply = Box::new(move |judged| sender.send((number, judged)).unwrap());
-            engine.version("v").unwrap().submit(Job { prepared: Prepared { pixels, sources: vec![vec![0]] }, reply });
+            let reply = Reply::new(move |judged| sender.send((number, judged)).unwrap());
+            let prepared = Prepared { pixels, sources: vec![vec![0]] };
+            engine.version("v").unwrap().submit(Job { prepared, wanted: Box::new(move || number != 9), reply });
         }
         engine.stop();
         drop(sender);
         let answers: BTreeMap<i32, Result<Judged, InferenceError>> = answers.iter().collect();
-        assert_eq!(answers.len(), 50);
+        assert_eq!(answers.len(), 49, "all but the one that nobody wanted");
         assert_eq!(answers[&7], Err(InferenceError::NotFinite));
         for judged in answers.into_values().flatten() {
             assert!(judged.batch <= 4 && judged.scores[0].yes == judged.batch as f32);
         }
+    }
+
+    #[test]
+    fn a_request_whose_worker_is_gone_is_answered_all_the_same() {
+        let (sender, answers) = channel();
+        drop(Reply::new(move |judged| sender.send(judged).unwrap()));
+        assert!(matches!(answers.recv().unwrap(), Err(InferenceError::Stopped(_))));
     }
 
     #[test]

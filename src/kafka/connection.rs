@@ -191,3 +191,42 @@ pub(super) fn to_headers(headers: &[Header]) -> OwnedHeaders {
         out.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::Header as ClientHeader;
+
+    use super::*;
+
+    /// Behaves as the client library does where the second header's name is not UTF-8.
+    struct Hostile;
+
+    impl Headers for Hostile {
+        fn count(&self) -> usize {
+            3
+        }
+
+        fn try_get(&self, index: usize) -> Option<ClientHeader<'_, &[u8]>> {
+            match index {
+                0 => Some(ClientHeader { key: "first", value: Some(b"1") }),
+                1 => panic!("not UTF-8"),
+                _ => Some(ClientHeader { key: "third", value: None }),
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_the_client_cannot_read_costs_that_header() {
+        let read = headers(Some(&Hostile));
+        let names: Vec<&str> = read.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["first", UNREADABLE_HEADER, "third"]);
+    }
+
+    #[test]
+    fn an_option_that_is_refused_is_named_without_its_value() {
+        let options = [("sasl.pasword".to_owned(), "secret".to_owned())].into();
+        let connection = Connection { bootstrap_servers: "localhost:1".to_owned(), options, embedded: false };
+        let error = connection.check().unwrap_err().to_string();
+        assert!(error.contains("sasl.pasword") && !error.contains("secret"), "{error}");
+    }
+}

@@ -25,6 +25,9 @@ pub trait Ownership: Send + Sync {
     /// These partitions go to another member; gives back the next offset of each whose records are
     /// all answered, to be committed before they go.
     fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)>;
+
+    /// A commit that was not waited for has failed: its offsets are to be committed again.
+    fn commit_failed(&self);
 }
 
 /// How requests are read.
@@ -208,6 +211,7 @@ impl ConsumerContext for Context {
     fn commit_callback(&self, result: Result<(), ClientError>, _offsets: &TopicPartitionList) {
         if let Err(error) = result {
             tracing::warn!(%error, "A commit failed; the next one covers it.");
+            self.ownership.commit_failed();
         }
     }
 }

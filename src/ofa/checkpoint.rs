@@ -133,7 +133,7 @@ impl Checkpoint {
     pub(super) fn skip(&mut self, name: &str, shape: &[usize]) {
         match self.tensors.remove(name) {
             Some(tensor) if *tensor.shape != *shape => {
-                self.problems.push(format!("{name} {}", misshapen(&tensor, shape)))
+                self.problems.push(format!("{name} {}", misshapen(&tensor, shape)));
             }
             _ => {}
         }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::failure::Failure;
 use crate::{
-    engine::{Engine, Prepared},
+    engine::{Engine, InferenceError, Prepared},
     message::{ImageSource, Record, Request, Texts},
     routing::{Features, Route, Table},
     settings::LimitsPlan,
@@ -41,14 +41,33 @@ pub(super) struct Admitted {
     pub(super) preparing: Duration,
 }
 
+impl Admitted {
+    /// The variant, for a request in an experiment.
+    pub(super) fn group(&self) -> Option<String> {
+        self.route.variant.as_ref().map(|(_, variant)| variant.clone())
+    }
+}
+
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
 impl Intake<'_> {
-    /// Takes a record as far as the model's door.
-    pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Prepared), Failure> {
+    /// Takes a record as far as the model's door. A failure behind the routing comes with the variant.
+    pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Prepared), (Failure, Option<String>)> {
+        let (mut admitted, image) = self.route(record).map_err(|failure| (failure, None))?;
+        let begun = Instant::now();
+        match self.prepare(&admitted, &image) {
+            Ok(prepared) => {
+                admitted.preparing = begun.elapsed();
+                Ok((admitted, prepared))
+            }
+            Err(failure) => Err((failure, admitted.group())),
+        }
+    }
+
+    fn route(&self, record: &Record) -> Result<(Admitted, Vec<u8>), Failure> {
         let mut request = Request::from_json(record.payload.as_deref().unwrap_or_default())?;
         let text_length = self.text_length(&request)?;
         let begun = Instant::now();
@@ -68,14 +87,16 @@ impl Intake<'_> {
             forced_version: request.model_version.as_deref(),
         };
         let route = self.table.decide(&features, None)?;
-        let begun = Instant::now();
-        // The table and the engine are made from the same settings, so the version is there.
-        let version =
-            self.engine.version(&route.version).ok_or(crate::engine::InferenceError::Stopped(route.version.clone()))?;
-        let prepared = version.preparer().prepare(&image, request.text.as_slice(), request.caption.as_deref())?;
-        let preparing = begun.elapsed();
         let image_hash = format!("sha256:{}", hex::encode(Sha256::digest(&image)));
-        Ok((Admitted { request, route, header, image_hash, text_length, fetching, preparing }, prepared))
+        Ok((Admitted { request, route, header, image_hash, text_length, fetching, preparing: Duration::ZERO }, image))
+    }
+
+    fn prepare(&self, admitted: &Admitted, image: &[u8]) -> Result<Prepared, Failure> {
+        let (name, request) = (&admitted.route.version, &admitted.request);
+        // The table and the engine are made from the same settings, so the version is there.
+        let missing = || InferenceError::Stopped(format!("there is no version `{name}`"));
+        let version = self.engine.version(name).ok_or_else(missing)?;
+        Ok(version.preparer().prepare(image, request.text.as_slice(), request.caption.as_deref())?)
     }
 
     /// Characters of the longest text, once all texts are within their limits.

@@ -5,7 +5,7 @@
 //! Inference may finish in any order; outcomes leave in offset order, and a partition's committable
 //! offset is the one behind its last record whose predecessors are all acknowledged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Names one record in one ownership of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,9 +89,14 @@ impl<T> Ledger<T> {
         gone.next.filter(|next| gone.committed != Some(*next))
     }
 
-    /// Notes a record that was read. None for a partition that is not owned, and for an offset that
-    /// was read before: after a seek the client may hand out a record twice.
+    /// Notes a record that was read. None for a partition that is not owned, and for a record that is
+    /// in flight already. An offset that lies behind what was read before means that the log was cut
+    /// or made anew: what was in flight then is void, and reading goes on from there.
     pub fn register(&mut self, partition: i32, offset: i64, bytes: usize) -> Option<Ticket> {
+        if self.is_rewind(partition, offset) {
+            self.revoke(partition);
+            self.assign(partition);
+        }
         let owned = self.partitions.get_mut(&partition)?;
         if owned.last.is_some_and(|last| last >= offset) {
             return None;
@@ -101,6 +106,18 @@ impl<T> Ledger<T> {
         self.records += 1;
         self.bytes += bytes;
         Some(Ticket { partition, epoch: owned.epoch, offset })
+    }
+
+    /// Whether an offset lies behind what was read of a partition, without being in flight.
+    pub fn is_rewind(&self, partition: i32, offset: i64) -> bool {
+        let Some(owned) = self.partitions.get(&partition) else { return false };
+        let in_flight = owned.entries.binary_search_by_key(&offset, |entry| entry.offset).is_ok();
+        owned.last.is_some_and(|last| last >= offset) && !in_flight
+    }
+
+    /// Whether somebody still waits for this record's outcome.
+    pub fn is_wanted(&self, ticket: Ticket) -> bool {
+        self.partitions.get(&ticket.partition).is_some_and(|owned| owned.epoch == ticket.epoch)
     }
 
     /// Offsets between the last record that was read from a partition and this one.
@@ -186,8 +203,8 @@ impl<T> Ledger<T> {
     }
 
     /// Partitions owned.
-    pub fn partitions(&self) -> usize {
-        self.partitions.len()
+    pub fn partitions(&self) -> BTreeSet<i32> {
+        self.partitions.keys().copied().collect()
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<T>> {

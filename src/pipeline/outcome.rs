@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{failure::Failure, intake::Admitted};
 use crate::{
-    engine::{Judged, Version},
+    engine::{Identity, Judged},
     message::{
         Answer, Decision, Header, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs, Verdict,
     },
@@ -58,7 +58,7 @@ impl<'a> Outcomes<'a> {
         record: Record,
         arrived: Instant,
         admitted: Admitted,
-        version: &Version,
+        version: &Identity,
         judged: &Judged,
     ) -> Outcome {
         let verdict = self.verdict(arrived, admitted, version, judged);
@@ -73,7 +73,7 @@ impl<'a> Outcomes<'a> {
         Outcome { outgoing, told: Told::Verdict(Box::new(verdict)), record: Some(record) }
     }
 
-    fn verdict(&self, arrived: Instant, admitted: Admitted, version: &Version, judged: &Judged) -> Verdict {
+    fn verdict(&self, arrived: Instant, admitted: Admitted, version: &Identity, judged: &Judged) -> Verdict {
         let Admitted { request, route, header, image_hash, text_length, fetching, preparing } = admitted;
         let texts = request.text.as_slice();
         let answer = |(scores, text): (&Scores, &String)| Answer::new(*scores, text, self.preview_characters);

@@ -1,6 +1,7 @@
 //! Reads, pauses, commits, drains; on the thread that owns the consumer.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use super::{
     run::{Arrived, PipelineError, Shared},
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, Version},
     kafka::{Consumer, Publisher},
     message::Record,
     telemetry::{self, Gauges},
@@ -32,6 +33,7 @@ pub(super) fn run(
     let mut pressure = Pressure { paused: false };
     let mut commits = Interval::every(shared.plan.kafka.commit_interval);
     let mut gauges = Interval::every(GAUGE_INTERVAL);
+    let mut lag = BTreeMap::new();
     shared.monitor.set_ready(true);
     while !shared.stop.load(Ordering::Acquire) {
         shared.monitor.beat();
@@ -40,19 +42,25 @@ pub(super) fn run(
             take(shared, record, arrived);
         }
         if commits.is_due() {
-            commit(shared, consumer, false);
+            commit(shared, consumer);
         }
         if gauges.is_due() {
-            show(shared, consumer, engine, pressure.paused);
+            show(shared, consumer, engine, pressure.paused, &mut lag);
         }
     }
     shared.monitor.set_ready(false);
     drain(shared, consumer)?;
-    if shared.failure.get().is_none() {
-        publisher.flush()?;
-        commit(shared, consumer, true);
+    if shared.failure.get().is_some() {
+        return Ok(());
     }
-    Ok(())
+    publisher.flush()?;
+    // All of them once more, and waited for: a commit that failed meanwhile has told nobody yet.
+    let offsets = {
+        let mut ledger = lock(shared);
+        ledger.forget_committed();
+        ledger.committable()
+    };
+    Ok(consumer.commit(&offsets, true)?)
 }
 
 /// Pause at the high mark, resume at half of it: toggling per record would throw away what the client
@@ -85,10 +93,14 @@ impl Pressure {
 fn take(shared: &Shared, record: Record, arrived: &Sender<Arrived>) {
     let now = Instant::now();
     let (partition, offset) = (record.partition, record.offset);
-    let (gap, ticket) = {
+    let (gap, rewind, ticket) = {
         let mut ledger = lock(shared);
-        (ledger.gap_before(partition, offset), ledger.register(partition, offset, record.size()))
+        let (gap, rewind) = (ledger.gap_before(partition, offset), ledger.is_rewind(partition, offset));
+        (gap, rewind, ledger.register(partition, offset, record.size()))
     };
+    if rewind {
+        tracing::warn!(partition, offset, "The log goes back: it was cut or made anew, and is read from here.");
+    }
     // Only the embedded broker drops records that were not read; elsewhere gaps are compaction or
     // control records.
     if gap > 0 && shared.plan.kafka.bootstrap_servers.is_none() {
@@ -106,9 +118,9 @@ fn take(shared: &Shared, record: Record, arrived: &Sender<Arrived>) {
     arrived.send((ticket, record, now)).ok();
 }
 
-fn commit(shared: &Shared, consumer: &Consumer, wait: bool) {
+fn commit(shared: &Shared, consumer: &Consumer) {
     let offsets = lock(shared).committable();
-    if let Err(error) = consumer.commit(&offsets, wait) {
+    if let Err(error) = consumer.commit(&offsets, false) {
         lock(shared).forget_committed();
         tracing::warn!(%error, "A commit failed and is tried again; until then a crash would repeat verdicts.");
     }
@@ -130,18 +142,22 @@ fn drain(shared: &Shared, consumer: &Consumer) -> Result<(), PipelineError> {
         }
         // A record that arrives now stays unregistered and uncommitted: it is read again later.
         consumer.poll(POLL_TIMEOUT)?;
-        commit(shared, consumer, false);
+        commit(shared, consumer);
     }
 }
 
-fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool) {
+/// `lag` keeps every partition that was ever shown: one that has gone to another member counts as zero
+/// here, or the sum over members would count it twice.
+fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag: &mut BTreeMap<i32, i64>) {
     let (records, bytes, partitions) = {
         let ledger = lock(shared);
         (ledger.records(), ledger.bytes(), ledger.partitions())
     };
-    let queues: Vec<(&str, usize)> =
-        engine.versions().map(|version| (version.name.as_str(), version.queue_depth())).collect();
-    telemetry::gauges(&Gauges { records, bytes, partitions, paused, queues: &queues, lag: &consumer.lag() });
+    lag.values_mut().for_each(|records| *records = 0);
+    lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
+    let named = |version: &'_ Version| (version.identity().name.clone(), version.queue_depth());
+    let queues: Vec<(String, usize)> = engine.versions().map(named).collect();
+    telemetry::gauges(&Gauges { records, bytes, partitions: partitions.len(), paused, queues: &queues, lag });
 }
 
 struct Interval {

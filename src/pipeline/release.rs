@@ -8,7 +8,7 @@ use super::{
     failure::Failure,
     ledger::{Ledger, Ticket},
     outcome::{Outcome, Told},
-    run::Shared,
+    run::{Guarded, Shared},
 };
 use crate::{
     kafka::{Connection, KafkaError, PublishError, Publisher, Token},
@@ -22,8 +22,6 @@ pub(super) enum Release {
     Finished(Ticket, Box<Outcome>),
     /// The brokers found a record too large after the client had taken it.
     TooLarge(Ticket, Box<Outgoing>),
-    /// Nothing more will come.
-    End,
 }
 
 impl From<Ticket> for Token {
@@ -50,15 +48,24 @@ pub(super) fn publisher(
         Ok(()) => {
             lock(&acknowledged).acknowledge(token.into());
         }
-        // The channel is closed only after everything is drained or given up.
-        Err(PublishError::TooLarge(outgoing)) => drop(again.send(Release::TooLarge(token.into(), outgoing))),
+        // This is the client's own thread: it must not wait.
+        Err(PublishError::TooLarge(outgoing)) => {
+            if again.try_send(Release::TooLarge(token.into(), outgoing)).is_err() {
+                acknowledged.fail("a record was too large, and there was no room to say so".to_owned());
+            }
+        }
         Err(error) => acknowledged.fail(error.to_string()),
     })
 }
 
-/// Runs until the end is said.
+/// Runs until the poll loop has ended. After a failure nothing is published any more: what follows a
+/// missing outcome would be out of order.
 pub(super) fn run(shared: &Shared, publisher: &Publisher, inbox: &Receiver<Release>) {
-    for release in inbox {
+    let _guarded = Guarded(shared, "release");
+    while let Some(release) = shared.next(inbox) {
+        if shared.failure.get().is_some() {
+            continue;
+        }
         let published = match release {
             Release::Finished(ticket, outcome) => {
                 let leaving = {
@@ -70,11 +77,7 @@ pub(super) fn run(shared: &Shared, publisher: &Publisher, inbox: &Receiver<Relea
                 };
                 leaving.into_iter().try_for_each(|(ticket, outcome)| publish(shared, publisher, ticket, outcome))
             }
-            Release::TooLarge(ticket, outgoing) => {
-                let topic = &shared.plan.kafka.dead_letters;
-                publisher.publish(ticket.into(), &without_payload(topic, ticket, *outgoing))
-            }
-            Release::End => return,
+            Release::TooLarge(ticket, outgoing) => publish_smaller(shared, publisher, ticket, *outgoing),
         };
         if let Err(error) = published {
             shared.fail(error.to_string());
@@ -83,46 +86,67 @@ pub(super) fn run(shared: &Shared, publisher: &Publisher, inbox: &Receiver<Relea
 }
 
 fn publish(shared: &Shared, publisher: &Publisher, ticket: Ticket, outcome: Outcome) -> Result<(), PublishError> {
-    let dead_letters = &shared.plan.kafka.dead_letters;
-    let published = match publisher.publish(ticket.into(), &outcome.outgoing) {
-        Err(PublishError::TooLarge(outgoing)) => match outcome.record {
-            Some(record) => {
-                let failure = Failure::VerdictTooLarge;
-                tell(
-                    shared,
-                    &Told::Refused { code: failure.code(), message: failure.to_string(), group: None },
-                    ticket,
-                );
-                let letter = failure.dead_letter().into_record(record, dead_letters);
-                return match publisher.publish(ticket.into(), &letter) {
-                    Err(PublishError::TooLarge(letter)) => {
-                        publisher.publish(ticket.into(), &without_payload(dead_letters, ticket, *letter))
-                    }
-                    published => published,
-                };
+    match (publisher.publish(ticket.into(), &outcome.outgoing), outcome.record) {
+        (Err(PublishError::TooLarge(_)), Some(record)) => {
+            let failure = Failure::VerdictTooLarge;
+            tell(shared, &Told::Refused { code: failure.code(), message: failure.message(), group: None }, ticket);
+            let letter = failure.dead_letter().into_record(record, &shared.plan.kafka.dead_letters);
+            match publisher.publish(ticket.into(), &letter) {
+                Err(PublishError::TooLarge(letter)) => publish_smaller(shared, publisher, ticket, *letter),
+                published => published,
             }
-            None => publisher.publish(ticket.into(), &without_payload(dead_letters, ticket, *outgoing)),
-        },
-        published => published,
-    };
-    tell(shared, &outcome.told, ticket);
-    published
+        }
+        (Err(PublishError::TooLarge(letter)), None) => {
+            tell(shared, &outcome.told, ticket);
+            publish_smaller(shared, publisher, ticket, *letter)
+        }
+        (published, _) => {
+            tell(shared, &outcome.told, ticket);
+            published
+        }
+    }
 }
 
-/// What is left of a record that Kafka finds too large: its headers and where the request lies. The
-/// payload stays in the requests topic; waiting for room that never comes would stop the partition.
-fn without_payload(dead_letters: &str, ticket: Ticket, outgoing: Outgoing) -> Outgoing {
-    let mut letter = match outgoing.topic == dead_letters {
-        true => outgoing,
-        false => {
-            let record =
-                Record { partition: ticket.partition, offset: ticket.offset, key: outgoing.key, ..Record::default() };
-            Failure::VerdictTooLarge.dead_letter().into_record(record, dead_letters)
+/// Publishes what Kafka finds too large with less in it, until it is taken or nothing is left to take
+/// away. The request itself stays in its topic; waiting for room that never comes would stop the
+/// partition.
+fn publish_smaller(
+    shared: &Shared,
+    publisher: &Publisher,
+    ticket: Ticket,
+    mut outgoing: Outgoing,
+) -> Result<(), PublishError> {
+    loop {
+        let topic = outgoing.topic.clone();
+        let Some(less) = smaller(&shared.plan.kafka.dead_letters, ticket, outgoing) else {
+            let reason = "not even a dead letter without its payload and headers is small enough".to_owned();
+            return Err(PublishError::Failed { topic, reason });
+        };
+        match publisher.publish(ticket.into(), &less) {
+            Err(PublishError::TooLarge(refused)) => outgoing = *refused,
+            published => return published,
         }
-    };
-    let bytes = letter.payload.take().map_or(0, |payload| payload.len());
-    letter.headers.push(("ofa-payload-omitted".to_owned(), Some(bytes.to_string().into_bytes())));
-    letter
+    }
+}
+
+const OMITTED: &str = "ofa-payload-omitted";
+
+/// A dead letter with less in it: first without the payload, then without the original key and headers.
+fn smaller(dead_letters: &str, ticket: Ticket, outgoing: Outgoing) -> Option<Outgoing> {
+    if outgoing.topic != dead_letters {
+        let Ticket { partition, offset, .. } = ticket;
+        let record = Record { partition, offset, key: outgoing.key, ..Record::default() };
+        return Some(Failure::VerdictTooLarge.dead_letter().into_record(record, dead_letters));
+    }
+    let mut letter = outgoing;
+    if let Some(payload) = letter.payload.take() {
+        letter.headers.push((OMITTED.to_owned(), Some(payload.len().to_string().into_bytes())));
+        return Some(letter);
+    }
+    let whole = letter.headers.len();
+    letter.headers.retain(|(name, _)| name.starts_with("__connect.errors.") || name.starts_with("ofa-"));
+    let had_key = letter.key.take().is_some();
+    (had_key || letter.headers.len() < whole).then_some(letter)
 }
 
 fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
@@ -172,4 +196,27 @@ fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
 /// finishes or changes nothing.
 pub(super) fn lock(shared: &Shared) -> MutexGuard<'_, Ledger<Outcome>> {
     shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_that_is_too_large_loses_payload_then_key_and_headers_and_then_nothing_more() {
+        let record = Record {
+            key: Some(vec![1]),
+            payload: Some(vec![2; 9]),
+            headers: vec![("long".to_owned(), Some(vec![3; 9]))],
+            ..Record::default()
+        };
+        let letter = Failure::VerdictTooLarge.dead_letter().into_record(record, "dead");
+        let ticket = Ticket { partition: 0, epoch: 1, offset: 7 };
+        let first = smaller("dead", ticket, letter).unwrap();
+        assert_eq!((first.payload.is_none(), first.key.is_some()), (true, true));
+        assert!(first.headers.contains(&(OMITTED.to_owned(), Some(b"9".to_vec()))));
+        let second = smaller("dead", ticket, first).unwrap();
+        assert!(second.key.is_none() && second.headers.iter().all(|(name, _)| name != "long"));
+        assert_eq!(smaller("dead", ticket, second), None);
+    }
 }

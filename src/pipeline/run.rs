@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{
     failure::Failure,
@@ -21,7 +21,7 @@ use super::{
     release::{self, Release, lock},
 };
 use crate::{
-    engine::{Engine, InferenceError, Job, Judged, ModelOptions, VersionSpec, panic_message},
+    engine::{Engine, InferenceError, Job, Judged, ModelOptions, Reply, Version, VersionSpec, panic_message},
     kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
     message::Record,
     settings::Plan,
@@ -35,9 +35,9 @@ pub enum PipelineError {
     /// Kafka cannot be used any more.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// An outcome could not be published; its offset and those behind it were not committed.
-    #[error("an outcome could not be published, so consumption stopped before its offset: {0}")]
-    Publishing(String),
+    /// It could not go on; what was not acknowledged was not committed, and is read again.
+    #[error("stopped before losing anything: {0}")]
+    Stopped(String),
     /// A thread could not be started, or ended by a defect.
     #[error("thread `{0}` failed")]
     Thread(&'static str),
@@ -50,11 +50,31 @@ pub(super) struct Shared {
     pub(super) monitor: Arc<Monitor>,
     pub(super) failure: OnceLock<String>,
     pub(super) stop: AtomicBool,
+    /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
+    over: AtomicBool,
     /// Set when partitions arrive while reading is paused: new ones begin unpaused.
     pub(super) reassigned: AtomicBool,
 }
 
 impl Shared {
+    /// Whether anybody still waits for this record's outcome.
+    pub(super) fn is_wanted(&self, ticket: Ticket) -> bool {
+        !self.over.load(Ordering::Acquire) && lock(self).is_wanted(ticket)
+    }
+
+    /// The next message of a channel; none once the poll loop has ended and the channel is empty. A
+    /// channel alone would not do: one of the senders lives as long as the client it belongs to.
+    pub(super) fn next<T>(&self, inbox: &Receiver<T>) -> Option<T> {
+        loop {
+            match inbox.recv_timeout(INBOX_TIMEOUT) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if self.over.load(Ordering::Acquire) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     /// Stops the pipeline without committing what is not acknowledged.
     pub(super) fn fail(&self, reason: String) {
         // The first reason is the one that matters; later ones follow from it.
@@ -76,6 +96,8 @@ pub struct Monitor {
 
 /// A poll loop that has not come round for so long is stuck.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+/// How soon a waiting thread notices that the poll loop has ended.
+const INBOX_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Monitor {
     fn new() -> Self {
@@ -157,7 +179,7 @@ pub fn image_limits(plan: &Plan) -> Limits {
 /// A running pipeline.
 pub struct Pipeline {
     shared: Arc<Shared>,
-    thread: JoinHandle<Result<(), PipelineError>>,
+    thread: JoinHandle<Result<usize, PipelineError>>,
 }
 
 impl Pipeline {
@@ -174,6 +196,7 @@ impl Pipeline {
             monitor: Arc::new(Monitor::new()),
             failure: OnceLock::new(),
             stop: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             reassigned: AtomicBool::new(false),
         });
         let options = ConsumerOptions {
@@ -182,7 +205,7 @@ impl Pipeline {
             prefetch_bytes: kafka.prefetch_bytes,
         };
         let consumer = Consumer::join(connection, &options, Arc::new(Owned(shared.clone())))?;
-        for version in engine.versions() {
+        for version in engine.versions().map(Version::identity) {
             telemetry::model_loaded(&version.name, &version.device.to_string(), &version.digest, version.loading);
         }
         // Every record in flight is in the channel once, and once more where it was too large, so a
@@ -211,11 +234,12 @@ impl Pipeline {
         }
     }
 
-    /// Waits until the pipeline has ended.
+    /// Waits until the pipeline has ended; gives back the records that the drain had no time for, which
+    /// will be read again.
     ///
     /// # Errors
     /// When it ended by itself.
-    pub fn join(self) -> Result<(), PipelineError> {
+    pub fn join(self) -> Result<usize, PipelineError> {
         self.thread.join().map_err(|_| PipelineError::Thread("pipeline"))?
     }
 }
@@ -236,10 +260,37 @@ impl Ownership for Owned {
         tracing::info!(?partitions, "Partitions revoked.");
         partitions.iter().filter_map(|&partition| Some((partition, ledger.revoke(partition)?))).collect()
     }
+
+    fn commit_failed(&self) {
+        lock(&self.0).forget_committed();
+    }
 }
 
 /// A record on its way to an intake thread.
 pub(super) type Arrived = (Ticket, Record, Instant);
+
+/// Says that the poll loop has ended, even where it ended by a panic: the other threads would wait for
+/// ever otherwise.
+struct Ending<'s>(&'s Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.monitor.set_ready(false);
+        self.0.over.store(true, Ordering::Release);
+    }
+}
+
+/// Stops the pipeline when its thread panics: a record would stay unanswered, and its partition stand
+/// still behind it.
+pub(super) struct Guarded<'s>(pub(super) &'s Shared, pub(super) &'static str);
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(format!("thread `{}` ended by a defect", self.1));
+        }
+    }
+}
 
 /// Runs the threads of one pipeline until it is told to stop or cannot go on.
 fn supervise(
@@ -249,11 +300,12 @@ fn supervise(
     publisher: &Publisher,
     finished: &Sender<Release>,
     inbox: &Receiver<Release>,
-) -> Result<(), PipelineError> {
+) -> Result<usize, PipelineError> {
     let engine = Arc::new(engine);
-    // Room for everything in flight, so that the poll loop never waits here.
+    // Room for everything in flight, so that the poll loop does not wait here.
     let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
     let polled = thread::scope(|scope| {
+        let _ending = Ending(shared);
         let releasing = thread::Builder::new().name("release".to_owned());
         let mut started = releasing.spawn_scoped(scope, || release::run(shared, publisher, inbox)).is_ok();
         for index in 0..shared.plan.pipeline.decode_threads {
@@ -261,66 +313,73 @@ fn supervise(
             let worker = thread::Builder::new().name(format!("intake-{index}"));
             started &= worker.spawn_scoped(scope, move || take_in(shared, &engine, &records, &finished)).is_ok();
         }
-        let polled = match started {
+        match started {
             true => poll::run(shared, consumer, &engine, publisher, &arrived),
             false => Err(PipelineError::Thread("intake")),
-        };
-        drop(arrived);
-        // The publisher keeps a sender for as long as it lives, so the end has to be said.
-        finished.send(Release::End).ok();
-        polled
+        }
     });
+    let left = lock(shared).records();
     if let Ok(engine) = Arc::try_unwrap(engine) {
         engine.stop();
     }
     polled?;
     match shared.failure.get() {
-        Some(reason) => Err(PipelineError::Publishing(reason.clone())),
-        None => Ok(()),
+        Some(reason) => Err(PipelineError::Stopped(reason.clone())),
+        None => Ok(left),
     }
 }
 
 /// One intake thread: records in, jobs to the engine, outcomes to the release thread.
-fn take_in(shared: &Arc<Shared>, engine: &Arc<Engine>, records: &Receiver<Arrived>, finished: &Sender<Release>) {
+fn take_in(shared: &Arc<Shared>, engine: &Engine, records: &Receiver<Arrived>, finished: &Sender<Release>) {
+    let _guarded = Guarded(shared, "intake");
     let plan = &shared.plan;
     let intake = Intake { table: &plan.table, limits: &plan.limits, images: image_limits(plan), engine };
-    for (ticket, record, arrived) in records {
-        let finish = |outcome: Outcome| {
-            // The release thread ends only after the last record has its outcome or was given up.
-            finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
-        };
+    while let Some((ticket, record, arrived)) = shared.next(records) {
+        if !shared.is_wanted(ticket) {
+            continue;
+        }
         // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
         // partition, along.
         let admitted = catch_unwind(AssertUnwindSafe(|| intake.admit(&record)));
-        let admitted = admitted.unwrap_or_else(|panic| Err(Failure::Defect(panic_message(panic.as_ref()))));
-        let (admitted, prepared) = match admitted {
-            Ok(admitted) => admitted,
-            Err(failure) => {
-                finish(Outcomes::of(plan).refused(record, &failure, None));
-                continue;
+        let defect = |panic: Box<dyn std::any::Any + Send>| Failure::Defect(panic_message(panic.as_ref()));
+        match admitted.unwrap_or_else(|panic| Err((defect(panic), None))) {
+            Ok((admitted, prepared)) => {
+                let asking = shared.clone();
+                let wanted = Box::new(move || asking.is_wanted(ticket));
+                let version = engine.version(&admitted.route.version);
+                let identity = version.map(|version| version.identity().clone());
+                let (shared, finished) = (shared.clone(), finished.clone());
+                let reply = Reply::new(move |judged: Result<Judged, InferenceError>| {
+                    let outcomes = Outcomes::of(&shared.plan);
+                    let outcome = match (judged, identity) {
+                        (Ok(judged), Some(identity)) => {
+                            telemetry::batch(&identity.name, judged.batch);
+                            outcomes.answered(record, arrived, admitted, &identity, &judged)
+                        }
+                        // Everything for this version would fail: a topic must not be emptied into the
+                        // dead letters because a device is gone.
+                        (Err(InferenceError::Stopped(reason)), _) => {
+                            return shared.fail(format!("version `{}`: {reason}", admitted.route.version));
+                        }
+                        (Err(error), _) => {
+                            let group = admitted.group();
+                            outcomes.refused(record, &error.into(), group)
+                        }
+                        (Ok(_), None) => return,
+                    };
+                    finish(&finished, ticket, outcome);
+                });
+                // Without a version the reply is dropped, which answers that it has stopped.
+                if let Some(version) = version {
+                    version.submit(Job { prepared, wanted, reply });
+                }
             }
-        };
-        let Some(version) = engine.version(&admitted.route.version) else {
-            let failure = InferenceError::Stopped(admitted.route.version).into();
-            finish(Outcomes::of(plan).refused(record, &failure, None));
-            continue;
-        };
-        let (shared, engine, finished) = (shared.clone(), engine.clone(), finished.clone());
-        let reply = move |judged: Result<Judged, InferenceError>| {
-            let outcomes = Outcomes::of(&shared.plan);
-            let group = admitted.route.variant.as_ref().map(|(_, variant)| variant.clone());
-            let outcome = match (judged, engine.version(&admitted.route.version)) {
-                (Ok(judged), Some(version)) => {
-                    telemetry::batch(&version.name, judged.batch);
-                    outcomes.answered(record, arrived, admitted, version, &judged)
-                }
-                (Ok(_), None) => {
-                    outcomes.refused(record, &InferenceError::Stopped(admitted.route.version).into(), group)
-                }
-                (Err(error), _) => outcomes.refused(record, &error.into(), group),
-            };
-            finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
-        };
-        version.submit(Job { prepared, reply: Box::new(reply) });
+            Err((failure, group)) => finish(finished, ticket, Outcomes::of(plan).refused(record, &failure, group)),
+        }
     }
+}
+
+fn finish(finished: &Sender<Release>, ticket: Ticket, outcome: Outcome) {
+    // The receiver lives as long as the pipeline's thread; without it nobody waits any more.
+    finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
 }

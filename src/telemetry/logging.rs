@@ -10,6 +10,18 @@ pub struct LogLevelError {
     reason: String,
 }
 
+/// Checks a level.
+///
+/// # Errors
+/// When it is not in the notation of `RUST_LOG`.
+pub fn check(level: &str) -> Result<(), LogLevelError> {
+    filter(level).map(drop)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LogLevelError> {
+    EnvFilter::try_new(level).map_err(|error| LogLevelError { level: level.to_owned(), reason: error.to_string() })
+}
+
 /// Starts logging; the environment variable `RUST_LOG` wins over `level`. A second call changes
 /// nothing.
 ///
@@ -17,8 +29,7 @@ pub struct LogLevelError {
 /// When the level is not in the notation of `RUST_LOG`.
 pub fn start(level: &str, json: bool) -> Result<(), LogLevelError> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
-    let filter = EnvFilter::try_new(&level).map_err(|error| LogLevelError { level, reason: error.to_string() })?;
-    let lines = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::registry().with(filter(&level)?);
     let started = match json {
         true => lines.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
         false => lines.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init(),

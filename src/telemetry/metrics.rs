@@ -136,7 +136,7 @@ pub struct Gauges<'a> {
     /// Whether reading is paused.
     pub paused: bool,
     /// Requests waiting, by version.
-    pub queues: &'a [(&'a str, usize)],
+    pub queues: &'a [(String, usize)],
     /// Records behind the end, by partition.
     pub lag: &'a BTreeMap<i32, i64>,
 }
@@ -148,7 +148,7 @@ pub fn gauges(seen: &Gauges<'_>) {
     gauge!(PARTITIONS).set(seen.partitions as f64);
     gauge!(PAUSED).set(f64::from(u8::from(seen.paused)));
     for (version, depth) in seen.queues {
-        gauge!(QUEUE_DEPTH, "version" => (*version).to_owned()).set(*depth as f64);
+        gauge!(QUEUE_DEPTH, "version" => version.clone()).set(*depth as f64);
     }
     for (partition, lag) in seen.lag {
         gauge!(LAG, "partition" => partition.to_string()).set(*lag as f64);

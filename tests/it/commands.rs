@@ -68,6 +68,10 @@ fn check_accepts_the_shipped_settings_and_refuses_bad_ones_with_78() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
     std::fs::write(&file, "[kafka]\ngrup_id = 'x'\n").unwrap();
+    let folder_missing = folder.path().join("missing.toml");
+    std::fs::write(&folder_missing, "[model_versions]\ndefault = 'none'\n[model_versions.versions.none]\n").unwrap();
+    let output = run(&["check", "--config", folder_missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
     for command in ["check", "run", "demo"] {
         let output = run(&[command, "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(78), "{command}");
@@ -95,6 +99,25 @@ fn the_settings_that_compose_overrides_exist() {
     assert!(overrides.len() >= 3);
     let output = program().args(["check", "--settings-only"]).envs(overrides).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_text_may_begin_with_a_hyphen() {
+    let prediction = printed(&run(&[
+        "predict",
+        "--image",
+        "testdata/demo/mug.jpg",
+        "--text",
+        "- a mug",
+        "--caption",
+        "-x",
+        "--models-dir",
+        "models",
+        "--version",
+        "ofa_small",
+        "--json",
+    ]));
+    assert_eq!(prediction["text_preview"], "- a mug");
 }
 
 #[test]

@@ -130,8 +130,8 @@ fn bad(way: usize, id: &str) -> (Vec<u8>, &'static str) {
 #[test]
 fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_broker() {
     let running = Running::start(&settings("embedded"));
-    let address = running.log_line("Embedded broker started")["bootstrap_servers"].as_str().unwrap().to_owned();
     let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+    let address = running.log_line("Embedded broker started")["bootstrap_servers"].as_str().unwrap().to_owned();
     let thumbnail = image("thumbnail.png");
     let mut expected: BTreeMap<u64, Option<&str>> = BTreeMap::new();
     let mut requests = Vec::new();
@@ -156,6 +156,8 @@ fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_bro
     let mut outcomes = Vec::new();
     let consumer = reader(&address);
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= requests.len());
+
+    assert!(consumer.poll(Duration::from_secs(2)).is_none(), "an outcome too many");
 
     let numbers: BTreeSet<u64> = outcomes.iter().map(|outcome| outcome.number).collect();
     assert_eq!((outcomes.len(), numbers.len()), (500, 500), "every request exactly once");
@@ -182,6 +184,7 @@ fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_bro
     }
     let metrics = page(&pages, "/metrics");
     assert!(metrics.contains("ofa_records_consumed_total 500"), "{metrics}");
+    assert!(metrics.contains("ofa_model_state{version=\"ofa_base\",state=\"ready\"} 1"), "{metrics}");
     assert!(metrics.contains("ofa_dead_letters_total{code=\"malformed_json\"} 5"), "{metrics}");
     assert!(
         page(&pages, "/healthz").starts_with("HTTP/1.1 200") && page(&pages, "/readyz").starts_with("HTTP/1.1 200")
@@ -208,8 +211,10 @@ fn a_kill_in_mid_run_loses_nothing() {
     produce(&address, &requests);
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= 40);
     first.kill();
-    let before_the_kill = outcomes.len();
-    assert!(before_the_kill < requests.len(), "the kill came too late to prove anything");
+    let published: i64 = (0..PARTITIONS)
+        .map(|partition| consumer.fetch_watermarks(VERDICTS, partition, Duration::from_secs(5)).unwrap().1)
+        .sum();
+    assert!(published < requests.len() as i64, "the kill came too late to prove anything: {published} verdicts");
 
     let second = Running::start(&settings(&address));
     let numbers = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.number).collect::<BTreeSet<_>>().len();
@@ -267,4 +272,32 @@ fn what_produce_publishes_is_answered() {
         program().args(["produce", "testdata/demo/requests.jsonl", "--bootstrap-servers", &address]).output().unwrap();
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(error.contains("requests.jsonl line 3: the value is not JSON"), "{error}");
+}
+
+#[test]
+fn a_stop_waits_no_longer_than_its_bound_and_what_is_left_is_read_again() {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in [REQUESTS, VERDICTS, DEAD_LETTERS] {
+        cluster.create_topic(topic, PARTITIONS, 1).unwrap();
+    }
+    let address = cluster.bootstrap_servers();
+    let image = image("mug.jpg");
+    let request =
+        |number: usize| json!({"request_id": format!("r-{number}"), "text": "a mug", "image": {"base64": image}});
+    let requests: Vec<_> =
+        (0..300).map(|number| (format!("key-{}", number % 17), request(number).to_string().into_bytes())).collect();
+    produce(&address, &requests);
+    let hurried = settings(&address) + "[pipeline]\ndrain_timeout_ms = 1\n";
+    let consumer = reader(&address);
+    let mut outcomes = Vec::new();
+    let first = Running::start(&hurried);
+    read(&consumer, &mut outcomes, |outcomes| !outcomes.is_empty());
+    let asked = Instant::now();
+    assert_eq!(first.stop(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "a drain of 1 ms took {:?}", asked.elapsed());
+
+    let second = Running::start(&settings(&address));
+    let numbers = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.number).collect::<BTreeSet<_>>().len();
+    read(&consumer, &mut outcomes, |outcomes| numbers(outcomes) == requests.len());
+    assert_eq!(second.stop(), Some(0));
 }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, SettingsArguments, failed, output, run};
 use crate::{
-    engine::Engine,
+    engine::{Engine, Version},
     pipeline::{Pipeline, connection, engine_specs, image_limits},
     telemetry::logging,
 };
@@ -50,6 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             output::line(text);
         }
     };
+    let service = if arguments.keep_running { Some(run::Service::start(&plan)?) } else { None };
     let broker = run::start_broker(&plan)?.ok_or_else(|| failed("the embedded broker did not start"))?;
     let address = broker.bootstrap_servers();
     say(format!(
@@ -59,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let loading = spinner("loading versions");
     let engine = Engine::start(&engine_specs(&plan), image_limits(&plan))?;
     loading.finish_and_clear();
-    for version in engine.versions() {
+    for version in engine.versions().map(Version::identity) {
         let (name, device, millions) = (&version.name, version.device, version.parameters as f64 / 1e6);
         say(format!(
             "version {name} on {device}, {millions:.2} M parameters, loaded in {:.2} s",
@@ -79,12 +80,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         true => output::json(&report),
         false => report.show(),
     }
-    if arguments.keep_running {
-        say(report::how_to_go_on(&plan, &address));
-        run::until_stopped(&plan, pipeline)?;
-    } else {
-        pipeline.stopper()();
-        pipeline.join()?;
+    match service {
+        Some(service) => {
+            say(report::how_to_go_on(&plan, &address));
+            service.until_stopped(pipeline)?;
+        }
+        None => {
+            pipeline.stopper()();
+            pipeline.join()?;
+        }
     }
     match gathered.unanswered() {
         0 => Ok(()),

@@ -42,8 +42,22 @@ fn a_record_that_is_read_twice_is_registered_once() {
     let mut ledger: Ledger<()> = Ledger::default();
     ledger.assign(0);
     assert!(ledger.register(0, 7, 1).is_some());
-    assert!(ledger.register(0, 7, 1).is_none() && ledger.register(0, 6, 1).is_none());
+    assert!(ledger.register(0, 7, 1).is_none());
     assert_eq!((ledger.gap_before(0, 8), ledger.gap_before(0, 11), ledger.gap_before(1, 5)), (0, 3, 0));
+}
+
+#[test]
+fn a_log_that_begins_anew_is_read_anew() {
+    let mut ledger = Ledger::default();
+    ledger.assign(0);
+    let old = ledger.register(0, 700, 1).unwrap();
+    assert!(ledger.is_rewind(0, 3) && !ledger.is_rewind(0, 700) && !ledger.is_rewind(0, 701));
+    let new = ledger.register(0, 3, 1).unwrap();
+    assert!(!ledger.is_wanted(old) && ledger.is_wanted(new));
+    assert!(!ledger.complete(old, ()) && ledger.complete(new, ()));
+    assert_eq!(ledger.release().len(), 1);
+    assert!(ledger.acknowledge(new));
+    assert_eq!(ledger.committable(), [(0, 4)]);
 }
 
 /// One step of a schedule; the number picks among what is possible at that moment.
