@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 #[schemars(with = "String", extend("pattern" = r"^(wgpu(:\d+)?|flex|ndarray)$"))]
 pub enum Device {
-    /// A GPU through wgpu; the index counts adapters of the machine, none means the best one.
+    /// A GPU through wgpu; the index counts adapters of one kind, none means the best one.
     Wgpu(Option<usize>),
     /// The CPU through burn-flex, the default.
     Flex,

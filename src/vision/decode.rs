@@ -75,7 +75,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Header, ImageError> {
 }
 
 /// Decodes to upright RGB as Pillow's `convert("RGB")` does: alpha is dropped, not composited; grey
-/// and one-bit images are replicated; 16-bit colours keep their high byte, 16-bit grey is clipped.
+/// and one-bit images are replicated; 16-bit colors keep their high byte, 16-bit grey is clipped.
 ///
 /// # Errors
 /// As [`probe`], and when the pixels are broken or missing.

@@ -207,7 +207,9 @@ fn a_kill_in_mid_run_loses_nothing() {
     let consumer = reader(&address);
     let mut outcomes = Vec::new();
 
-    let first = Running::start(&settings(&address));
+    // Few at a time, so that the kill comes in the middle on any machine.
+    let slow = settings(&address) + "[pipeline]\nrecords_in_flight_max = 4\n";
+    let first = Running::start(&slow);
     produce(&address, &requests);
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= 40);
     first.kill();
