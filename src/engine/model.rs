@@ -102,26 +102,15 @@ impl Judge for Model {
     /// cost its neighbours. Where one fails alone and the empty request does too, it is not the
     /// request: the version is broken.
     fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
-        let tokens_max = self.network.source_tokens_max();
-        let longest = |request: &Prepared| request.sources.iter().map(Vec::len).max().unwrap_or_default();
-        if let [request] = batch
-            && longest(request) > tokens_max
-        {
-            return vec![Err(InferenceError::TooManyTokens { tokens: longest(request), tokens_max })];
-        }
-        if batch.len() > 1 && batch.iter().any(|request| longest(request) > tokens_max) {
-            return batch.iter().flat_map(|request| self.judge(&[request])).collect();
-        }
         match self.attempt(batch) {
             Ok(answers) => answers,
-            Err(error) if batch.len() == 1 => {
+            Err(_) if batch.len() > 1 => batch.iter().flat_map(|request| self.judge(&[request])).collect(),
+            Err(error @ InferenceError::TooManyTokens { .. }) => vec![Err(error)],
+            Err(error) => {
                 let empty = self.empty.clone();
-                match self.attempt(&[&empty]) {
-                    Ok(_) => vec![Err(error)],
-                    Err(_) => vec![Err(InferenceError::Stopped(error.to_string()))],
-                }
+                let request_is_to_blame = self.attempt(&[&empty]).is_ok();
+                vec![Err(if request_is_to_blame { error } else { InferenceError::Stopped(error.to_string()) })]
             }
-            Err(_) => batch.iter().flat_map(|request| self.judge(&[request])).collect(),
         }
     }
 
@@ -154,10 +143,10 @@ impl Model {
             .map_err(|error| ModelError::Weights { path: folder.weights.clone(), reason: error.to_string() })?;
         let empty =
             Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![folder.prompter.source_ids("", None)] };
-        let mut model = Self { network, labels: folder.labels.clone(), digest, empty };
-        let empty =
-            Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![folder.prompter.source_ids("", None)] };
-        model.judge(&[&empty]).remove(0).map_err(ModelError::WarmUp)?;
+        let mut model = Self { network, labels: folder.labels.clone(), digest, empty: empty.clone() };
+        for scores in model.attempt(&[&empty]).map_err(ModelError::WarmUp)? {
+            scores.map_err(ModelError::WarmUp)?;
+        }
         Ok(model)
     }
 
@@ -167,6 +156,11 @@ impl Model {
     }
 
     fn attempt(&mut self, batch: &[&Prepared]) -> Result<Vec<Result<Vec<Scores>, InferenceError>>, InferenceError> {
+        let tokens_max = self.network.source_tokens_max();
+        let tokens = batch.iter().flat_map(|request| request.sources.iter().map(Vec::len)).max().unwrap_or_default();
+        if tokens > tokens_max {
+            return Err(InferenceError::TooManyTokens { tokens, tokens_max });
+        }
         let rows = batch.iter().enumerate().flat_map(|(image, request)| {
             request.sources.iter().map(move |source| Row { image, source: source.clone() })
         });

@@ -54,8 +54,8 @@ struct Context {
 }
 
 const STATISTICS_INTERVAL_MS: &str = "5000";
-/// Offsets in one call never exceed this; the client waits no longer for the answer to a commit.
-const COMMIT_TIMEOUT_MS: &str = "10000";
+/// How long the client waits for a broker's answer: a commit at a rebalance holds up the poll loop.
+const ANSWER_TIMEOUT_MS: &str = "10000";
 
 impl Consumer {
     /// Joins the group. Partitions arrive later, while polling.
@@ -86,7 +86,7 @@ impl Consumer {
             ("fetch.queue.backoff.ms", "50"),
             ("fetch.wait.max.ms", connection.fetch_wait_ms()),
             ("statistics.interval.ms", STATISTICS_INTERVAL_MS),
-            ("socket.timeout.ms", COMMIT_TIMEOUT_MS),
+            ("socket.timeout.ms", ANSWER_TIMEOUT_MS),
         ]);
         let context = Context { topic: options.topic.clone(), ownership, lag: Mutex::default() };
         let mut config = config;

@@ -11,9 +11,7 @@ pub fn clean(text: &str, words_max: usize) -> String {
     let plain = bare.replace(['-', '/'], " ").replace("<person>", "person");
     let collapsed = collapse_whitespace(&plain);
     let trimmed = collapsed.trim_end_matches('\n').trim_matches(' ');
-    let mut words = trimmed.split(' ');
-    let kept: Vec<&str> = words.by_ref().take(words_max).collect();
-    kept.join(" ")
+    trimmed.split(' ').take(words_max).collect::<Vec<_>>().join(" ")
 }
 
 fn collapse_whitespace(text: &str) -> String {

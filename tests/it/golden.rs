@@ -221,6 +221,17 @@ fn a_batch_of_unequal_texts_answers_as_each_alone() {
 }
 
 #[test]
+fn a_text_longer_than_the_positions_costs_that_request_alone() {
+    let set = Set::open("dev");
+    let mut model = set.load(Device::Flex);
+    let good = set.prepared(&set.cases[0]);
+    let long = Prepared { sources: vec![vec![5; 300]], ..good.clone() };
+    let judged = model.judge(&[&good, &long, &good]);
+    assert!(judged[0].is_ok() && judged[0] == judged[2]);
+    assert_eq!(judged[1].as_ref().unwrap_err().code(), "text_too_long");
+}
+
+#[test]
 fn several_texts_about_one_image_answer_as_each_alone() {
     let set = Set::open("dev");
     let mut model = set.load(Device::Flex);
