@@ -28,6 +28,9 @@ const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 /// A table that fits the terminal; columns named in `right` are aligned to the right.
 pub(super) fn table(columns: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
+    // A snapshot must not depend on the width of the terminal that the tests run in.
+    #[cfg(test)]
+    table.force_no_tty();
     table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|name| Cell::new(name).add_attribute(comfy_table::Attribute::Bold)));
     for row in rows {

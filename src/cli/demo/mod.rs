@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let report = report::Report::new(&gathered);
     match arguments.json {
         true => output::json(&report),
-        false => report.show(),
+        false => output::line(report.text()),
     }
     match service {
         Some(service) => {

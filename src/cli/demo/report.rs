@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comfy_table::Table;
 use serde::Serialize;
 
 use super::{super::output, collect::Gathered};
@@ -59,8 +60,23 @@ impl<'g> Report<'g> {
         }
     }
 
-    pub(super) fn show(&self) {
-        let columns = ["request", "text", "route", "variant", "version", "result", "confidence", "ms"];
+    /// The report for people.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "Verdicts\n{}\n\nDead letters\n{}\n\nGroups\n{}\n\n\
+             {} requests: {} verdicts, {} dead letters, {} unanswered, in {:.1} s from the first request",
+            self.verdict_table(),
+            self.dead_letter_table(),
+            self.group_table(),
+            self.published,
+            self.verdicts.len(),
+            self.dead_letters.len(),
+            self.unanswered,
+            self.seconds
+        )
+    }
+
+    fn verdict_table(&self) -> Table {
         let rows = self.verdicts.iter().map(|verdict| {
             let route =
                 verdict.route.rule.as_ref().map_or(verdict.route.reason.clone(), |rule| format!("rule: {rule}"));
@@ -75,16 +91,19 @@ impl<'g> Report<'g> {
                 format!("{:.1}", verdict.latency_ms),
             ]
         });
-        output::line("Verdicts");
-        output::line(output::table(&columns, &["confidence", "ms"], rows));
+        let columns = ["request", "text", "route", "variant", "version", "result", "confidence", "ms"];
+        output::table(&columns, &["confidence", "ms"], rows)
+    }
+
+    fn dead_letter_table(&self) -> Table {
         let rows = self
             .dead_letters
             .iter()
             .map(|letter| vec![letter.request_id.to_owned(), letter.code.to_owned(), shortened(letter.reason, 90)]);
-        output::line("\nDead letters");
-        output::line(output::table(&["request", "code", "reason"], &[], rows));
-        let numbers = ["verdicts", "confidence", "yes", "maybe", "no", "p50 ms", "p95 ms"];
-        let columns: Vec<&str> = ["group", "version"].into_iter().chain(numbers).collect();
+        output::table(&["request", "code", "reason"], &[], rows)
+    }
+
+    fn group_table(&self) -> Table {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         let rows = self.variants.iter().map(|variant| {
             vec![
@@ -99,16 +118,9 @@ impl<'g> Report<'g> {
                 format!("{:.1}", variant.latency_ms_p95),
             ]
         });
-        output::line("\nGroups");
-        output::line(output::table(&columns, &numbers, rows));
-        output::line(format!(
-            "\n{} requests: {} verdicts, {} dead letters, {} unanswered, in {:.1} s from the first request",
-            self.published,
-            self.verdicts.len(),
-            self.dead_letters.len(),
-            self.unanswered,
-            self.seconds
-        ));
+        let numbers = ["verdicts", "confidence", "yes", "maybe", "no", "p50 ms", "p95 ms"];
+        let columns: Vec<&str> = ["group", "version"].into_iter().chain(numbers).collect();
+        output::table(&columns, &numbers, rows)
     }
 }
 
@@ -169,7 +181,66 @@ pub(super) fn how_to_go_on(plan: &Plan, address: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use std::time::Duration;
+
+    use super::{super::collect::Refused, *};
+    use crate::message::{Answer, Decision, Device, Role, RouteTaken, Scores, TimingsMs};
+
+    fn verdict(number: u32, rule: Option<&str>, variant: Option<&str>, scores: Scores) -> Verdict {
+        let answer = Answer::new(scores, "a text that goes on for longer than the column is wide", 80);
+        Verdict {
+            request_id: format!("shop-{number:02}"),
+            timestamp: String::new(),
+            result: answer.result,
+            confidence: answer.confidence,
+            scores,
+            answers: None,
+            decision: Decision::Review,
+            is_manual_review: true,
+            model_version: "ofa_base".to_owned(),
+            model_digest: String::new(),
+            backend: Device::Flex,
+            ab_experiment: variant.map(|_| "compare".to_owned()),
+            ab_variant: variant.map(str::to_owned),
+            ab_role: Role::Live,
+            ab: None,
+            route: RouteTaken {
+                reason: if rule.is_some() { "rule" } else { "experiment" }.to_owned(),
+                rule: rule.map(str::to_owned),
+                config_digest: String::new(),
+            },
+            image_hash: String::new(),
+            text_preview: answer.text_preview,
+            text_length: 54,
+            image_width: 64,
+            image_height: 64,
+            latency_ms: f64::from(number) * 10.0,
+            timings_ms: TimingsMs::default(),
+        }
+    }
+
+    #[test]
+    fn the_report_shows_verdicts_dead_letters_and_groups() {
+        let yes = Scores { yes: 0.7, maybe: 0.2, no: 0.1 };
+        let no = Scores { yes: 0.2, maybe: 0.2, no: 0.6 };
+        let verdicts = [
+            verdict(1, None, Some("control"), yes),
+            verdict(2, None, Some("control"), no),
+            verdict(3, Some("thumbnail"), None, yes),
+        ];
+        let refused = Refused {
+            request: "bad-01".to_owned(),
+            code: "missing_field".to_owned(),
+            reason: "missing field `text`".to_owned(),
+        };
+        let gathered = Gathered {
+            published: 5,
+            verdicts: (1..).zip(verdicts).collect(),
+            dead_letters: BTreeMap::from([(4, refused)]),
+            took: Duration::from_millis(2_340),
+        };
+        insta::assert_snapshot!(Report::new(&gathered).text());
+    }
 
     #[test]
     fn percentiles_are_values_that_were_seen() {
