@@ -89,7 +89,11 @@ fn publish(shared: &Shared, publisher: &Publisher, ticket: Ticket, outcome: Outc
     match (publisher.publish(ticket.into(), &outcome.outgoing), outcome.record) {
         (Err(PublishError::TooLarge(_)), Some(record)) => {
             let failure = Failure::VerdictTooLarge;
-            tell(shared, &Told::Refused { code: failure.code(), message: failure.message(), group: None }, ticket);
+            let group = match outcome.told {
+                Told::Verdict(verdict) => verdict.ab_variant,
+                Told::Refused { group, .. } => group,
+            };
+            tell(shared, &Told::Refused { code: failure.code(), message: failure.message(), group }, ticket);
             let letter = failure.dead_letter().into_record(record, &shared.plan.kafka.dead_letters);
             match publisher.publish(ticket.into(), &letter) {
                 Err(PublishError::TooLarge(letter)) => publish_smaller(shared, publisher, ticket, *letter),
@@ -101,7 +105,9 @@ fn publish(shared: &Shared, publisher: &Publisher, ticket: Ticket, outcome: Outc
             publish_smaller(shared, publisher, ticket, *letter)
         }
         (published, _) => {
-            tell(shared, &outcome.told, ticket);
+            if published.is_ok() {
+                tell(shared, &outcome.told, ticket);
+            }
             published
         }
     }
