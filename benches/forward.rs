@@ -7,17 +7,16 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::{LazyLock, Mutex},
 };
 
 use burn::tensor::Device;
 use divan::{Bencher, black_box};
 use ofa_stream::{
-    ofa::{AnswerTrie, Batch, Checkpoint, NetworkConfig, Ofa, OfaOptions, Row},
+    ofa::{AnswerTrie, Batch, NetworkConfig, Ofa, OfaOptions, Row, wanted_tensors},
     vision::{self, Limits, Normalization},
+    weights::{Precision, Weights, Writer},
 };
-use safetensors::{Dtype, tensor::TensorView};
 
 fn main() {
     divan::main();
@@ -36,9 +35,7 @@ fn device(name: &str) -> Device {
 }
 
 /// Random weights of the published shapes, made once per run.
-static CHECKPOINT: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
-    let shapes: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string("testdata/golden/real_shapes/tiny.json").unwrap()).unwrap();
+static CHECKPOINT: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move || {
         state ^= state << 13;
@@ -46,47 +43,31 @@ static CHECKPOINT: LazyLock<tempfile::TempPath> = LazyLock::new(|| {
         state ^= state << 17;
         (state >> 40) as f32 / (1_u32 << 24) as f32 - 0.5
     };
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
-    for (name, shape) in shapes_of(&shapes) {
-        let is_buffer =
-            name.ends_with("rp_bucket") || name.ends_with("num_batches_tracked") || name.ends_with("position_idx");
-        if is_buffer {
-            continue;
-        }
-        let around = if name.ends_with("running_var") || name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let values = (0..shape.iter().product()).flat_map(|_| (around + 0.1 * random()).to_le_bytes()).collect();
-        tensors.insert(name, (shape, values));
+    let wanted = wanted_tensors(&config()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let shapes = wanted.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+    let mut writer = Writer::create(&path, Precision::F32, shapes).unwrap();
+    for tensor in &wanted {
+        let around =
+            if tensor.name.ends_with("running_var") || tensor.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let values: Vec<f32> = (0..tensor.shape.iter().product()).map(|_| around + 0.1 * random()).collect();
+        writer.write(&values).unwrap();
     }
-    let views: BTreeMap<&str, TensorView<'_>> = tensors
-        .iter()
-        .map(|(name, (shape, bytes))| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()))
-        .collect();
-    let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
-    safetensors::serialize_to_file(&views, None, file.path()).unwrap();
-    file.into_temp_path()
+    writer.finish().unwrap();
+    folder
 });
 
-fn shapes_of(listed: &serde_json::Value) -> Vec<(String, Vec<usize>)> {
-    let shape = |value: &serde_json::Value| {
-        value.as_array().unwrap().iter().map(|side| side.as_u64().unwrap() as usize).collect()
-    };
-    listed
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|tensor| (tensor["name"].as_str().unwrap().to_owned(), shape(&tensor["shape"])))
-        .collect()
+fn config() -> NetworkConfig {
+    let json = std::fs::read_to_string("testdata/golden/real_shapes/config_tiny.json").unwrap();
+    NetworkConfig::from_json(&json).unwrap()
 }
 
 fn load(name: &str) -> Ofa {
-    let config =
-        NetworkConfig::from_json(&std::fs::read_to_string("testdata/golden/real_shapes/config_tiny.json").unwrap())
-            .unwrap();
-    let path: &Path = &CHECKPOINT;
-    let checkpoint = Checkpoint::open(path, &device(name)).unwrap();
+    let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
-    let options = OfaOptions { token_multiple: 1, bias_cache_bytes: 1 << 30 };
-    Ofa::load(checkpoint, &config, SIDE, trie, options).unwrap()
+    let options = OfaOptions { precision: Precision::F32, token_multiple: 1, bias_cache_bytes: 1 << 30 };
+    Ofa::load(weights, &config(), SIDE, trie, (&device(name), options)).unwrap()
 }
 
 /// One loaded network per device, because loading takes longer than most of what is measured.

@@ -15,6 +15,7 @@ use ofa_stream::{
     message::{Outgoing, Scores},
     pipeline::{Pipeline, connection, engine_specs, image_limits},
     settings::Plan,
+    store::Thoroughness,
 };
 
 const MESSAGES: usize = 200;
@@ -29,14 +30,6 @@ impl Judge for AtOnce {
     fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
         let scores = Scores { yes: 0.5, maybe: 0.3, no: 0.2 };
         batch.iter().map(|request| Ok(vec![scores; request.sources.len()])).collect()
-    }
-
-    fn digest(&self) -> &str {
-        "sha256:none"
-    }
-
-    fn parameters(&self) -> usize {
-        0
     }
 }
 
@@ -94,7 +87,10 @@ const IMAGES: [&str; 2] = ["testdata/demo/thumbnail.png", "testdata/demo/mug.jpg
 fn through_the_pipeline(bencher: Bencher<'_, '_>, image: &str) {
     let setting = Setting::new();
     let engine =
-        Engine::start_with(&engine_specs(&setting.plan), image_limits(&setting.plan), |_, _| Ok(AtOnce)).unwrap();
+        Engine::start_with(&engine_specs(&setting.plan, Thoroughness::Sizes), image_limits(&setting.plan), |_, _| {
+            Ok(AtOnce)
+        })
+        .unwrap();
     let pipeline = Pipeline::start(&setting.plan, &setting.connection, engine).unwrap();
     let tail =
         Tail::new(&setting.connection, &[&setting.plan.kafka.verdicts, &setting.plan.kafka.dead_letters]).unwrap();

@@ -18,6 +18,8 @@
 //! * [`routing`]: which version answers, and why. Pure.
 //! * [`vision`], [`text`]: from bytes and words to what the network reads.
 //! * [`ofa`]: the network, in burn.
+//! * [`weights`]: files of tensors.
+//! * [`store`]: versions on disk: imported, pulled, verified.
 //! * [`engine`]: loaded versions, one worker thread each.
 //! * [`kafka`]: the only room that names rdkafka.
 //! * [`pipeline`]: joins the stages; back-pressure, failures, drain.
@@ -34,6 +36,8 @@ pub mod ofa;
 pub mod pipeline;
 pub mod routing;
 pub mod settings;
+pub mod store;
 pub mod telemetry;
 pub mod text;
 pub mod vision;
+pub mod weights;

@@ -3,18 +3,22 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, SettingsArguments, output};
+use super::{CliError, SettingsArguments, VerifyArguments, output};
 use crate::{
-    engine::{Engine, Version},
+    engine::Engine,
     pipeline::{connection, engine_specs, image_limits},
     settings::Plan,
+    store::Thoroughness,
     telemetry::logging,
+    weights::Precision,
 };
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
+    #[command(flatten)]
+    verify: VerifyArguments,
     /// Check the settings only, and load no model
     #[arg(long)]
     settings_only: bool,
@@ -34,8 +38,12 @@ struct Checked {
 struct Loaded {
     version: String,
     device: String,
-    parameters: usize,
-    loading_seconds: f64,
+    adapter: Option<String>,
+    precision: Precision,
+    parameters: u64,
+    memory_bytes: Option<u64>,
+    loading_seconds: Option<f64>,
+    first_request_seconds: Option<f64>,
     digest: String,
 }
 
@@ -43,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = arguments.settings.plan()?;
     logging::check(&plan.telemetry.log_level)?;
     connection(&plan, None).check()?;
-    let versions = if arguments.settings_only { Vec::new() } else { load(&plan)? };
+    let versions = if arguments.settings_only { Vec::new() } else { load(&plan, arguments.verify.thoroughness())? };
     let checked = Checked {
         settings: arguments.settings.path().display().to_string(),
         config_digest: plan.table.digest().to_owned(),
@@ -54,19 +62,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         return Ok(());
     }
     let rows = checked.versions.iter().map(|loaded| {
-        let digest = loaded.digest.chars().take("sha256:".len() + 12).collect();
         vec![
             loaded.version.clone(),
-            loaded.device.clone(),
-            format!("{:.2} M", loaded.parameters as f64 / 1e6),
-            format!("{:.2} s", loaded.loading_seconds),
-            digest,
+            loaded.adapter.clone().unwrap_or_else(|| loaded.device.clone()),
+            loaded.precision.to_string(),
+            output::count(loaded.parameters),
+            loaded.memory_bytes.map_or("-".to_owned(), output::bytes),
+            loaded.loading_seconds.map_or("at first use".to_owned(), |seconds| format!("{seconds:.2} s")),
+            loaded.first_request_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.2} s")),
+            output::digest(&loaded.digest),
         ]
     });
     if !checked.versions.is_empty() {
         output::line(output::table(
-            &["version", "device", "parameters", "loaded in", "digest"],
-            &["parameters", "loaded in"],
+            &["version", "device", "precision", "parameters", "memory", "loaded in", "first request", "digest"],
+            &["parameters", "memory", "loaded in", "first request"],
             rows,
         ));
     }
@@ -74,14 +84,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(())
 }
 
-fn load(plan: &Plan) -> Result<Vec<Loaded>, CliError> {
-    let engine = Engine::start(&engine_specs(plan), image_limits(plan))?;
-    let loaded = engine.versions().map(Version::identity).map(|version| Loaded {
-        version: version.name.clone(),
-        device: version.device.to_string(),
-        parameters: version.parameters,
-        loading_seconds: version.loading.as_secs_f64(),
-        digest: version.digest.clone(),
+fn load(plan: &Plan, thoroughness: Thoroughness) -> Result<Vec<Loaded>, CliError> {
+    let engine = Engine::start(&engine_specs(plan, thoroughness), image_limits(plan))?;
+    let loaded = engine.versions().map(|version| {
+        let (identity, loaded) = (version.identity(), version.loaded());
+        Loaded {
+            version: identity.name.clone(),
+            device: identity.device.to_string(),
+            adapter: loaded.map(|loaded| loaded.adapter.clone()),
+            precision: identity.precision,
+            parameters: identity.parameters,
+            memory_bytes: loaded.map(|loaded| loaded.memory_bytes),
+            loading_seconds: loaded.map(|loaded| loaded.loading.as_secs_f64()),
+            first_request_seconds: loaded.map(|loaded| loaded.first_request.as_secs_f64()),
+            digest: identity.digest.clone(),
+        }
     });
     let loaded = loaded.collect();
     engine.stop();

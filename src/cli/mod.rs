@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod models;
 mod output;
 mod predict;
 mod produce;
@@ -21,6 +22,7 @@ use crate::{
     kafka::KafkaError,
     pipeline::PipelineError,
     settings::{Plan, SettingsError},
+    store::Thoroughness,
     telemetry::logging::LogLevelError,
 };
 
@@ -47,6 +49,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Publish requests from a folder or from JSON lines
     Produce(produce::Arguments),
+    /// Import, pull, list, verify and remove model versions
+    #[command(subcommand)]
+    Models(models::Command),
 }
 
 /// Where the settings are.
@@ -64,6 +69,20 @@ impl SettingsArguments {
 
     fn path(&self) -> &Path {
         &self.config
+    }
+}
+
+/// How thoroughly versions are checked before they are loaded.
+#[derive(Args)]
+struct VerifyArguments {
+    /// Compare the files of versions with their manifests by size only, not by SHA-256: starts faster
+    #[arg(long)]
+    skip_verify: bool,
+}
+
+impl VerifyArguments {
+    fn thoroughness(&self) -> Thoroughness {
+        if self.skip_verify { Thoroughness::Sizes } else { Thoroughness::Hashes }
     }
 }
 
@@ -111,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::Models(command) => models::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

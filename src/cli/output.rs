@@ -22,6 +22,21 @@ pub(super) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
 }
 
+/// A number of bytes, as people read it.
+pub(super) fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// A number of parameters, in millions.
+pub(super) fn count(parameters: u64) -> String {
+    format!("{:.2} M", parameters as f64 / 1e6)
+}
+
+/// As much of a digest as tells two apart.
+pub(super) fn digest(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
 /// Lines around head and foot only: one under every row would double the height.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 

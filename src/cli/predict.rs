@@ -9,12 +9,14 @@ use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{CliError, SettingsArguments, failed, output};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, output};
 use crate::{
-    engine::{Judge, Model, ModelOptions, Preparer, VersionFolder},
+    engine::{Judge, Model, ModelOptions, Preparer},
     message::{Answer, Device, Label, Scores},
     settings::{Plan, VersionPlan},
+    store::VersionFolder,
     vision::{self, Limits},
+    weights::Precision,
 };
 
 #[derive(Args)]
@@ -37,11 +39,16 @@ pub(super) struct Arguments {
     /// Where to run: flex, ndarray, wgpu or wgpu:N; without it, what the settings say, or flex
     #[arg(long)]
     device: Option<Device>,
+    /// What to run in: f32, or f16 on wgpu
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Print JSON with the names that verdicts have
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: SettingsArguments,
+    #[command(flatten)]
+    verify: VerifyArguments,
 }
 
 /// The fields of a verdict that need no routing, under their names.
@@ -78,10 +85,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         std::fs::read(&arguments.image).map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
     let header = vision::probe(&image, &chosen.limits)
         .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
-    let folder = VersionFolder::read(&chosen.folder).map_err(failed)?;
-    let mut model = Model::load(&chosen.folder, &folder, chosen.options).map_err(failed)?;
+    let folder = VersionFolder::open(&chosen.folder, arguments.verify.thoroughness()).map_err(failed)?;
+    let mut model = Model::load(&folder, chosen.options).map_err(failed)?;
     let begun = Instant::now();
-    let prepared = Preparer::new(&folder, chosen.limits)
+    let prepared = Preparer::new(&folder.definition, chosen.limits)
         .prepare(&image, &arguments.text, arguments.caption.as_deref())
         .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
     let scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
@@ -96,7 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         text_preview: decisive.text_preview,
         answers: (answers.len() > 1).then(|| answers.clone()),
         model_version: chosen.name,
-        model_digest: model.digest().to_owned(),
+        model_digest: folder.manifest.digest(),
         backend: chosen.options.device,
         image_hash: format!("sha256:{}", hex::encode(Sha256::digest(&image))),
         image_width: header.width,
@@ -134,8 +141,11 @@ fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
             Some(name) => name.clone(),
             None => only_folder(directory)?,
         };
-        let options =
-            ModelOptions { device: arguments.device.unwrap_or(Device::Flex), bias_cache_bytes: POSITION_CACHE_BYTES };
+        let options = ModelOptions {
+            device: arguments.device.unwrap_or(Device::Flex),
+            precision: arguments.precision.unwrap_or(Precision::F32),
+            bias_cache_bytes: POSITION_CACHE_BYTES,
+        };
         return Ok(Chosen { folder: directory.join(&name), name, options, limits: LIMITS });
     }
     let plan = arguments.settings.plan()?;
@@ -143,6 +153,7 @@ fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
     let version = version_of(&plan, &name)?;
     let options = ModelOptions {
         device: arguments.device.unwrap_or(version.device),
+        precision: arguments.precision.unwrap_or(version.precision),
         bias_cache_bytes: version.position_cache_bytes,
     };
     Ok(Chosen { folder: version.folder.clone(), name, options, limits: crate::pipeline::image_limits(&plan) })

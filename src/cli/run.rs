@@ -8,9 +8,9 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{CliError, SettingsArguments, failed};
+use super::{CliError, SettingsArguments, VerifyArguments, failed};
 use crate::{
-    engine::{Engine, Version},
+    engine::Engine,
     kafka::EmbeddedBroker,
     pipeline::{Monitor, Pipeline, connection, engine_specs, image_limits},
     settings::{LogFormat, Plan},
@@ -21,6 +21,8 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
+    #[command(flatten)]
+    verify: VerifyArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -36,11 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         );
     }
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
-    let engine = Engine::start(&engine_specs(&plan), image_limits(&plan))?;
-    for version in engine.versions().map(Version::identity) {
-        let (name, parameters, seconds) = (&version.name, version.parameters, version.loading.as_secs_f64());
-        tracing::info!(version = name, device = %version.device, parameters, seconds, "Version loaded.");
-    }
+    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), image_limits(&plan))?;
     let pipeline = Pipeline::start(&plan, &connection(&plan, address), engine)?;
     tracing::info!(config_digest = plan.table.digest(), "Taking requests.");
     match service.until_stopped(pipeline)? {
@@ -116,18 +114,19 @@ impl Service {
     }
 }
 
-struct Stopping {
+/// Stop signals.
+pub(super) struct Stopping {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stopping {
-    fn new() -> Result<Self, CliError> {
+    pub(super) fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).map_err(failed);
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn asked(&mut self) {
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

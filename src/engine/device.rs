@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use burn::tensor::{Device as BurnDevice, DeviceKind, wgpu::WgpuInitError};
+use burn::tensor::{DType, Device as BurnDevice, DeviceKind, wgpu::WgpuInitError};
 
-use crate::message::Device;
+use crate::{message::Device, weights::Precision};
 
 /// A device that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,14 @@ pub enum DeviceError {
         /// What the driver says.
         reason: String,
     },
+    /// The device does not compute in this precision.
+    #[error("device `{device}` does not compute in half precision{hint}; set `precision = \"f32\"`")]
+    Precision {
+        /// The device asked for.
+        device: Device,
+        /// Which does.
+        hint: &'static str,
+    },
     /// The adapter is there and does not open.
     #[error("device `{device}` does not open: {reason}; set `device = \"flex\"` to run on the CPU")]
     Unusable {
@@ -32,24 +40,25 @@ pub enum DeviceError {
     },
 }
 
-/// wgpu lets a selector be initialized once per process, so what was opened is kept and cloned.
-static OPENED: Mutex<Option<HashMap<Device, BurnDevice>>> = Mutex::new(None);
+type Opened = Arc<OnceLock<Result<BurnDevice, DeviceError>>>;
+
+/// wgpu lets a selector be initialized once per process, so what was opened is kept and cloned. Each has
+/// a lock of its own: a driver that takes seconds keeps nobody waiting who wants another device.
+static OPENED: Mutex<Option<HashMap<Device, Opened>>> = Mutex::new(None);
 
 /// Opens a device, or gives back the one that is open already.
 pub(super) fn open(device: Device) -> Result<BurnDevice, DeviceError> {
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let opened = opened.get_or_insert_default();
-    if let Some(found) = opened.get(&device) {
-        return Ok(found.clone());
-    }
-    let new = match device {
-        Device::Flex => BurnDevice::flex(),
-        #[expect(deprecated, reason = "burn drops ndarray after 0.22; people asked for it, and the pin keeps it")]
-        Device::NdArray => BurnDevice::ndarray(),
-        Device::Wgpu(index) => open_wgpu(device, index)?,
+    let slot = {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.get_or_insert_default().entry(device).or_default().clone()
     };
-    opened.insert(device, new.clone());
-    Ok(new)
+    let opened = slot.get_or_init(|| match device {
+        Device::Flex => Ok(BurnDevice::flex()),
+        #[expect(deprecated, reason = "burn drops ndarray after 0.22; people asked for it, and the pin keeps it")]
+        Device::NdArray => Ok(BurnDevice::ndarray()),
+        Device::Wgpu(index) => open_wgpu(device, index),
+    });
+    opened.clone()
 }
 
 /// Adapters are counted within their kind; a number means the first kind that has it, the stronger
@@ -91,5 +100,23 @@ pub(super) fn token_multiple(device: Device) -> usize {
     match device {
         Device::Wgpu(_) => 16,
         Device::Flex | Device::NdArray => 1,
+    }
+}
+
+/// Whether a device computes in a precision. On the CPU half precision would only be slower.
+pub(super) fn supports(device: Device, opened: &BurnDevice, precision: Precision) -> Result<(), DeviceError> {
+    match (precision, device) {
+        (Precision::F32, _) => Ok(()),
+        (Precision::F16, Device::Wgpu(_)) if opened.supports_dtype(DType::F16) => Ok(()),
+        (Precision::F16, Device::Wgpu(_)) => Err(DeviceError::Precision { device, hint: " on this adapter" }),
+        (Precision::F16, _) => Err(DeviceError::Precision { device, hint: ", only wgpu does" }),
+    }
+}
+
+/// The device by its own name.
+pub(super) fn adapter(device: Device, opened: &BurnDevice) -> String {
+    match opened.identity() {
+        Some(identity) => identity.name,
+        None => format!("CPU, {} threads, {device}", std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }

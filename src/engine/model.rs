@@ -1,18 +1,18 @@
 //! The loaded network of one version. Belongs to the thread that loads it.
 
 use std::{
-    fs::File,
-    io::{self, Read},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    time::{Duration, Instant},
 };
 
-use sha2::{Digest, Sha256};
+use burn::tensor::Device as BurnDevice;
 
-use super::{DeviceError, FolderError, Judge, Prepared, VersionFolder, device};
+use super::{DeviceError, Judge, Prepared, device};
 use crate::{
     message::{Device, Label, Scores},
-    ofa::{AnswerTrie, Batch, Checkpoint, CheckpointError, LoadError, Ofa, OfaOptions, Row},
+    ofa::{AnswerTrie, Batch, LoadError, Ofa, OfaOptions, Row},
+    store::{FolderError, VersionFolder},
+    weights::Precision,
 };
 
 /// How a version is run.
@@ -20,6 +20,8 @@ use crate::{
 pub struct ModelOptions {
     /// Where it runs.
     pub device: Device,
+    /// What it runs in.
+    pub precision: Precision,
     /// Bound of the position biases kept per shape, in bytes.
     pub bias_cache_bytes: usize,
 }
@@ -40,14 +42,6 @@ pub enum ModelError {
         folder: std::path::PathBuf,
         /// What is wrong.
         source: LoadError,
-    },
-    /// Its weights cannot be read.
-    #[error("{}: {reason}", path.display())]
-    Weights {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What the system says.
-        reason: String,
     },
     /// It loads and does not run.
     #[error("the first, empty request fails: {0}")]
@@ -92,9 +86,12 @@ impl InferenceError {
 pub struct Model {
     network: Ofa,
     labels: Vec<Label>,
-    digest: String,
+    adapter: String,
+    first_request: Duration,
     /// A request that always works while the device does.
     empty: Prepared,
+    /// Fields are dropped in order: the network is gone by then.
+    _cleanup: Cleanup,
 }
 
 impl Judge for Model {
@@ -114,40 +111,77 @@ impl Judge for Model {
         }
     }
 
-    fn digest(&self) -> &str {
-        &self.digest
+    fn adapter(&self) -> String {
+        self.adapter.clone()
     }
 
-    fn parameters(&self) -> usize {
-        self.network.parameters()
+    fn memory_bytes(&self) -> u64 {
+        self.network.memory_bytes()
+    }
+
+    fn first_request(&self) -> Duration {
+        self.first_request
+    }
+}
+
+/// A device keeps the memory of what was dropped for the next one who asks; a version that goes gives it
+/// back to the others on the machine.
+struct Cleanup(BurnDevice);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        self.0.memory_cleanup();
     }
 }
 
 impl Model {
-    /// Loads a version on the calling thread, and runs one empty request to see that it works.
+    /// Loads a version on the calling thread, and runs one empty request to see that it works. The
+    /// digest of the weights is compared beside, where the folder was opened so.
     ///
     /// # Errors
     /// Naming the file or the device that is to blame.
-    pub fn load(path: &Path, folder: &VersionFolder, options: ModelOptions) -> Result<Self, ModelError> {
+    pub fn load(folder: &VersionFolder, options: ModelOptions) -> Result<Self, ModelError> {
         let device = device::open(options.device)?;
-        let load = |source: LoadError| ModelError::Load { folder: path.to_owned(), source };
-        let checkpoint =
-            Checkpoint::open(&folder.weights, &device).map_err(|error: CheckpointError| load(error.into()))?;
-        let side = folder.task.patch_image_size as usize;
-        let run = OfaOptions {
-            token_multiple: device::token_multiple(options.device),
-            bias_cache_bytes: options.bias_cache_bytes,
-        };
-        let network = Ofa::load(checkpoint, &folder.network, side, folder.trie.clone(), run).map_err(load)?;
-        let digest = sha256(&folder.weights)
-            .map_err(|error| ModelError::Weights { path: folder.weights.clone(), reason: error.to_string() })?;
+        device::supports(options.device, &device, options.precision)?;
+        let (verified, network) = std::thread::scope(|scope| {
+            let verifying = scope.spawn(|| folder.verify_weights());
+            let network = Self::network_of(folder, &device, options);
+            (verifying.join(), network)
+        });
+        // An altered file explains whatever is wrong with its tensors.
+        if let Ok(Err(altered)) = verified {
+            return Err(altered.into());
+        }
+        let definition = &folder.definition;
+        let side = definition.task.patch_image_size as usize;
         let empty =
-            Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![folder.prompter.source_ids("", None)] };
-        let mut model = Self { network, labels: folder.labels.clone(), digest, empty: empty.clone() };
+            Prepared { pixels: vec![0.0; 3 * side * side], sources: vec![definition.prompter.source_ids("", None)] };
+        let mut model = Self {
+            network: network?,
+            labels: definition.labels.clone(),
+            adapter: device::adapter(options.device, &device),
+            first_request: Duration::ZERO,
+            empty: empty.clone(),
+            _cleanup: Cleanup(device),
+        };
+        let begun = Instant::now();
         for scores in model.attempt(&[&empty]).map_err(ModelError::WarmUp)? {
             scores.map_err(ModelError::WarmUp)?;
         }
+        model.first_request = begun.elapsed();
         Ok(model)
+    }
+
+    fn network_of(folder: &VersionFolder, device: &BurnDevice, options: ModelOptions) -> Result<Ofa, ModelError> {
+        let definition = &folder.definition;
+        let side = definition.task.patch_image_size as usize;
+        let run = OfaOptions {
+            precision: options.precision,
+            token_multiple: device::token_multiple(options.device),
+            bias_cache_bytes: options.bias_cache_bytes,
+        };
+        Ofa::load(folder.weights()?, &definition.network, side, definition.trie.clone(), (device, run))
+            .map_err(|source| ModelError::Load { folder: folder.path.clone(), source })
     }
 
     /// The network itself, for tests and benchmarks of its parts.
@@ -200,16 +234,4 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "it panicked without a message".to_owned())
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(format!("sha256:{}", hex::encode(hash.finalize()))),
-            read => hash.update(&buffer[..read]),
-        }
-    }
 }

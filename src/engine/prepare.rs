@@ -1,11 +1,10 @@
 //! From an encoded image and words to what the network reads. Any thread may do this.
 
 use crate::{
+    store::Definition,
     text::Prompter,
     vision::{self, ImageError, Limits, Normalization},
 };
-
-use super::VersionFolder;
 
 /// Decodes, resizes, normalizes and tokenizes for one version.
 #[derive(Clone, Debug)]
@@ -26,13 +25,13 @@ pub struct Prepared {
 }
 
 impl Preparer {
-    /// Prepares for the version of this folder, images within these limits.
-    pub fn new(folder: &VersionFolder, limits: Limits) -> Self {
-        let normalization = match folder.task.imagenet_default_mean_and_std {
+    /// Prepares for a version, images within these limits.
+    pub fn new(version: &Definition, limits: Limits) -> Self {
+        let normalization = match version.task.imagenet_default_mean_and_std {
             true => Normalization::imagenet(),
             false => Normalization::half(),
         };
-        Self { side: folder.task.patch_image_size, normalization, prompter: folder.prompter.clone(), limits }
+        Self { side: version.task.patch_image_size, normalization, prompter: version.prompter.clone(), limits }
     }
 
     /// Prepares one image and the texts about it.

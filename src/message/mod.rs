@@ -14,12 +14,14 @@ mod device;
 mod record;
 mod request;
 mod verdict;
+mod version_name;
 
 pub use dead_letter::{DeadLetter, DeadLetterHeaders, Stage};
 pub use device::{Device, UnknownDevice};
 pub use record::{Header, Outgoing, Record};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
 pub use verdict::{Answer, Assignment, Decision, Label, Role, RouteTaken, Scores, TimingsMs, Verdict};
+pub use version_name::{VersionName, VersionNameError};
 
 /// Version of the record contract, sent in the header `ofa-schema-version`. It changes only when
 /// a reader of the old contract could misread the new one.

@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, Param},
-    nn::{LayerNorm, Linear},
+    nn::Linear,
     tensor::Tensor,
 };
 
@@ -11,24 +11,24 @@ use super::{
     checkpoint::Checkpoint,
     config::NetworkConfig,
     encoder::{FeedForward, attention_scale},
-    layers::{layer_norm, linear, split_heads},
+    layers::{Norm, layer_norm, linear, split_heads},
     position::{mask, relative_bias, token_bucket},
 };
 
 /// Embedding norm, positions and layers of the decoder.
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
-    embedding_norm: LayerNorm,
+    embedding_norm: Norm,
     positions: DecoderPositions,
     layers: Vec<DecoderLayer>,
-    norm: LayerNorm,
+    norm: Norm,
 }
 
 #[derive(Module, Debug)]
 struct DecoderPositions {
     /// `[positions, d_model]`
     text: Param<Tensor<2>>,
-    text_norm: LayerNorm,
+    text_norm: Norm,
     self_query: Linear,
     self_key: Linear,
     cross_query: Linear,
@@ -43,11 +43,11 @@ struct DecoderPositions {
 #[derive(Module, Debug)]
 struct DecoderLayer {
     attention: Attention,
-    attention_norm: LayerNorm,
-    attention_out_norm: LayerNorm,
+    attention_norm: Norm,
+    attention_out_norm: Norm,
     cross_attention: Attention,
-    cross_attention_norm: LayerNorm,
-    cross_attention_out_norm: LayerNorm,
+    cross_attention_norm: Norm,
+    cross_attention_out_norm: Norm,
     feed_forward: FeedForward,
 }
 
@@ -143,7 +143,8 @@ impl DecoderPositions {
             query.matmul(split_heads(key.forward(keys), self.heads).transpose())
         };
         let device = text.device();
-        let later = mask(tokens, tokens, &device, |row, column| column <= row);
+        let place = (&device, text.dtype());
+        let later = mask([tokens, tokens], place, |row, column| column <= row);
         let absolute = between(&self.self_query, &self.self_key, text.clone()) + later;
         let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
         let relative = |table: &Param<Tensor<2>>| relative_bias(table.val(), tokens, bucket);
@@ -151,7 +152,7 @@ impl DecoderPositions {
         let [sequence, _] = encoder_positions.dims();
         let cross = between(&self.cross_query, &self.cross_key, encoder_positions.clone().unsqueeze());
         let cross = match visible < sequence {
-            true => cross + mask(1, sequence, &device, |_, column| column < visible),
+            true => cross + mask([1, sequence], place, |_, column| column < visible),
             false => cross,
         };
         DecoderBias { own, cross }

@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, Param},
-    nn::{LayerNorm, Linear},
+    nn::Linear,
     tensor::{Int, Tensor, activation::gelu},
 };
 
@@ -10,7 +10,7 @@ use super::{
     attention::Attention,
     checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
-    layers::{layer_norm, linear, split_heads},
+    layers::{Norm, layer_norm, linear, split_heads},
     position::{image_bucket, mask, relative_bias, token_bucket},
     resnet::ResNet,
 };
@@ -22,21 +22,21 @@ pub(super) struct Encoder {
     image_projection: Linear,
     /// `[2, d_model]`: text, image.
     type_embedding: Param<Tensor<2>>,
-    text_norm: LayerNorm,
-    patch_norm: LayerNorm,
+    text_norm: Norm,
+    patch_norm: Norm,
     positions: EncoderPositions,
     layers: Vec<EncoderLayer>,
-    norm: LayerNorm,
+    norm: Norm,
 }
 
 #[derive(Module, Debug)]
 struct EncoderPositions {
     /// `[positions, d_model]`
     text: Param<Tensor<2>>,
-    text_norm: LayerNorm,
+    text_norm: Norm,
     /// `[bucket * bucket + 1, d_model]`
     image: Param<Tensor<2>>,
-    image_norm: LayerNorm,
+    image_norm: Norm,
     query: Linear,
     key: Linear,
     /// Per layer, `[2 * token_bucket - 1, heads]`.
@@ -52,17 +52,17 @@ struct EncoderPositions {
 #[derive(Module, Debug)]
 struct EncoderLayer {
     attention: Attention,
-    attention_norm: LayerNorm,
-    attention_out_norm: LayerNorm,
+    attention_norm: Norm,
+    attention_out_norm: Norm,
     feed_forward: FeedForward,
 }
 
 /// `x + fc2(norm(gelu(fc1(norm(x)))))`, the part that encoder and decoder layers share.
 #[derive(Module, Debug)]
 pub(super) struct FeedForward {
-    norm: LayerNorm,
+    norm: Norm,
     expand: Linear,
-    hidden_norm: LayerNorm,
+    hidden_norm: Norm,
     contract: Linear,
 }
 
@@ -213,8 +213,8 @@ impl EncoderPositions {
         let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
         let [patches, _] = image.positions.dims();
         let sequence = patches + tokens;
-        let padding = (length < tokens)
-            .then(|| mask(1, sequence, &image.positions.device(), |_, column| column < patches + length));
+        let place = (&image.positions.device(), image.positions.dtype());
+        let padding = (length < tokens).then(|| mask([1, sequence], place, |_, column| column < patches + length));
         let layers = self.token_tables.iter().zip(&image.layers).map(|(table, image_to_image)| {
             let text_to_text = text_to_text.clone() + relative_bias(table.val(), tokens, bucket);
             let upper = Tensor::cat(vec![image_to_image.clone(), image_to_text.clone()], 3);

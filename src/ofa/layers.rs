@@ -1,35 +1,50 @@
 //! Linear layers and norms, taken from a checkpoint.
 
 use burn::{
-    module::Param,
+    module::{Module, Param},
     nn::{LayerNorm, LayerNormConfig, Linear},
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 
 use super::checkpoint::{Checkpoint, on_device};
+use crate::weights::Precision;
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-/// `prefix.weight` `[outputs, inputs]` and `prefix.bias` `[outputs]`.
+/// `prefix.weight` `[outputs, inputs]` and `prefix.bias` `[outputs]`. The weight is used as a transposed
+/// view: products read it as quickly, and loading need not move it.
 pub(super) fn linear(checkpoint: &mut Checkpoint, prefix: &str, inputs: usize, outputs: usize) -> Linear {
-    let rows = checkpoint.values(&format!("{prefix}.weight"), &[outputs, inputs]);
-    let mut columns = vec![0.0; rows.len()];
-    for (output, row) in rows.chunks_exact(inputs).enumerate() {
-        for (input, value) in row.iter().enumerate() {
-            columns[input * outputs + output] = *value;
-        }
-    }
-    let weight = on_device(columns, [inputs, outputs], checkpoint.device());
+    let weight = checkpoint.tensor(&format!("{prefix}.weight"), [outputs, inputs]).transpose();
     let bias = checkpoint.tensor(&format!("{prefix}.bias"), [outputs]);
     Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
 }
 
+/// A layer norm that works in 32 bits whatever the states have: the squares of half-precision states
+/// can exceed what half precision holds.
+#[derive(Module, Debug)]
+pub(super) struct Norm {
+    norm: LayerNorm,
+}
+
+impl Norm {
+    pub(super) fn forward<const D: usize>(&self, states: Tensor<D>) -> Tensor<D> {
+        match states.dtype() {
+            DType::F32 => self.norm.forward(states),
+            narrow => self.norm.forward(states.cast(DType::F32)).cast(narrow),
+        }
+    }
+}
+
 /// `prefix.weight` and `prefix.bias`, both `[width]`.
-pub(super) fn layer_norm(checkpoint: &mut Checkpoint, prefix: &str, width: usize) -> LayerNorm {
+pub(super) fn layer_norm(checkpoint: &mut Checkpoint, prefix: &str, width: usize) -> Norm {
     let mut norm = LayerNormConfig::new(width).with_epsilon(LAYER_NORM_EPSILON).init(checkpoint.device());
-    norm.gamma = Param::from_tensor(checkpoint.tensor(&format!("{prefix}.weight"), [width]));
-    norm.beta = Some(Param::from_tensor(checkpoint.tensor(&format!("{prefix}.bias"), [width])));
-    norm
+    let mut part = |name: &str| {
+        let values = checkpoint.values(&format!("{prefix}.{name}"), &[width]);
+        Param::from_tensor(on_device(values, [width], checkpoint.device(), Precision::F32))
+    };
+    norm.gamma = part("weight");
+    norm.beta = Some(part("bias"));
+    Norm { norm }
 }
 
 /// `[batch, tokens, heads * head_dim]` to `[batch, heads, tokens, head_dim]`.

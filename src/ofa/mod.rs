@@ -1,13 +1,13 @@
 //! The OFA visual-entailment network, in burn.
 //!
 //! * [`NetworkConfig`], [`TaskConfig`]: `config.json` and `configuration.json` as published.
-//! * [`Checkpoint`]: the tensors of a version folder, every one accounted for.
+//! * [`wanted_tensors`]: what a network is made from; `checkpoint` accounts for every one of them.
 //! * `resnet` → `encoder` → `decoder`, with `attention` and `position` below them.
 //! * [`AnswerTrie`]: which few logits decide between the answers.
 //! * [`Ofa`]: all of it, from pixels and token ids to answer probabilities in one decoder pass.
 //!
 //! The specification is the published reference implementation (ModelScope's `ofa` model);
-//! `tests/golden.rs` holds every number to its outputs.
+//! `tests/it/golden.rs` holds every number to its outputs.
 
 mod answers;
 mod attention;
@@ -21,6 +21,6 @@ mod position;
 mod resnet;
 
 pub use answers::{AnswerError, AnswerTrie};
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{CheckpointError, SHARED_EMBEDDING, Wanted, compare};
 pub use config::{ConfigError, NetworkConfig, TaskConfig};
-pub use model::{Batch, Encoded, LoadError, Ofa, OfaOptions, Row};
+pub use model::{Batch, Encoded, LoadError, Ofa, OfaOptions, Row, wanted_tensors};

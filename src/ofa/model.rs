@@ -2,27 +2,29 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, TensorData, TensorReadError},
+    tensor::{DType, Device, Int, Tensor, TensorData, TensorReadError},
 };
 
 use super::{
     answers::AnswerTrie,
-    checkpoint::{Checkpoint, CheckpointError, on_device},
+    checkpoint::{Checkpoint, CheckpointError, Wanted, on_device},
     config::{ConfigError, NetworkConfig},
     decoder::{Decoder, DecoderBias},
     encoder::{Encoder, EncoderBias, ImageBias},
     position::BiasCache,
     resnet::ResNet,
 };
+use crate::weights::{Precision, Weights};
 
 const PADDING: u32 = 1;
 /// Rows of the position tables beyond `max_position_embeddings`.
 const EXTRA_POSITIONS: usize = 2;
-const BYTES_PER_FLOAT: usize = 4;
 
-/// How a network is run; nothing here changes its answers.
+/// How a network is run; nothing here changes its answers, but for the rounding of half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfaOptions {
+    /// Of weights and states. Norms and the answers' logits have 32 bits always.
+    pub precision: Precision,
     /// Text is padded to a multiple of this many tokens. Above one where every new shape costs the
     /// device a kernel, as on a GPU.
     pub token_multiple: usize,
@@ -66,6 +68,28 @@ struct Network {
     decoder: Decoder,
 }
 
+impl Network {
+    fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            embedding: Param::from_tensor(checkpoint.shared_embedding([config.vocab_size, config.d_model])),
+            encoder: Encoder::load(checkpoint, config)?,
+            decoder: Decoder::load(checkpoint, config),
+        })
+    }
+}
+
+/// Every tensor that a network of this configuration is made from.
+///
+/// # Errors
+/// When the configuration is not supported.
+pub fn wanted_tensors(config: &NetworkConfig) -> Result<Vec<Wanted>, ConfigError> {
+    // The network's own loading is the only list of its tensors; pages of zeros that nothing writes to
+    // cost no memory.
+    let mut checkpoint = Checkpoint::blank(&Device::flex());
+    Network::load(&mut checkpoint, config)?;
+    Ok(checkpoint.wanted())
+}
+
 /// A loaded network with its answers. Not shared between threads: the thread that loads it runs it.
 pub struct Ofa {
     network: Network,
@@ -83,27 +107,23 @@ pub struct Ofa {
 }
 
 impl Ofa {
-    /// Builds the network from a checkpoint, for square images of `side` pixels.
+    /// Builds the network from its weights, on a device, for square images of `side` pixels.
     ///
     /// # Errors
     /// When a tensor does not fit the configuration, or the configuration cannot hold the images.
     pub fn load(
-        mut checkpoint: Checkpoint,
+        weights: Weights,
         config: &NetworkConfig,
         side: usize,
         trie: AnswerTrie,
-        options: OfaOptions,
+        (device, options): (&Device, OfaOptions),
     ) -> Result<Self, LoadError> {
         let grid = ResNet::grid(side);
         if grid > config.image_bucket_size {
             return Err(LoadError::GridTooLarge { side, grid, bucket: config.image_bucket_size });
         }
-        let device = checkpoint.device().clone();
-        let network = Network {
-            embedding: Param::from_tensor(checkpoint.shared_embedding([config.vocab_size, config.d_model])),
-            encoder: Encoder::load(&mut checkpoint, config)?,
-            decoder: Decoder::load(&mut checkpoint, config),
-        };
+        let mut checkpoint = Checkpoint::new(weights, device, options.precision);
+        let network = Network::load(&mut checkpoint, config)?;
         checkpoint.finish()?;
         if let Some(&token) = trie.tokens().iter().find(|&&token| token as usize >= config.vocab_size) {
             return Err(LoadError::AnswerOutside { token, rows: config.vocab_size });
@@ -115,7 +135,7 @@ impl Ofa {
             trie,
             side,
             options,
-            device,
+            device: device.clone(),
             encoder_biases: BiasCache::new(options.bias_cache_bytes / 2),
             decoder_biases: BiasCache::new(options.bias_cache_bytes / 2),
             heads: config.encoder_attention_heads.max(config.decoder_attention_heads),
@@ -137,9 +157,12 @@ impl Ofa {
         self.positions_max.min((self.positions_max + 1).saturating_sub(answer))
     }
 
-    /// Parameters of the network, batch norm folded.
-    pub fn parameters(&self) -> usize {
-        self.network.num_params()
+    /// Memory of the weights and of the position biases held so far, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let width = self.options.precision.bytes();
+        let image = self.layers * self.heads * self.patches.pow(2) * width;
+        let cached = self.encoder_biases.bytes() + self.decoder_biases.bytes();
+        (self.network.num_params() * width + image + cached) as u64
     }
 
     /// Log-probabilities of the answers, `[rows][answers]`, in the answers' order.
@@ -169,7 +192,7 @@ impl Ofa {
     /// each.
     pub fn feature_map(&self, images: &[Vec<f32>]) -> Tensor<4> {
         let shape = [images.len(), 3, self.side, self.side];
-        self.network.encoder.feature_map(on_device(images.concat(), shape, &self.device))
+        self.network.encoder.feature_map(on_device(images.concat(), shape, &self.device, self.options.precision))
     }
 
     /// Encodes each row's text together with its image.
@@ -230,9 +253,9 @@ impl Ofa {
         if per_row == 0 {
             return Ok(vec![Vec::new(); rows.len()]);
         }
-        let last = states.reshape([-1, width as i32]).select(0, self.indices(reads));
+        let last = states.reshape([-1, width as i32]).select(0, self.indices(reads)).cast(DType::F32);
         let answers = self.indices(self.trie.tokens().iter().map(|&token| token.into()).collect());
-        let answers = self.network.embedding.val().select(0, answers);
+        let answers = self.network.embedding.val().select(0, answers).cast(DType::F32);
         let logits: Vec<f32> = last.matmul(answers.transpose()).try_into_vec_as()?;
         Ok(logits.chunks_exact(per_row * self.trie.tokens().len()).map(<[f32]>::to_vec).collect())
     }
@@ -272,14 +295,14 @@ impl Ofa {
 
     fn encoder_bias(&mut self, tokens: usize, length: usize) -> EncoderBias {
         let (network, image) = (&self.network, &self.image_bias);
-        let bytes = self.layers * self.heads * (self.patches + tokens).pow(2) * BYTES_PER_FLOAT;
+        let bytes = self.layers * self.heads * (self.patches + tokens).pow(2) * self.options.precision.bytes();
         self.encoder_biases.get_or_make((tokens, length), || (network.encoder.bias(image, tokens, length), bytes))
     }
 
     fn decoder_bias(&mut self, tokens: usize, source_tokens: usize, source_length: usize) -> DecoderBias {
         let positions = self.encoder_bias(source_tokens, source_length).positions;
         let sequence = self.patches + source_tokens;
-        let bytes = self.heads * tokens * (self.layers * tokens + sequence) * BYTES_PER_FLOAT;
+        let bytes = self.heads * tokens * (self.layers * tokens + sequence) * self.options.precision.bytes();
         let visible = self.patches + source_length;
         let network = &self.network;
         self.decoder_biases.get_or_make((tokens, source_tokens, source_length), || {

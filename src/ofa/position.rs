@@ -4,9 +4,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-/// Added to logits that must not count. Large enough that the softmax gives exactly zero, finite so
-/// that sums of two stay numbers.
-const MASKED: f32 = -1e9;
+/// Added to logits that must not count. Large enough that the softmax gives exactly zero, small enough
+/// that a sum of two is finite in half precision.
+const MASKED: f32 = -3e4;
 
 /// Row of the token table for a relative position, query minus key. Near positions have a row each;
 /// beyond half the range they share rows by logarithm, computed in 32 bits as the reference does.
@@ -40,10 +40,14 @@ pub(super) fn relative_bias(table: Tensor<2>, length: usize, bucket: impl Fn(usi
 }
 
 /// `[1, 1, rows, columns]`: zero where `keep` says so, otherwise [`MASKED`].
-pub(super) fn mask(rows: usize, columns: usize, device: &Device, keep: impl Fn(usize, usize) -> bool) -> Tensor<4> {
+pub(super) fn mask(
+    [rows, columns]: [usize; 2],
+    (device, dtype): (&Device, DType),
+    keep: impl Fn(usize, usize) -> bool,
+) -> Tensor<4> {
     let values: Vec<f32> =
         (0..rows * columns).map(|at| if keep(at / columns, at % columns) { 0.0 } else { MASKED }).collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, rows, columns]), (device, DType::F32))
+    Tensor::from_data(TensorData::new(values, [1, 1, rows, columns]), (device, dtype))
 }
 
 /// A small cache bounded by bytes, the least recently used entry going first. An entry larger than
@@ -59,6 +63,11 @@ impl<K: PartialEq, V: Clone> BiasCache<K, V> {
         Self { entries: Vec::new(), bytes_max }
     }
 
+    /// Bytes of all entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.iter().map(|(.., held)| held).sum()
+    }
+
     /// The entry for a key, made where it is not there. `make` also says how many bytes it holds.
     pub(super) fn get_or_make(&mut self, key: K, make: impl FnOnce() -> (V, usize)) -> V {
         if let Some(found) = self.entries.iter().position(|(existing, ..)| *existing == key) {
@@ -69,7 +78,7 @@ impl<K: PartialEq, V: Clone> BiasCache<K, V> {
         }
         let (value, bytes) = make();
         if bytes <= self.bytes_max {
-            while self.entries.iter().map(|(.., held)| held).sum::<usize>() + bytes > self.bytes_max {
+            while self.bytes() + bytes > self.bytes_max {
                 self.entries.remove(0);
             }
             self.entries.push((key, value.clone(), bytes));

@@ -10,7 +10,7 @@ use burn::{
 };
 
 use super::{
-    checkpoint::{Checkpoint, on_device},
+    checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
 };
 
@@ -118,13 +118,12 @@ fn folded(
         bias.push(shift[channel] - mean[channel] * gain);
     }
     let padding = kernel / 2;
-    let device = checkpoint.device();
     let mut convolution = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
         .with_stride([stride, stride])
         .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
-        .init(device);
-    convolution.weight = Param::from_tensor(on_device(weight, [outputs, inputs, kernel, kernel], device));
-    convolution.bias = Some(Param::from_tensor(on_device(bias, [outputs], device)));
+        .init(checkpoint.device());
+    convolution.weight = Param::from_tensor(checkpoint.put(weight, [outputs, inputs, kernel, kernel]));
+    convolution.bias = Some(Param::from_tensor(checkpoint.put(bias, [outputs])));
     convolution
 }
 

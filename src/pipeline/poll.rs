@@ -155,9 +155,21 @@ fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag
     };
     lag.values_mut().for_each(|records| *records = 0);
     lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
+    engine.versions().for_each(show_version);
     let named = |version: &'_ Version| (version.identity().name.clone(), version.queue_depth());
     let queues: Vec<(String, usize)> = engine.versions().map(named).collect();
     telemetry::gauges(&Gauges { records, bytes, partitions: partitions.len(), paused, queues: &queues, lag });
+}
+
+/// A version loaded at its first use is waiting until then.
+pub(super) fn show_version(version: &Version) {
+    let identity = version.identity();
+    let labels = telemetry::ModelLabels {
+        version: &identity.name,
+        device: &identity.device.to_string(),
+        digest: &identity.digest,
+    };
+    telemetry::model(&labels, version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes)));
 }
 
 struct Interval {

@@ -21,10 +21,11 @@ use super::{
     release::{self, Release, lock},
 };
 use crate::{
-    engine::{Engine, InferenceError, Job, Judged, ModelOptions, Reply, Version, VersionSpec, panic_message},
+    engine::{Engine, InferenceError, Job, Judged, Load, ModelOptions, Reply, VersionSpec, panic_message},
     kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
     message::Record,
-    settings::Plan,
+    settings::{LoadAt, Plan},
+    store::Thoroughness,
     telemetry,
     vision::Limits,
 };
@@ -160,11 +161,20 @@ pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
 }
 
 /// The plan's versions, as the engine takes them.
-pub fn engine_specs(plan: &Plan) -> Vec<VersionSpec> {
+pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec> {
     let spec = |(name, version): (&String, &crate::settings::VersionPlan)| VersionSpec {
         name: name.clone(),
         folder: version.folder.clone(),
-        options: ModelOptions { device: version.device, bias_cache_bytes: version.position_cache_bytes },
+        thoroughness,
+        load: match version.load {
+            LoadAt::Start => Load::Start,
+            LoadAt::FirstUse => Load::FirstUse,
+        },
+        options: ModelOptions {
+            device: version.device,
+            precision: version.precision,
+            bias_cache_bytes: version.position_cache_bytes,
+        },
         batch_size: version.batch_size,
         queue_size: version.queue_size,
     };
@@ -205,9 +215,7 @@ impl Pipeline {
             prefetch_bytes: kafka.prefetch_bytes,
         };
         let consumer = Consumer::join(connection, &options, Arc::new(Owned(shared.clone())))?;
-        for version in engine.versions().map(Version::identity) {
-            telemetry::model_loaded(&version.name, &version.device.to_string(), &version.digest, version.loading);
-        }
+        engine.versions().for_each(poll::show_version);
         // Every record in flight is in the channel once, and once more where it was too large, so a
         // sender never waits: the client's own thread is one of them.
         let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);

@@ -14,8 +14,9 @@ use super::{
     raw::{self, Delivery, Raw},
 };
 use crate::{
-    message::{Decision, Device, Label},
+    message::{Decision, Device, Label, VersionName},
     routing::{Table, TableSpec},
+    weights::Precision,
 };
 
 /// Validated settings.
@@ -73,12 +74,38 @@ pub struct VersionPlan {
     pub model_id: Option<String>,
     /// Where it runs.
     pub device: Device,
+    /// What it runs in.
+    pub precision: Precision,
+    /// When it is loaded.
+    pub load: LoadAt,
     /// Requests in one forward pass, at most.
     pub batch_size: usize,
     /// Requests that may wait.
     pub queue_size: usize,
     /// Bound of the position biases kept per shape, in bytes.
     pub position_cache_bytes: usize,
+}
+
+/// When a version is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LoadAt {
+    /// Before the first request is taken.
+    Start,
+    /// When the first request for it comes.
+    FirstUse,
+}
+
+impl TryFrom<String> for LoadAt {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        match written.as_str() {
+            "start" => Ok(Self::Start),
+            "first_use" => Ok(Self::FirstUse),
+            _ => Err("expected \"start\" or \"first_use\""),
+        }
+    }
 }
 
 /// What a request may hold.
@@ -305,12 +332,8 @@ fn versions(source: &Source, raw: &Raw) -> Result<BTreeMap<String, VersionPlan>,
     let mut plans = BTreeMap::new();
     for (name, version) in &raw.model_versions.versions {
         let place = |field: &str| format!("model_versions.versions.{name}{field}");
-        // The name becomes a folder, a metric label and a header.
-        if name.is_empty()
-            || name.starts_with('.')
-            || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-        {
-            return Err(source.field(&place(""), "a version's name has letters, digits, `_`, `-` and `.` only"));
+        if let Err(error) = name.parse::<VersionName>() {
+            return Err(source.field(&place(""), error.to_string()));
         }
         for (field, value, high) in
             [(".batch_size", version.batch_size, 1024), (".queue_size", version.queue_size, 1_000_000)]
@@ -330,6 +353,8 @@ fn versions(source: &Source, raw: &Raw) -> Result<BTreeMap<String, VersionPlan>,
             folder: directory.join(name),
             model_id: version.model_id.clone(),
             device: version.device,
+            precision: version.precision,
+            load: version.load,
             batch_size: version.batch_size,
             queue_size: version.queue_size,
             position_cache_bytes: version.position_cache_bytes,

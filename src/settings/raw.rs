@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::{
     message::Device,
     routing::{ExperimentSpec, RuleSpec},
+    weights::Precision,
 };
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +109,8 @@ fn models() -> String {
 pub(super) struct Version {
     pub(super) model_id: Option<String>,
     pub(super) device: Device,
+    pub(super) precision: Precision,
+    pub(super) load: super::LoadAt,
     pub(super) batch_size: usize,
     pub(super) queue_size: usize,
     pub(super) position_cache_bytes: usize,
@@ -115,7 +118,15 @@ pub(super) struct Version {
 
 impl Default for Version {
     fn default() -> Self {
-        Self { model_id: None, device: Device::Flex, batch_size: 4, queue_size: 64, position_cache_bytes: 1 << 30 }
+        Self {
+            model_id: None,
+            device: Device::Flex,
+            precision: Precision::F32,
+            load: super::LoadAt::Start,
+            batch_size: 4,
+            queue_size: 64,
+            position_cache_bytes: 1 << 30,
+        }
     }
 }
 

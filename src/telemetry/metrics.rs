@@ -22,6 +22,7 @@ const LAG: &str = "ofa_consumer_lag_records";
 const MODEL_INFO: &str = "ofa_model_info";
 const MODEL_STATE: &str = "ofa_model_state";
 const MODEL_LOAD: &str = "ofa_model_load_seconds";
+const MODEL_MEMORY: &str = "ofa_model_memory_bytes";
 const BUILD_INFO: &str = "ofa_build_info";
 
 /// From 1 ms to 64 s, each twice the one before.
@@ -54,9 +55,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(PAUSED, "1 while consumption is paused by back-pressure");
     describe_gauge!(QUEUE_DEPTH, "Requests waiting for a version");
     describe_gauge!(LAG, "Records behind the end of a partition");
-    describe_gauge!(MODEL_INFO, "1 for every loaded version, with its device and digest");
+    describe_gauge!(MODEL_INFO, "1 for every version served, with its device and digest");
     describe_gauge!(MODEL_STATE, "1 for the state a version is in");
     describe_gauge!(MODEL_LOAD, "How long loading a version took");
+    describe_gauge!(MODEL_MEMORY, "Memory of a loaded version's weights and position biases");
     describe_gauge!(BUILD_INFO, "1, with the program's version");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for counter in [RECORDS_CONSUMED, RECORDS_EVICTED, STALE_OUTCOMES] {
@@ -116,12 +118,29 @@ pub fn batch(version: &str, size: usize) {
     histogram!(BATCH_SIZE, "version" => version.to_owned()).record(size as f64);
 }
 
-/// A version is loaded.
-pub fn model_loaded(version: &str, device: &str, digest: &str, took: Duration) {
-    let labels = [("version", version.to_owned()), ("device", device.to_owned()), ("digest", digest.to_owned())];
+/// What tells versions apart.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelLabels<'a> {
+    /// Its name.
+    pub version: &'a str,
+    /// Where it runs.
+    pub device: &'a str,
+    /// SHA-256 over its files.
+    pub digest: &'a str,
+}
+
+/// Whether a version is loaded, and then how long that took and how many bytes it holds.
+pub fn model(model: &ModelLabels<'_>, loaded: Option<(Duration, u64)>) {
+    let version = || model.version.to_owned();
+    let labels = [("version", version()), ("device", model.device.to_owned()), ("digest", model.digest.to_owned())];
     gauge!(MODEL_INFO, &labels).set(1.0);
-    gauge!(MODEL_STATE, "version" => version.to_owned(), "state" => "ready").set(1.0);
-    gauge!(MODEL_LOAD, "version" => version.to_owned()).set(took.as_secs_f64());
+    for (state, is) in [("ready", loaded.is_some()), ("not_loaded", loaded.is_none())] {
+        gauge!(MODEL_STATE, "version" => version(), "state" => state).set(if is { 1.0 } else { 0.0 });
+    }
+    if let Some((took, bytes)) = loaded {
+        gauge!(MODEL_LOAD, "version" => version()).set(took.as_secs_f64());
+        gauge!(MODEL_MEMORY, "version" => version()).set(bytes as f64);
+    }
 }
 
 /// What the poll loop sees once a second.

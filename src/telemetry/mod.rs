@@ -9,7 +9,7 @@ mod metrics;
 mod server;
 
 pub use metrics::{
-    FinishedVerdict, Gauges, batch, dead_letter, gauges, install, model_loaded, record_consumed, records_evicted,
+    FinishedVerdict, Gauges, ModelLabels, batch, dead_letter, gauges, install, model, record_consumed, records_evicted,
     stale_outcome, verdict,
 };
 pub use server::{Probes, serve};

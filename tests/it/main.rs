@@ -8,11 +8,12 @@
     reason = "a test prints, and ends where it cannot go on"
 )]
 
-mod checkpoints;
 mod commands;
 mod contract;
 mod delivery;
+mod formats;
 mod golden;
+mod imports;
 mod rooms;
 mod support;
 mod vocabulary;

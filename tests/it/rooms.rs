@@ -9,18 +9,20 @@ use std::{
 use crate::support::repository;
 
 /// Which rooms each room may use; ARCHITECTURE.md explains it. `*` is every room.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("cli", &["*"]),
-    ("settings", &["message", "routing"]),
+    ("settings", &["message", "routing", "weights"]),
     ("message", &[]),
     ("routing", &["message"]),
     ("vision", &[]),
     ("text", &[]),
-    ("ofa", &[]),
-    ("engine", &["ofa", "vision", "text", "message"]),
+    ("weights", &[]),
+    ("ofa", &["weights"]),
+    ("store", &["ofa", "text", "message", "weights"]),
+    ("engine", &["store", "ofa", "vision", "text", "message", "weights"]),
     ("kafka", &["message"]),
-    ("pipeline", &["message", "vision", "routing", "engine", "kafka", "settings", "telemetry"]),
+    ("pipeline", &["message", "vision", "routing", "engine", "kafka", "settings", "store", "telemetry"]),
     ("telemetry", &[]),
 ];
 

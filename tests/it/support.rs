@@ -5,11 +5,18 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        atomic::AtomicBool,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
-use ofa_stream::message::Device;
+use ofa_stream::{
+    message::Device,
+    store::{ImportOptions, Manifest, Watch, import},
+    weights::Precision,
+};
 use serde_json::Value;
 
 /// Set in CI: a test that would skip fails instead.
@@ -34,6 +41,33 @@ pub(crate) fn json(path: &Path) -> Value {
 
 /// The CPU devices, which every machine has.
 pub(crate) const CPUS: [Device; 2] = [Device::Flex, Device::NdArray];
+
+/// A checkpoint imported into a folder of versions of its own: that folder, and the version's.
+pub(crate) fn imported(checkpoint: &Path, dtype: Precision) -> (tempfile::TempDir, PathBuf) {
+    let models = tempfile::tempdir().unwrap();
+    let version = models.path().join("v");
+    import_into(models.path(), checkpoint, |options| options.dtype = dtype).unwrap();
+    (models, version)
+}
+
+/// Imports a checkpoint as version `v`; the error as people read it.
+pub(crate) fn import_into(
+    models: &Path,
+    checkpoint: &Path,
+    change: impl FnOnce(&mut ImportOptions),
+) -> Result<Manifest, String> {
+    let mut options = ImportOptions {
+        models: models.to_owned(),
+        name: "v".parse().unwrap(),
+        dtype: Precision::F32,
+        tokenizer: None,
+        replace: false,
+        pulled: None,
+    };
+    change(&mut options);
+    let watch = Watch { progress: &|_, _| {}, cancelled: &AtomicBool::new(false) };
+    import(checkpoint, &options, watch).map_err(|error| error.to_string())
+}
 
 /// The program under test.
 pub(crate) fn program() -> Command {

@@ -11,9 +11,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CliError, SettingsArguments, failed, output, run};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
 use crate::{
-    engine::{Engine, Version},
+    engine::Engine,
     pipeline::{Pipeline, connection, engine_specs, image_limits},
     telemetry::logging,
 };
@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
+    #[command(flatten)]
+    verify: VerifyArguments,
     /// Requests to publish, beginning the file anew as often as needed; without it, each line once
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     requests: Option<u32>,
@@ -58,14 +60,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         plan.kafka.requests, plan.kafka.verdicts, plan.kafka.dead_letters
     ));
     let loading = spinner("loading versions");
-    let engine = Engine::start(&engine_specs(&plan), image_limits(&plan))?;
+    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), image_limits(&plan))?;
     loading.finish_and_clear();
-    for version in engine.versions().map(Version::identity) {
-        let (name, device, millions) = (&version.name, version.device, version.parameters as f64 / 1e6);
-        say(format!(
-            "version {name} on {device}, {millions:.2} M parameters, loaded in {:.2} s",
-            version.loading.as_secs_f64()
-        ));
+    for version in engine.versions() {
+        let (identity, millions) = (version.identity(), version.identity().parameters as f64 / 1e6);
+        let when = version
+            .loaded()
+            .map_or("loaded at its first use".to_owned(), |it| format!("loaded in {:.2} s", it.loading.as_secs_f64()));
+        say(format!("version {} on {}, {millions:.2} M parameters, {when}", identity.name, identity.device));
     }
     say("note: these versions have random weights and know nothing; the way of the requests is real, the verdicts mean nothing\n".to_owned());
     let connection = connection(&plan, Some(address.clone()));

@@ -1,0 +1,157 @@
+//! A folder beside the versions, in which a new one grows until it is whole.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::message::VersionName;
+
+/// Disk trouble on the way to a version folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// A file or folder cannot be made, written or moved.
+    #[error("{}: {source}", path.display())]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is such a version already.
+    #[error("{} is there already: choose another name, or add --replace", .0.display())]
+    Exists(PathBuf),
+    /// Another process is changing the same folder of versions.
+    #[error("another process is changing {} right now: try again when it has finished", .0.display())]
+    Busy(PathBuf),
+    /// The user asked to stop.
+    #[error("cancelled; nothing was changed")]
+    Cancelled,
+}
+
+pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> StagingError {
+    let path = path.to_owned();
+    move |source| StagingError::Disk { path, source }
+}
+
+/// Long work as those outside see it: how far it is, and whether it should stop.
+#[derive(Clone, Copy)]
+pub struct Watch<'w> {
+    /// Called with the bytes done and the bytes there are.
+    pub progress: &'w (dyn Fn(u64, u64) + Sync),
+    /// Set to stop.
+    pub cancelled: &'w AtomicBool,
+}
+
+impl Watch<'_> {
+    pub(super) fn check(&self) -> Result<(), StagingError> {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(StagingError::Cancelled),
+            false => Ok(()),
+        }
+    }
+}
+
+const LOCK: &str = ".lock";
+
+/// Taken by whoever changes a folder of versions; given back when dropped, and by the system when its
+/// process dies.
+pub(super) struct ModelsLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl ModelsLock {
+    pub(super) fn take(models: &Path) -> Result<Self, StagingError> {
+        fs::create_dir_all(models).map_err(disk(models))?;
+        let path = models.join(LOCK);
+        let file = File::create(&path).map_err(disk(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(_) => Err(StagingError::Busy(models.to_owned())),
+        }
+    }
+}
+
+/// The growing folder; removed when dropped.
+pub(super) struct Staging {
+    folder: PathBuf,
+    target: PathBuf,
+    replace: bool,
+    _lock: ModelsLock,
+}
+
+impl Staging {
+    /// Makes the folder for a version of `models`, and removes what a killed process may have left.
+    pub(super) fn new(models: &Path, name: &VersionName, replace: bool) -> Result<Self, StagingError> {
+        let target = models.join(name.as_str());
+        if !replace && target.exists() {
+            return Err(StagingError::Exists(target));
+        }
+        let lock = ModelsLock::take(models)?;
+        let folder = models.join(format!(".importing-{name}"));
+        remove_all(&folder)?;
+        fs::create_dir(&folder).map_err(disk(&folder))?;
+        Ok(Self { folder, target, replace, _lock: lock })
+    }
+
+    /// Where files are put.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Moves the folder to its place, in one step as others see it; a version that is replaced is
+    /// moved aside first and removed after.
+    pub(super) fn publish(self) -> Result<PathBuf, StagingError> {
+        sync(&self.folder)?;
+        let aside = self.target.with_file_name(format!(".replaced-{}", file_name(&self.target)));
+        remove_all(&aside)?;
+        if self.target.exists() {
+            if !self.replace {
+                return Err(StagingError::Exists(self.target.clone()));
+            }
+            fs::rename(&self.target, &aside).map_err(disk(&self.target))?;
+        }
+        if let Err(error) = fs::rename(&self.folder, &self.target) {
+            // The old one goes back; where even that fails, it is still there under its other name.
+            fs::rename(&aside, &self.target).ok();
+            return Err(disk(&self.target)(error));
+        }
+        if let Some(models) = self.target.parent() {
+            sync(models)?;
+        }
+        remove_all(&aside)?;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After publishing there is nothing left here, and the lock keeps others from making it anew.
+        fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// Removes a version so that nobody sees half of it: renamed first, then deleted.
+pub(super) fn remove(version: &Path) -> Result<(), StagingError> {
+    let _lock = ModelsLock::take(version.parent().unwrap_or(Path::new(".")))?;
+    let aside = version.with_file_name(format!(".removed-{}", file_name(version)));
+    remove_all(&aside)?;
+    fs::rename(version, &aside).map_err(disk(version))?;
+    remove_all(&aside)
+}
+
+fn remove_all(folder: &Path) -> Result<(), StagingError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A renamed folder is on the disk only when the folder around it is.
+fn sync(folder: &Path) -> Result<(), StagingError> {
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(disk(folder))
+}
