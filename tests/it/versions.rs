@@ -1,0 +1,229 @@
+//! The life of a version: verified, loaded at the start or at its first use, unloaded.
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::mpsc::channel,
+    time::{Duration, Instant},
+};
+
+use ofa_stream::{
+    engine::{Engine, InferenceError, Job, Judge, Load, ModelOptions, Prepared, Reply, VersionSpec},
+    message::{Device, Scores},
+    store::Thoroughness,
+    vision::Limits,
+    weights::Precision,
+};
+
+use crate::support::{import_into, program, repository, skip};
+
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+
+fn spec(name: &str, folder: &Path, load: Load, device: Device) -> VersionSpec {
+    VersionSpec {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+        thoroughness: Thoroughness::Hashes,
+        load,
+        options: ModelOptions { device, precision: Precision::F32, bias_cache_bytes: 1 << 24 },
+        batch_size: 4,
+        queue_size: 64,
+    }
+}
+
+fn shipped() -> std::path::PathBuf {
+    repository("models/ofa_small")
+}
+
+/// A request that the shipped version can answer.
+fn prepared() -> Prepared {
+    Prepared { pixels: vec![0.1; 3 * 96 * 96], sources: vec![vec![0, 4, 5, 2]] }
+}
+
+fn submit(engine: &Engine, name: &str, reply: Reply) {
+    engine.version(name).unwrap().submit(Job { prepared: prepared(), wanted: Box::new(|| true), reply });
+}
+
+/// Says what is asked of it after a while.
+struct Slow;
+
+impl Judge for Slow {
+    fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
+        batch.iter().map(|_| Ok(vec![Scores { yes: 1.0, maybe: 0.0, no: 0.0 }])).collect()
+    }
+}
+
+#[test]
+fn a_version_that_loads_at_its_first_use_keeps_no_other_waiting() {
+    const LOADING: Duration = Duration::from_millis(1500);
+    let specs =
+        [spec("late", &shipped(), Load::FirstUse, Device::Flex), spec("early", &shipped(), Load::Start, Device::Flex)];
+    let engine = Engine::start_with(&specs, LIMITS, |spec, _| {
+        if spec.name == "late" {
+            std::thread::sleep(LOADING);
+        }
+        Ok(Slow)
+    })
+    .unwrap();
+    assert!(engine.version("late").unwrap().loaded().is_none(), "nobody has asked for it yet");
+    assert!(engine.version("early").unwrap().loaded().is_some());
+    let (sender, answers) = channel();
+    let begun = Instant::now();
+    for name in std::iter::once("late").chain(std::iter::repeat_n("early", 50)) {
+        let sender = sender.clone();
+        let reply = Reply::new(move |judged| sender.send((name, judged.is_ok(), begun.elapsed())).unwrap());
+        submit(&engine, name, reply);
+    }
+    drop(sender);
+    let answers: Vec<(&str, bool, Duration)> = answers.iter().take(51).collect();
+    assert!(answers.iter().all(|(_, answered, _)| *answered));
+    let (last, others) = answers.split_last().unwrap();
+    assert_eq!(last.0, "late");
+    assert!(last.2 >= LOADING && others.iter().all(|(_, _, took)| *took < LOADING / 2), "{answers:?}");
+    assert!(engine.version("late").unwrap().loaded().is_some());
+    engine.stop();
+}
+
+#[test]
+fn a_version_that_fails_at_its_first_use_says_so_to_all_who_ask() {
+    let models = tempfile::tempdir().unwrap();
+    import_into(models.path(), &repository("testdata/golden/dev"), |_| {}).unwrap();
+    let folder = models.path().join("v");
+    let engine = Engine::start(&[spec("v", &folder, Load::FirstUse, Device::Flex)], LIMITS).unwrap();
+    // Altered behind the back of a running program, sizes unchanged.
+    let weights = folder.join("weights.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let (sender, answers) = channel();
+    for _ in 0..3 {
+        let sender = sender.clone();
+        submit(&engine, "v", Reply::new(move |judged| sender.send(judged.unwrap_err()).unwrap()));
+    }
+    drop(sender);
+    let mut reasons = 0;
+    for error in answers {
+        assert_eq!(error.code(), "version_stopped");
+        reasons += usize::from(error.to_string().contains("weights.safetensors was changed"));
+    }
+    assert!(reasons >= 1, "the first one that asks is told why");
+}
+
+/// Memory of this process in bytes, from the system.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+const ALONE: &str = "OFA_STREAM_TEST_ALONE";
+const LOADS: usize = 50;
+
+#[test]
+fn a_version_unloaded_fifty_times_gives_its_memory_back() {
+    if std::env::var_os(ALONE).is_none() {
+        // Other tests of this process would count too.
+        let this = std::env::current_exe().unwrap();
+        let name = "versions::a_version_unloaded_fifty_times_gives_its_memory_back";
+        let output = Command::new(this).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    for device in [Device::Flex, Device::NdArray] {
+        let mut after = Vec::new();
+        for _ in 0..LOADS {
+            let base = spec("v", &repository("models/ofa_base"), Load::Start, device);
+            let engine = Engine::start(&[base], LIMITS).unwrap();
+            engine.stop();
+            after.push(resident());
+        }
+        // The first loads make the thread pools and fill the allocator's caches.
+        let (settled, last) = (after[LOADS / 5], after[LOADS - 1]);
+        println!("{device}: {} MB after {} loads, {} MB after {LOADS}", settled >> 20, LOADS / 5, last >> 20);
+        let weights = 16 << 20;
+        assert!(last < settled + weights, "{device}: {after:?}");
+    }
+}
+
+#[test]
+fn wgpu_gives_the_memory_of_an_unloaded_version_back() {
+    let load = || Engine::start(&[spec("v", &shipped(), Load::Start, Device::Wgpu(None))], LIMITS);
+    let first = match load() {
+        Ok(engine) => engine,
+        Err(error) => return skip(&format!("no wgpu device: {error}")),
+    };
+    first.stop();
+    let settled = resident();
+    for _ in 0..LOADS / 5 {
+        load().unwrap().stop();
+    }
+    let grown = resident().saturating_sub(settled) >> 20;
+    println!("wgpu: {grown} MB more after {} loads", LOADS / 5);
+    assert!(grown < 64, "{grown} MB more");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_a_clear_error_at_the_start() {
+    let check = |settings: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipeline.toml");
+        std::fs::write(
+            &file,
+            format!("[model_versions]\ndefault = 'ofa_small'\n[model_versions.versions.ofa_small]\n{settings}\n"),
+        )
+        .unwrap();
+        let output = program().args(["check", "--config"]).arg(&file).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = check("device = 'wgpu:7'");
+    assert_eq!(code, Some(78), "{error}");
+    assert!(error.contains("version `ofa_small`: device `wgpu:7`") && error.contains("device = \"flex\""), "{error}");
+    for device in ["flex", "ndarray"] {
+        let (code, error) = check(&format!("device = '{device}'\nprecision = 'f16'"));
+        assert_eq!(code, Some(78), "{error}");
+        assert!(error.contains("does not compute in half precision, only wgpu does"), "{error}");
+    }
+}
+
+#[test]
+fn a_start_refuses_a_missing_or_altered_version_and_says_how_to_repair_it() {
+    let models = tempfile::tempdir().unwrap();
+    import_into(models.path(), &repository("testdata/golden/dev"), |_| {}).unwrap();
+    let settings = models.path().join("pipeline.toml");
+    let text = format!(
+        "[model_versions]\ndirectory = '{}'\ndefault = 'v'\n[model_versions.versions.v]\n",
+        models.path().display()
+    );
+    std::fs::write(&settings, text).unwrap();
+    let run = |command: &[&str]| {
+        let output = program().args(command).arg("--config").arg(&settings).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(run(&["check"]).0, Some(0));
+    let weights = models.path().join("v/weights.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    let mut altered = whole.clone();
+    let last = altered.len() - 1;
+    altered[last] ^= 1;
+    std::fs::write(&weights, altered).unwrap();
+    for command in ["check", "run", "demo"] {
+        let (code, error) = run(&[command]);
+        assert_eq!(code, Some(78), "{command}: {error}");
+        assert!(error.contains("weights.safetensors was changed") && error.contains("import it again"), "{error}");
+    }
+    assert_eq!(run(&["check", "--skip-verify"]).0, Some(0), "sizes are the same");
+    std::fs::write(&weights, &whole[..1000]).unwrap();
+    for arguments in [&["check"][..], &["check", "--skip-verify"]] {
+        let (code, error) = run(arguments);
+        assert_eq!(code, Some(78));
+        assert!(error.contains("weights.safetensors has 1000 bytes"), "{error}");
+    }
+    let verify = program().args(["models", "verify", "--models-dir"]).arg(models.path()).output().unwrap();
+    assert_eq!(verify.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&verify.stdout).contains("v is BAD"));
+    std::fs::remove_file(models.path().join("v/manifest.toml")).unwrap();
+    assert!(run(&["check"]).1.contains("has no manifest.toml"));
+    std::fs::remove_dir_all(models.path().join("v")).unwrap();
+    assert!(run(&["check"]).1.contains("is not a folder"));
+}
