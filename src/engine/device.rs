@@ -83,10 +83,14 @@ fn open_wgpu(device: Device, index: Option<usize>) -> Result<BurnDevice, DeviceE
 
 fn open_adapter(device: Device, kind: DeviceKind) -> Result<BurnDevice, DeviceError> {
     // The driver may panic rather than return; a model version must not take the process with it.
-    let opened = std::panic::catch_unwind(|| BurnDevice::wgpu_options().device_kind(kind).init());
+    let opened = std::panic::catch_unwind(|| {
+        let opened = BurnDevice::wgpu_options().device_kind(kind).init()?;
+        let synced = opened.sync().map_err(|error| error.to_string());
+        Ok((opened, synced))
+    });
     let unusable = |reason: String| DeviceError::Unusable { device, reason };
     match opened {
-        Ok(Ok(opened)) => opened.sync().map(|()| opened.clone()).map_err(|error| unusable(error.to_string())),
+        Ok(Ok((opened, synced))) => synced.map(|()| opened).map_err(unusable),
         Ok(Err(error @ WgpuInitError::AdapterUnavailable { .. })) => {
             Err(DeviceError::NoAdapter { device, reason: error.to_string() })
         }

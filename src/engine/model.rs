@@ -1,7 +1,9 @@
 //! The loaded network of one version. Belongs to the thread that loads it.
 
 use std::{
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -43,6 +45,9 @@ pub enum ModelError {
         /// What is wrong.
         source: LoadError,
     },
+    /// A library gave up while it was loaded.
+    #[error("loading it panicked: {0}")]
+    Panicked(String),
     /// It loads and does not run.
     #[error("the first, empty request fails: {0}")]
     WarmUp(InferenceError),
@@ -143,15 +148,14 @@ impl Model {
     pub fn load(folder: &VersionFolder, options: ModelOptions) -> Result<Self, ModelError> {
         let device = device::open(options.device)?;
         device::supports(options.device, &device, options.precision)?;
+        let file = folder.open_weights()?;
         let (verified, network) = std::thread::scope(|scope| {
-            let verifying = scope.spawn(|| folder.verify_weights());
-            let network = Self::network_of(folder, &device, options);
+            let verifying = scope.spawn(|| folder.verify_weights(&file));
+            let network = Self::network_of(folder, &file, &device, options);
             (verifying.join(), network)
         });
-        // An altered file explains whatever is wrong with its tensors.
-        if let Ok(Err(altered)) = verified {
-            return Err(altered.into());
-        }
+        // First, because an altered file explains whatever is wrong with its tensors.
+        verified.map_err(|panic| ModelError::Panicked(panic_message(panic.as_ref())))??;
         let definition = &folder.definition;
         let side = definition.task.patch_image_size as usize;
         let empty =
@@ -172,7 +176,12 @@ impl Model {
         Ok(model)
     }
 
-    fn network_of(folder: &VersionFolder, device: &BurnDevice, options: ModelOptions) -> Result<Ofa, ModelError> {
+    fn network_of(
+        folder: &VersionFolder,
+        file: &Arc<File>,
+        device: &BurnDevice,
+        options: ModelOptions,
+    ) -> Result<Ofa, ModelError> {
         let definition = &folder.definition;
         let side = definition.task.patch_image_size as usize;
         let run = OfaOptions {
@@ -180,7 +189,7 @@ impl Model {
             token_multiple: device::token_multiple(options.device),
             bias_cache_bytes: options.bias_cache_bytes,
         };
-        Ofa::load(folder.weights()?, &definition.network, side, definition.trie.clone(), (device, run))
+        Ofa::load(folder.weights(file)?, &definition.network, side, definition.trie.clone(), (device, run))
             .map_err(|source| ModelError::Load { folder: folder.path.clone(), source })
     }
 

@@ -42,7 +42,8 @@ pub struct VersionSpec {
 pub enum Load {
     /// Before the first request is taken.
     Start,
-    /// When the first request for it comes, which waits for it; no other version does.
+    /// When the first request for it comes, which waits for it; no other version does while its queue
+    /// holds what arrives.
     FirstUse,
 }
 

@@ -1,13 +1,14 @@
 //! The thread that a version runs on: loads it, forms batches, answers.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{InferenceError, Load, ModelError, Prepared, VersionSpec};
+use super::{InferenceError, Load, ModelError, Prepared, VersionSpec, panic_message};
 use crate::message::Scores;
 
 /// What a worker is asked to do.
@@ -122,7 +123,10 @@ impl Worker {
             },
         };
         let started = Instant::now();
-        let mut model = match load(&self.spec) {
+        // burn reports a device that is out of memory by panic.
+        let loaded = catch_unwind(AssertUnwindSafe(|| load(&self.spec)))
+            .unwrap_or_else(|panic| Err(ModelError::Panicked(panic_message(panic.as_ref()))));
+        let mut model = match loaded {
             Ok(model) => model,
             Err(error) => return self.refuse_all(first, error, report),
         };
@@ -169,13 +173,13 @@ impl Worker {
         }
     }
 
-    /// A version that does not load answers nothing, and says why to all who ask.
+    /// A version that does not load answers nothing, and says why to all who ask, until nobody can.
     fn refuse_all(&self, first: Option<(Job, Instant)>, error: ModelError, report: &Report) {
         let stopped = InferenceError::Stopped(format!("it does not load: {error}"));
         if report.send(Err(error)).is_err() || self.spec.load == Load::FirstUse {
             tracing::error!(version = self.spec.name, %stopped, "Version failed.");
         }
-        for (job, _) in first.into_iter().chain(self.jobs.try_iter()) {
+        for (job, _) in first.into_iter().chain(self.jobs.iter()) {
             job.reply.send(Err(stopped.clone()));
         }
     }

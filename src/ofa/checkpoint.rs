@@ -29,7 +29,7 @@ pub(super) struct Checkpoint {
 
 enum Source {
     Weights(Weights),
-    /// Gives zeros, and keeps what was asked for.
+    /// Gives no values, only tensors of the right shape, and keeps what was asked for.
     Blank(Vec<Wanted>),
 }
 
@@ -39,7 +39,7 @@ impl Checkpoint {
         Self { source: Source::Weights(weights), problems: Vec::new(), device: device.clone(), precision }
     }
 
-    /// A checkpoint of zeros, which tells what a network asks for.
+    /// A checkpoint without values, which tells what a network asks for and costs no memory.
     pub(super) fn blank(device: &Device) -> Self {
         Self {
             source: Source::Blank(Vec::new()),
@@ -61,7 +61,7 @@ impl Checkpoint {
             Source::Weights(weights) => weights.take(name),
             Source::Blank(wanted) => {
                 wanted.push(Wanted { name: name.to_owned(), shape: shape.to_vec(), optional: false });
-                return vec![0.0; shape.iter().product()];
+                return Vec::new();
             }
         };
         let values = match found {
@@ -102,7 +102,20 @@ impl Checkpoint {
 
     /// Puts values on the device, in the precision that the network runs in.
     pub(super) fn put<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-        on_device(values, shape, &self.device, self.precision)
+        self.put_as(values, shape, self.precision)
+    }
+
+    /// Puts values on the device in a precision.
+    pub(super) fn put_as<const D: usize>(
+        &self,
+        values: Vec<f32>,
+        shape: [usize; D],
+        precision: Precision,
+    ) -> Tensor<D> {
+        match self.source {
+            Source::Weights(_) => on_device(values, shape, &self.device, precision),
+            Source::Blank(_) => Tensor::<D>::zeros([1; D], &self.device).expand(shape),
+        }
     }
 
     /// Ends the account.

@@ -117,6 +117,7 @@ const FIXED_OPTIONS: [(&str, bool); 13] = [
 ];
 const FIXED_TOKENS: [(&str, u64); 3] = [("bos_token_id", 0), ("pad_token_id", 1), ("eos_token_id", 2)];
 const SIZE_MAX: usize = 1 << 20;
+const LAYERS_MAX: usize = 256;
 
 impl NetworkConfig {
     /// Reads `config.json`.
@@ -151,23 +152,24 @@ impl NetworkConfig {
     }
 
     fn checked(self) -> Result<Self, ConfigError> {
+        // Far beyond the largest published size, and small enough that no product of them overflows.
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("d_model", self.d_model),
-            ("encoder_layers", self.encoder_layers),
-            ("decoder_layers", self.decoder_layers),
-            ("encoder_attention_heads", self.encoder_attention_heads),
-            ("decoder_attention_heads", self.decoder_attention_heads),
-            ("encoder_ffn_dim", self.encoder_ffn_dim),
-            ("decoder_ffn_dim", self.decoder_ffn_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("token_bucket_size", self.token_bucket_size),
-            ("image_bucket_size", self.image_bucket_size),
-            ("resnet_base_planes", self.resnet_base_planes),
+            ("vocab_size", self.vocab_size, SIZE_MAX),
+            ("d_model", self.d_model, 1 << 14),
+            ("encoder_layers", self.encoder_layers, LAYERS_MAX),
+            ("decoder_layers", self.decoder_layers, LAYERS_MAX),
+            ("encoder_attention_heads", self.encoder_attention_heads, 1 << 10),
+            ("decoder_attention_heads", self.decoder_attention_heads, 1 << 10),
+            ("encoder_ffn_dim", self.encoder_ffn_dim, 1 << 16),
+            ("decoder_ffn_dim", self.decoder_ffn_dim, 1 << 16),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 16),
+            ("token_bucket_size", self.token_bucket_size, 1 << 16),
+            ("image_bucket_size", self.image_bucket_size, 1 << 10),
+            ("resnet_base_planes", self.resnet_base_planes, 1 << 10),
         ];
-        for (option, value) in sizes {
-            if value == 0 || value > SIZE_MAX {
-                return Err(unsupported(NETWORK_FILE, option, value, format!("it must lie between 1 and {SIZE_MAX}")));
+        for (option, value, high) in sizes {
+            if value == 0 || value > high {
+                return Err(unsupported(NETWORK_FILE, option, value, format!("it must lie between 1 and {high}")));
             }
         }
         for (option, heads) in [
@@ -190,6 +192,26 @@ impl NetworkConfig {
         Ok(self)
     }
 
+    /// Patches per side of a square image of `side` pixels: each of the ResNet's four halvings rounds up.
+    ///
+    /// # Errors
+    /// When there are no positions for so many.
+    pub fn grid(&self, side: usize) -> Result<usize, ConfigError> {
+        let grid = (0..4).fold(side, |side, _| side.div_ceil(2));
+        match grid <= self.image_bucket_size {
+            true => Ok(grid),
+            false => Err(unsupported(
+                TASK_FILE,
+                "model.patch_image_size",
+                side,
+                format!(
+                    "it gives {grid} patches per side, image_bucket_size {} has positions for fewer",
+                    self.image_bucket_size
+                ),
+            )),
+        }
+    }
+
     /// Bottleneck blocks of the three ResNet layers.
     ///
     /// # Errors
@@ -198,7 +220,7 @@ impl NetworkConfig {
         if let Some(layers) = &self.resnet_layers {
             return <[usize; 3]>::try_from(layers.as_slice())
                 .ok()
-                .filter(|blocks| blocks.iter().all(|&count| (1..=SIZE_MAX).contains(&count)))
+                .filter(|blocks| blocks.iter().all(|&count| (1..=LAYERS_MAX).contains(&count)))
                 .ok_or_else(|| {
                     unsupported(NETWORK_FILE, "resnet_layers", format!("{layers:?}"), "three counts above 0 are needed")
                 });
@@ -286,7 +308,10 @@ impl TaskConfig {
                 return refuse(option, value, &format!("only {supported:?} is supported"));
             }
         }
-        if config.answer2label.is_empty() || config.answer2label.contains(['/', '\\']) {
+        if config.answer2label.is_empty()
+            || config.answer2label.contains(['/', '\\'])
+            || config.answer2label.starts_with('.')
+        {
             return refuse("model.answer2label", &config.answer2label, "it must name a file of the version folder");
         }
         if !(1..=4096).contains(&config.patch_image_size) {
@@ -304,6 +329,15 @@ impl TaskConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_grid_rounds_up_at_every_halving_and_has_positions() {
+        let config = NetworkConfig::default();
+        for (side, grid) in [(480, 30), (96, 6), (100, 7), (128, 8), (16, 1)] {
+            assert_eq!(config.grid(side).unwrap(), grid, "{side}");
+        }
+        assert!(config.grid(768).unwrap_err().to_string().contains("48 patches per side"));
+    }
 
     #[test]
     fn published_sizes_are_read() {

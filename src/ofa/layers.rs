@@ -6,7 +6,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use super::checkpoint::{Checkpoint, on_device};
+use super::checkpoint::Checkpoint;
 use crate::weights::Precision;
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
@@ -40,7 +40,7 @@ pub(super) fn layer_norm(checkpoint: &mut Checkpoint, prefix: &str, width: usize
     let mut norm = LayerNormConfig::new(width).with_epsilon(LAYER_NORM_EPSILON).init(checkpoint.device());
     let mut part = |name: &str| {
         let values = checkpoint.values(&format!("{prefix}.{name}"), &[width]);
-        Param::from_tensor(on_device(values, [width], checkpoint.device(), Precision::F32))
+        Param::from_tensor(checkpoint.put_as(values, [width], Precision::F32))
     };
     norm.gamma = part("weight");
     norm.beta = Some(part("bias"));

@@ -12,7 +12,6 @@ use super::{
     decoder::{Decoder, DecoderBias},
     encoder::{Encoder, EncoderBias, ImageBias},
     position::BiasCache,
-    resnet::ResNet,
 };
 use crate::weights::{Precision, Weights};
 
@@ -83,8 +82,7 @@ impl Network {
 /// # Errors
 /// When the configuration is not supported.
 pub fn wanted_tensors(config: &NetworkConfig) -> Result<Vec<Wanted>, ConfigError> {
-    // The network's own loading is the only list of its tensors; pages of zeros that nothing writes to
-    // cost no memory.
+    // The network's own loading is the only list of its tensors.
     let mut checkpoint = Checkpoint::blank(&Device::flex());
     Network::load(&mut checkpoint, config)?;
     Ok(checkpoint.wanted())
@@ -118,10 +116,7 @@ impl Ofa {
         trie: AnswerTrie,
         (device, options): (&Device, OfaOptions),
     ) -> Result<Self, LoadError> {
-        let grid = ResNet::grid(side);
-        if grid > config.image_bucket_size {
-            return Err(LoadError::GridTooLarge { side, grid, bucket: config.image_bucket_size });
-        }
+        let grid = config.grid(side)?;
         let mut checkpoint = Checkpoint::new(weights, device, options.precision);
         let network = Network::load(&mut checkpoint, config)?;
         checkpoint.finish()?;
@@ -320,18 +315,6 @@ pub enum LoadError {
     /// The configuration is not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The image gives more patches than there are positions.
-    #[error(
-        "patch_image_size {side} gives {grid} patches per side, image_bucket_size {bucket} has positions for fewer"
-    )]
-    GridTooLarge {
-        /// Side of the image.
-        side: usize,
-        /// Patches per side.
-        grid: usize,
-        /// Positions per side.
-        bucket: usize,
-    },
     /// An answer's token lies outside the embedding.
     #[error("answer token {token} lies outside the embedding's {rows} rows")]
     AnswerOutside {

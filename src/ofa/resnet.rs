@@ -52,11 +52,6 @@ impl ResNet {
         config.resnet_base_planes * 4 * EXPANSION
     }
 
-    /// Side of the output for a square image: each of the four halvings rounds up.
-    pub(super) fn grid(side: usize) -> usize {
-        (0..4).fold(side, |side, _| side.div_ceil(2))
-    }
-
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let stem = relu(self.stem.forward(images));
         let pooled = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
@@ -125,16 +120,4 @@ fn folded(
     convolution.weight = Param::from_tensor(checkpoint.put(weight, [outputs, inputs, kernel, kernel]));
     convolution.bias = Some(Param::from_tensor(checkpoint.put(bias, [outputs])));
     convolution
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_grid_rounds_up_at_every_halving() {
-        for (side, grid) in [(480, 30), (96, 6), (100, 7), (128, 8), (16, 1)] {
-            assert_eq!(ResNet::grid(side), grid, "{side}");
-        }
-    }
 }

@@ -176,7 +176,12 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
             bias_cache_bytes: version.position_cache_bytes,
         },
         batch_size: version.batch_size,
-        queue_size: version.queue_size,
+        queue_size: match version.load {
+            LoadAt::Start => version.queue_size,
+            // Whoever hands a request over must not be held up while the version loads: the same threads
+            // serve the others.
+            LoadAt::FirstUse => version.queue_size.max(plan.pipeline.records_in_flight_max),
+        },
     };
     plan.versions.iter().map(spec).collect()
 }

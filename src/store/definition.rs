@@ -1,7 +1,8 @@
 //! What a version is beside its weights: the text files, read into what the program works with.
 
-use std::{fs, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
+use super::manifest::{MANIFEST, WEIGHTS};
 use crate::{
     message::Label,
     ofa::{AnswerError, AnswerTrie, ConfigError, NetworkConfig, TaskConfig},
@@ -94,11 +95,17 @@ impl Texts {
 /// Reads a text file of a folder, within a bound.
 pub(super) fn read_text(folder: &Path, name: &str) -> Result<String, DefinitionError> {
     let path = folder.join(name);
-    let bytes = fs::metadata(&path).map_err(|error| DefinitionError::file(name, error))?.len();
-    if bytes > TEXT_BYTES_MAX {
-        return Err(DefinitionError::file(name, format!("it has {bytes} bytes, at most {TEXT_BYTES_MAX} are read")));
+    // A pipe or device has no end, and says that it has no bytes.
+    if path.exists() && !path.is_file() {
+        return Err(DefinitionError::file(name, "it is no file"));
     }
-    fs::read_to_string(&path).map_err(|error| DefinitionError::file(name, error))
+    let mut text = String::new();
+    let file = File::open(&path).map_err(|error| DefinitionError::file(name, error))?;
+    let read = file.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text);
+    match read.map_err(|error| DefinitionError::file(name, error))? as u64 > TEXT_BYTES_MAX {
+        true => Err(DefinitionError::file(name, format!("it has more than {TEXT_BYTES_MAX} bytes"))),
+        false => Ok(text),
+    }
 }
 
 /// Everything of a version but its weights.
@@ -117,6 +124,8 @@ pub struct Definition {
 }
 
 impl Definition {
+    const RESERVED: [&str; 2] = [MANIFEST, WEIGHTS];
+
     /// Reads and checks the files.
     ///
     /// # Errors
@@ -134,6 +143,14 @@ impl Definition {
             );
             return Err(DefinitionError::file(Texts::VOCABULARY, reason));
         }
+        if [Self::RESERVED.as_slice(), &[Texts::NETWORK, Texts::TASK, Texts::VOCABULARY, Texts::MERGES]]
+            .concat()
+            .contains(&texts.answers.0.as_str())
+        {
+            let reason = format!("`model.answer2label` cannot be {}, which is another file", texts.answers.0);
+            return Err(DefinitionError::file(Texts::TASK, reason));
+        }
+        network.grid(task.patch_image_size as usize)?;
         let templates = match &task.prompt {
             Some(prompt) => Templates::overridden(prompt)?,
             None => Templates::default(),

@@ -1,8 +1,15 @@
 //! A version folder as the engine takes it: there, whole, and what was imported.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{Definition, DefinitionError, Manifest, ManifestError, Texts, manifest::WEIGHTS};
+use super::{
+    Definition, DefinitionError, FileRecord, Manifest, ManifestError, Texts,
+    manifest::{Found, WEIGHTS, sha256_of},
+};
 use crate::weights::{Weights, WeightsError};
 
 /// A version folder that cannot be used.
@@ -61,27 +68,49 @@ impl VersionFolder {
             return Err(FolderError::Missing(path.to_owned()));
         }
         let manifest = Manifest::read(path)?;
-        manifest.verify(path, |name| thoroughness == Thoroughness::Hashes && name != WEIGHTS)?;
-        let definition = |source| FolderError::Definition { folder: path.to_owned(), source };
-        let texts = Texts::read(path).map_err(definition)?;
-        let definition = Definition::parse(&texts).map_err(definition)?;
+        // All sizes first: a file that is gone is named so, whichever it is.
+        let size = |name: &String| fs::metadata(path.join(name)).map(|file| Found { bytes: file.len(), sha256: None });
+        manifest.compare(path, manifest.files.keys().map(|name| (name.as_str(), size(name))))?;
+        let refuse = |source| FolderError::Definition { folder: path.to_owned(), source };
+        let texts = Texts::read(path).map_err(refuse)?;
+        // What was read is hashed, not what lies there a moment later.
+        let found = |content: &str| {
+            let record = FileRecord::of(content.as_bytes());
+            let sha256 = (thoroughness == Thoroughness::Hashes).then_some(record.sha256);
+            Ok(Found { bytes: record.bytes, sha256 })
+        };
+        manifest.compare(path, texts.files().into_iter().map(|(name, content)| (name, found(content))))?;
+        let definition = Definition::parse(&texts).map_err(refuse)?;
         Ok(Self { path: path.to_owned(), definition, manifest, thoroughness })
     }
 
-    /// Opens the weights. Their digest is compared beside, by [`VersionFolder::verify_weights`].
+    /// Opens the file of weights, for [`VersionFolder::weights`] and [`VersionFolder::verify_weights`].
+    ///
+    /// # Errors
+    /// When the system does not give it.
+    pub fn open_weights(&self) -> Result<Arc<File>, FolderError> {
+        let path = self.path.join(WEIGHTS);
+        let opened = File::open(&path).map_err(|error| WeightsError::Unreadable { path, reason: error.to_string() });
+        Ok(Arc::new(opened?))
+    }
+
+    /// The weights in an open file.
     ///
     /// # Errors
     /// When the file is not whole.
-    pub fn weights(&self) -> Result<Weights, FolderError> {
-        Ok(Weights::open(&[self.path.join(WEIGHTS)])?)
+    pub fn weights(&self, file: &Arc<File>) -> Result<Weights, FolderError> {
+        Ok(Weights::of_safetensors(&self.path.join(WEIGHTS), file)?)
     }
 
-    /// Compares the weights' digest with the manifest's, where the folder was opened so.
+    /// Compares the digest of an open file of weights with the manifest's, where the folder was opened so.
     ///
     /// # Errors
     /// When they differ.
-    pub fn verify_weights(&self) -> Result<(), FolderError> {
-        let thorough = self.thoroughness == Thoroughness::Hashes;
-        Ok(self.manifest.verify(&self.path, |name| thorough && name == WEIGHTS)?)
+    pub fn verify_weights(&self, file: &File) -> Result<(), FolderError> {
+        if self.thoroughness == Thoroughness::Sizes {
+            return Ok(());
+        }
+        let found = file.metadata().and_then(|data| Ok(Found { bytes: data.len(), sha256: Some(sha256_of(file)?) }));
+        Ok(self.manifest.compare(&self.path, std::iter::once((WEIGHTS, found)))?)
     }
 }

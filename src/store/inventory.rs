@@ -102,7 +102,8 @@ impl Inventory {
     /// # Errors
     /// Naming each file that differs.
     pub fn verify(&self, name: &VersionName) -> Result<(), FolderError> {
-        VersionFolder::open(&self.folder.join(name.as_str()), Thoroughness::Hashes)?.verify_weights()
+        let version = VersionFolder::open(&self.folder.join(name.as_str()), Thoroughness::Hashes)?;
+        version.verify_weights(version.open_weights()?.as_ref())
     }
 
     /// Removes a version.

@@ -3,13 +3,18 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read},
+    io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::{
+    StagingError,
+    staging::{disk, write_synced},
+};
 use crate::weights::Precision;
 
 /// A manifest that cannot be used, or a file that is not what it says.
@@ -122,10 +127,14 @@ impl Manifest {
             io::ErrorKind::NotFound => ManifestError::Missing(folder.to_owned()),
             _ => unreadable(error.to_string()),
         })?;
-        let manifest: Self = toml::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
-        if manifest.format != FORMAT {
-            return Err(unreadable(format!("it has format {}, this program reads format {FORMAT}", manifest.format)));
+        // The format first: a newer one has keys that this program does not know.
+        let table: toml::Table = toml::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        let format = table.get("format").and_then(toml::Value::as_integer);
+        if format != Some(FORMAT.into()) {
+            let has = format.map_or("no format".to_owned(), |format| format!("format {format}"));
+            return Err(unreadable(format!("it has {has}, this program reads format {FORMAT}")));
         }
+        let manifest: Self = toml::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
         let plain = |name: &&String| !name.contains(['/', '\\']) && !name.starts_with('.');
         if let Some(name) = manifest.files.keys().find(|name| !plain(name)) {
             return Err(unreadable(format!("`{name}` names no file of its folder")));
@@ -136,9 +145,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
-        let text = toml::to_string_pretty(self).map_err(io::Error::other)?;
-        fs::write(folder.join(MANIFEST), format!("{HEADING}{text}"))
+    pub(super) fn write(&self, folder: &Path) -> Result<(), StagingError> {
+        let path = folder.join(MANIFEST);
+        let text = toml::to_string_pretty(self).map_err(|error| disk(&path)(io::Error::other(error)))?;
+        write_synced(&path, format!("{HEADING}{text}").as_bytes())
     }
 
     /// SHA-256 over names and digests of all files: it changes when anything that answers depend on
@@ -156,45 +166,59 @@ impl Manifest {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Compares files of the folder with what they should be: these by size, and by digest where
-    /// `hash` says so.
+    /// Compares what was read of a folder's files with what they should be.
     ///
     /// # Errors
     /// A line for each file that differs.
-    pub fn verify(&self, folder: &Path, hash: impl Fn(&str) -> bool) -> Result<(), ManifestError> {
-        let problem = |(name, file): (&String, &FileRecord)| {
-            let differs = match fs::metadata(folder.join(name)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".to_owned()),
-                Err(error) => Some(error.to_string()),
-                Ok(found) if found.len() != file.bytes => {
-                    Some(format!("has {} bytes, it had {}", found.len(), file.bytes))
-                }
-                Ok(_) if hash(name) => match sha256(&folder.join(name)) {
-                    Ok(found) if found == file.sha256 => None,
-                    Ok(found) => Some(format!("was changed: its SHA-256 is {found}, it was {}", file.sha256)),
-                    Err(error) => Some(error.to_string()),
-                },
-                Ok(_) => None,
-            };
-            differs.map(|differs| format!("{name} {differs}"))
-        };
-        let problems: Vec<String> = self.files.iter().filter_map(problem).collect();
+    pub(super) fn compare<'f>(
+        &self,
+        folder: &Path,
+        found: impl Iterator<Item = (&'f str, io::Result<Found>)>,
+    ) -> Result<(), ManifestError> {
+        let problems: Vec<String> = found.filter_map(|(name, found)| self.problem(name, found)).collect();
         match problems.is_empty() {
             true => Ok(()),
             false => Err(ManifestError::Altered { folder: folder.to_owned(), problems }),
+        }
+    }
+
+    fn problem(&self, name: &str, found: io::Result<Found>) -> Option<String> {
+        let Some(file) = self.files.get(name) else { return Some(format!("{name} was not imported")) };
+        let differs = match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing".to_owned(),
+            Err(error) => error.to_string(),
+            Ok(found) if found.bytes != file.bytes => format!("has {} bytes, it had {}", found.bytes, file.bytes),
+            Ok(Found { sha256: Some(found), .. }) if found != file.sha256 => {
+                format!("was changed: its SHA-256 is {found}, it was {}", file.sha256)
+            }
+            Ok(_) => return None,
+        };
+        Some(format!("{name} {differs}"))
+    }
+}
+
+/// What a file turned out to be.
+pub(super) struct Found {
+    pub(super) bytes: u64,
+    /// None where only sizes are compared.
+    pub(super) sha256: Option<String>,
+}
+
+/// SHA-256 of an open file, in hexadecimal, wherever others read it.
+pub(super) fn sha256_of(file: &File) -> io::Result<String> {
+    let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
+    loop {
+        match file.read_at(&mut buffer, at)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            read => {
+                hash.update(&buffer[..read]);
+                at += read as u64;
+            }
         }
     }
 }
 
 /// SHA-256 of a file, in hexadecimal.
 pub(super) fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex::encode(hash.finalize())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
+    sha256_of(&File::open(path)?)
 }

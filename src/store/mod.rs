@@ -21,6 +21,6 @@ pub use folder::{FolderError, Thoroughness, VersionFolder};
 pub use import::{ImportError, ImportOptions, Source, import};
 pub use inventory::{Entry, Inventory, InventoryError};
 pub use manifest::{FileRecord, Manifest, ManifestError, Origin};
-pub use pull::{Hub, ModelId, Pull, PullError};
+pub use pull::{Hub, ModelId, Pull, PullError, Pulled};
 pub use size::{Architecture, Footprint};
 pub use staging::{StagingError, Watch};

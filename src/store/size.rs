@@ -121,7 +121,13 @@ mod tests {
     #[test]
     fn published_sizes_have_the_parameters_and_operations_they_are_known_for() {
         // Parameters as the reference counts them; operations of one pass with one decoder row.
-        let known = [("tiny", 33_488_336, 43.0), ("medium", 92_892_000, 104.0), ("base", 182_238_536, 184.0)];
+        let known = [
+            ("tiny", 33_488_336, 43.0),
+            ("medium", 92_892_000, 104.0),
+            ("base", 182_238_536, 184.0),
+            ("large", 472_977_152, 491.0),
+            ("huge", 929_486_848, 1180.0),
+        ];
         for (size, parameters, gigaflop) in known {
             let json = std::fs::read_to_string(format!("testdata/golden/real_shapes/config_{size}.json")).unwrap();
             let config = NetworkConfig::from_json(&json).unwrap();

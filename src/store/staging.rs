@@ -1,8 +1,8 @@
 //! A folder beside the versions, in which a new one grows until it is whole.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, File, TryLockError},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -27,7 +27,7 @@ pub enum StagingError {
     #[error("another process is changing {} right now: try again when it has finished", .0.display())]
     Busy(PathBuf),
     /// The user asked to stop.
-    #[error("cancelled; nothing was changed")]
+    #[error("cancelled; no version was changed")]
     Cancelled,
 }
 
@@ -63,12 +63,17 @@ pub(super) struct ModelsLock(#[expect(dead_code, reason = "held for its lock")] 
 impl ModelsLock {
     pub(super) fn take(models: &Path) -> Result<Self, StagingError> {
         fs::create_dir_all(models).map_err(disk(models))?;
-        let path = models.join(LOCK);
-        let file = File::create(&path).map_err(disk(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(_) => Err(StagingError::Busy(models.to_owned())),
-        }
+        Ok(Self(locked(&models.join(LOCK), models)?))
+    }
+}
+
+/// Takes a lock file; `what` is what it guards.
+pub(super) fn locked(path: &Path, what: &Path) -> Result<File, StagingError> {
+    let file = File::create(path).map_err(disk(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StagingError::Busy(what.to_owned())),
+        Err(TryLockError::Error(error)) => Err(disk(path)(error)),
     }
 }
 
@@ -81,15 +86,15 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes the folder for a version of `models`, and removes what a killed process may have left.
+    /// Makes the folder for a version of `models`, and clears up what a killed process may have left.
     pub(super) fn new(models: &Path, name: &VersionName, replace: bool) -> Result<Self, StagingError> {
         let target = models.join(name.as_str());
+        let lock = ModelsLock::take(models)?;
+        clear_up(models)?;
         if !replace && target.exists() {
             return Err(StagingError::Exists(target));
         }
-        let lock = ModelsLock::take(models)?;
-        let folder = models.join(format!(".importing-{name}"));
-        remove_all(&folder)?;
+        let folder = models.join(format!("{IMPORTING}{name}"));
         fs::create_dir(&folder).map_err(disk(&folder))?;
         Ok(Self { folder, target, replace, _lock: lock })
     }
@@ -99,12 +104,11 @@ impl Staging {
         &self.folder
     }
 
-    /// Moves the folder to its place, in one step as others see it; a version that is replaced is
-    /// moved aside first and removed after.
+    /// Moves the folder to its place. A version that is replaced is moved aside before and removed
+    /// after; a process killed between the two moves leaves it aside, where the next import finds it.
     pub(super) fn publish(self) -> Result<PathBuf, StagingError> {
         sync(&self.folder)?;
-        let aside = self.target.with_file_name(format!(".replaced-{}", file_name(&self.target)));
-        remove_all(&aside)?;
+        let aside = self.target.with_file_name(format!("{REPLACED}{}", file_name(&self.target)));
         if self.target.exists() {
             if !self.replace {
                 return Err(StagingError::Exists(self.target.clone()));
@@ -112,14 +116,15 @@ impl Staging {
             fs::rename(&self.target, &aside).map_err(disk(&self.target))?;
         }
         if let Err(error) = fs::rename(&self.folder, &self.target) {
-            // The old one goes back; where even that fails, it is still there under its other name.
+            // The old one goes back; where even that fails, the next import puts it there.
             fs::rename(&aside, &self.target).ok();
             return Err(disk(&self.target)(error));
         }
+        // The new version is in its place: what fails from here on is put right by the next import.
         if let Some(models) = self.target.parent() {
-            sync(models)?;
+            sync(models).ok();
         }
-        remove_all(&aside)?;
+        remove_all(&aside).ok();
         Ok(self.target.clone())
     }
 }
@@ -131,10 +136,40 @@ impl Drop for Staging {
     }
 }
 
+const IMPORTING: &str = ".importing-";
+const REPLACED: &str = ".replaced-";
+const REMOVED: &str = ".removed-";
+
+/// Brings a folder of versions to where a killed process would have brought it: a version that was moved
+/// aside goes back where its place is empty, and whatever else was begun is removed. Needs the lock.
+fn clear_up(models: &Path) -> Result<(), StagingError> {
+    for entry in fs::read_dir(models).map_err(disk(models))? {
+        let path = entry.map_err(disk(models))?.path();
+        let name = file_name(&path);
+        let place = name.strip_prefix(REPLACED).map(|version| models.join(version));
+        match place {
+            Some(place) if !place.exists() => fs::rename(&path, &place).map_err(disk(&place))?,
+            Some(_) => remove_all(&path)?,
+            None if name.starts_with(IMPORTING) || name.starts_with(REMOVED) => remove_all(&path)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that is on the disk when this returns.
+pub(super) fn write_synced(path: &Path, content: &[u8]) -> Result<(), StagingError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    written.map_err(disk(path))
+}
+
 /// Removes a version so that nobody sees half of it: renamed first, then deleted.
 pub(super) fn remove(version: &Path) -> Result<(), StagingError> {
     let _lock = ModelsLock::take(version.parent().unwrap_or(Path::new(".")))?;
-    let aside = version.with_file_name(format!(".removed-{}", file_name(version)));
+    let aside = version.with_file_name(format!("{REMOVED}{}", file_name(version)));
     remove_all(&aside)?;
     fs::rename(version, &aside).map_err(disk(version))?;
     remove_all(&aside)

@@ -11,7 +11,9 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use pickle::Value;
@@ -142,7 +144,10 @@ impl Weights {
         let mut whole = Self { tensors: BTreeMap::new(), extras: None };
         for path in files.iter().map(AsRef::as_ref) {
             let part = match path.extension().is_some_and(|extension| extension == "safetensors") {
-                true => Self { tensors: safetensors::open(path)?, extras: None },
+                true => {
+                    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+                    Self::of_safetensors(path, &Arc::new(file))?
+                }
                 false => torch::open(path)?,
             };
             for (name, tensor) in part.tensors {
@@ -154,6 +159,14 @@ impl Weights {
             whole.extras = whole.extras.or(part.extras);
         }
         Ok(whole)
+    }
+
+    /// The tensors of a safetensors file that is open; `path` is for errors.
+    ///
+    /// # Errors
+    /// When the file is not whole.
+    pub fn of_safetensors(path: &Path, file: &Arc<File>) -> Result<Self, WeightsError> {
+        Ok(Self { tensors: safetensors::read(path, file)?, extras: None })
     }
 
     /// What a PyTorch file holds beside its tensors, such as the configuration of the training run.

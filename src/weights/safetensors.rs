@@ -22,8 +22,7 @@ const LENGTH_BYTES: u64 = 8;
 /// The format's own bound.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
-pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Stored>, WeightsError> {
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+pub(super) fn read(path: &Path, file: &Arc<File>) -> Result<BTreeMap<String, Stored>, WeightsError> {
     let bytes = file.metadata().map_err(|error| unreadable(path, error))?.len();
     let mut length = [0; LENGTH_BYTES as usize];
     file.read_exact_at(&mut length, 0).map_err(|_| malformed(path, "it is too short for a safetensors file"))?;
@@ -40,7 +39,6 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Stored>, WeightsError
     if bytes != expected {
         return Err(malformed(path, format!("it has {bytes} bytes, its header describes {expected}")));
     }
-    let file = Arc::new(file);
     let stored = header.tensors().into_iter().map(|(name, info)| {
         let span = Span { file: file.clone(), offset: data + info.data_offsets.0 as u64, dtype: info.dtype };
         (name, Stored { shape: info.shape.clone(), values: Values::Safetensors(span) })

@@ -21,8 +21,15 @@ use super::{
 const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
 /// A pickle holds names, shapes and settings; this is room for a hundred thousand tensors.
 const PICKLE_BYTES_MAX: u64 = 64 << 20;
+/// Of the older format: the number that its first pickle holds, as every protocol from 2 on writes it.
+const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// How far into the file that number is looked for.
+const LEGACY_MAGIC_WITHIN: usize = 64;
 /// Magic number, protocol version, system description, and then what was saved.
 const LEGACY_PICKLES_BEFORE: usize = 3;
+/// Where an archive of PyTorch's first year says that it is one. Its pickles lie where only the crate
+/// looks, so it is refused.
+const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 /// Where training programs put the parameters when they save more than these.
 const NESTED_UNDER: [&str; 3] = ["model", "state_dict", "module"];
 
@@ -50,17 +57,26 @@ fn saved(path: &Path) -> Result<Pickled, WeightsError> {
         error => malformed(path, error),
     };
     let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
-    let mut magic = [0; ZIP_MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|_| malformed(path, "it is too short for a PyTorch file"))?;
+    let mut head = Vec::new();
+    let (tar_at, tar) = TAR_MAGIC;
+    (&mut file).take((tar_at + tar.len()) as u64).read_to_end(&mut head).map_err(|error| unreadable(path, error))?;
     file.rewind().map_err(|error| unreadable(path, error))?;
-    if magic == ZIP_MAGIC {
+    if head.starts_with(&ZIP_MAGIC) {
         return pickle::read(&mut from_archive(path, file)?.as_slice()).map_err(refused);
+    }
+    let beginning = &head[..head.len().min(LEGACY_MAGIC_WITHIN)];
+    let is_legacy = beginning.windows(LEGACY_MAGIC.len()).any(|bytes| bytes == LEGACY_MAGIC);
+    if !is_legacy || head.get(tar_at..) == Some(tar) {
+        return Err(malformed(path, "it is neither of the two formats that PyTorch has written since 2017"));
     }
     let mut pickles = BufReader::new(file.take(PICKLE_BYTES_MAX));
     for _ in 0..LEGACY_PICKLES_BEFORE {
         pickle::read(&mut pickles).map_err(refused)?;
     }
-    pickle::read(&mut pickles).map_err(refused)
+    let saved = pickle::read(&mut pickles).map_err(refused)?;
+    // The list of storages, which lies between what was saved and their bytes.
+    pickle::read(&mut pickles).map_err(refused)?;
+    Ok(saved)
 }
 
 /// The pickle of an archive, whose entries must stay inside it.

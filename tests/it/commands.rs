@@ -30,9 +30,9 @@ fn predict_gives_the_reference_answer_on_every_cpu_device() {
             "--text",
             case["text"].as_str().unwrap(),
             "--models-dir",
-            "testdata/golden",
+            "models",
             "--version",
-            "dev",
+            "ofa_small",
             "--device",
             device,
             "--json",
@@ -52,7 +52,7 @@ fn predict_says_what_is_wrong_with_what_it_was_given() {
         (&["--image", "README.md", "--text", "a"], "neither JPEG, PNG nor WebP"),
         (&["--image", image, "--text", "a", "--version", "ofa_huge"], "ofa_base, ofa_small"),
         (&["--image", image, "--text", "a", "--models-dir", "models"], "ofa_base, ofa_small"),
-        (&["--image", image, "--text", "a", "--models-dir", "testdata", "--version", "demo"], "config.json"),
+        (&["--image", image, "--text", "a", "--models-dir", "testdata", "--version", "demo"], "manifest.toml"),
     ];
     for (arguments, words) in cases {
         let output = run(&[&["predict"], arguments].concat());

@@ -11,6 +11,7 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use tempfile::TempDir;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use crate::support::repository;
@@ -304,4 +305,56 @@ pub(crate) fn write_fairseq_dictionary(folder: &Path) {
     fs::write(folder.join("dict.txt"), lines).unwrap();
     fs::write(folder.join("encoder.json"), serde_json::to_string(&encoder).unwrap()).unwrap();
     fs::copy(repository("testdata/golden/dev/merges.txt"), folder.join("vocab.bpe")).unwrap();
+}
+
+/// A published folder whose weights this writes.
+pub(crate) fn folder(write: impl FnOnce(&Path)) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy_texts(folder.path());
+    write(folder.path());
+    folder
+}
+
+/// A published folder with changed tensors.
+pub(crate) fn altered(change: impl FnOnce(&mut Tensors)) -> TempDir {
+    let mut tensors = golden_tensors();
+    change(&mut tensors);
+    folder(|path| write_safetensors(&path.join("model.safetensors"), &tensors))
+}
+
+/// A checkpoint of OFA's own release with changed settings; newer files nest them, older ones do not.
+pub(crate) fn fairseq(change: &[(&str, Python<'static>)], nested: bool) -> TempDir {
+    fairseq_with(change, nested, r#"{"no": 0, "yes": 1, "maybe": 2}"#)
+}
+
+/// The same with answers of its own.
+pub(crate) fn fairseq_with(change: &[(&str, Python<'static>)], nested: bool, answers: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = fairseq_tensors(&golden_tensors());
+    let settings = fairseq_settings(change);
+    let task = [
+        ("patch_image_size", Python::Int(96)),
+        ("max_src_length", Python::Int(80)),
+        ("ans2label_dict", Python::Text(answers.to_owned())),
+    ];
+    let task = task.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let saved = if nested {
+        let config = [("model", Python::Namespace(settings)), ("task", Python::Dict(task.collect()))];
+        let config = config.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        vec![("args", Python::None), ("cfg", Python::Dict(config)), ("model", state(&tensors))]
+    } else {
+        let all = settings.into_iter().chain(task).collect();
+        vec![("args", Python::Namespace(all)), ("model", state(&tensors))]
+    };
+    let saved = Python::Dict(saved.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    write_torch(&folder.path().join("snli_ve_base_best.pt"), &tensors, &saved);
+    write_fairseq_dictionary(folder.path());
+    folder
+}
+
+/// What a folder of versions holds but its lock.
+pub(crate) fn left(models: &Path) -> Vec<String> {
+    let entries = fs::read_dir(models).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != ".lock").collect()
 }

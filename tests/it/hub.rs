@@ -31,8 +31,12 @@ pub(crate) enum Fault {
     Lists(&'static str),
     /// The list is a page for people.
     NoList,
-    /// The first body never comes.
+    /// The first bodies never come.
     Silent(usize),
+    /// Every address is answered by a redirect to another on the same host.
+    Redirects,
+    /// Parts come without saying which part they are.
+    NoContentRange,
 }
 
 /// One request as the hub saw it.
@@ -97,6 +101,11 @@ impl State {
             }
         }
         let from = seen.from;
+        if self.faults.lock().unwrap().contains(&Fault::Redirects) && !path.starts_with("/moved") {
+            self.seen.lock().unwrap().push(seen);
+            return head(stream, 307, 0, &format!("Location: /moved{path}\r\n"));
+        }
+        let path = path.strip_prefix("/moved").unwrap_or(&path).to_owned();
         self.seen.lock().unwrap().push(seen);
         let modelscope = format!("/api/v1/models/{MODEL}/repo");
         if path == format!("{modelscope}/files?Revision=master&Recursive=false") {
@@ -193,6 +202,7 @@ impl State {
         let body = &content[from.min(content.len())..];
         match from {
             0 => head(stream, 200, body.len(), "")?,
+            _ if self.faults.lock().unwrap().contains(&Fault::NoContentRange) => head(stream, 206, body.len(), "")?,
             from => {
                 let range = format!("Content-Range: bytes {from}-{}/{}\r\n", content.len() - 1, content.len());
                 head(stream, 206, body.len(), &range)?;

@@ -16,6 +16,7 @@ mod golden;
 mod hub;
 mod imports;
 mod pull;
+mod refusals;
 mod rooms;
 mod support;
 mod versions;

@@ -123,8 +123,8 @@ impl TargetArguments {
     }
 }
 
-/// Runs long work with a bar of bytes. A stop signal asks the work to end and clean up; a second one
-/// does not wait for it.
+/// Runs long work with a bar of bytes. A stop signal asks the work to end and clean up, which it does
+/// between two tensors or pieces of a file.
 fn watched<T>(what: &'static str, work: impl FnOnce(Watch<'_>) -> Result<T, CliError>) -> Result<T, CliError> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
@@ -133,8 +133,6 @@ fn watched<T>(what: &'static str, work: impl FnOnce(Watch<'_>) -> Result<T, CliE
         let Ok(mut stopping) = Stopping::new() else { return };
         stopping.asked().await;
         flag.store(true, Ordering::Relaxed);
-        stopping.asked().await;
-        std::process::exit(130);
     });
     let template = "{msg} {bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(template).map_err(failed)?;

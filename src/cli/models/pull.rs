@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, TargetArguments, failed, watched};
+use super::{CliError, TargetArguments, failed, output, watched};
 use crate::store::{Hub, ModelId, Pull};
 
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Arguments {
     /// Attempts in a row without progress before giving up
     #[arg(long, default_value = "6", value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: u32,
-    /// Wait behind the first failed attempt, in milliseconds; it doubles up to a minute
+    /// Wait behind the first failed attempt, in milliseconds; it doubles, up to about a minute
     #[arg(long, default_value = "1000", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     retry_delay_ms: u64,
     /// How long the hub may be silent before the connection counts as broken, in milliseconds
@@ -63,7 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if there.exists() && !arguments.target.replace {
         return Err(failed(format!("{} is there already: choose another name, or add --replace", there.display())));
     }
-    let folder = watched("downloading", |watch| pull.download(models, watch).map_err(failed))?;
-    arguments.target.import(&folder, Some((pull.model.to_string(), pull.revision.clone())))?;
-    Pull::forget(models, &folder).map_err(failed)
+    let pulled = watched("downloading", |watch| pull.download(models, watch).map_err(failed))?;
+    let kept = |error: CliError| {
+        failed(format!("{error}\nthe download is kept in {}; the same command uses it", pulled.folder().display()))
+    };
+    arguments.target.import(pulled.folder(), Some((pull.model.to_string(), pull.revision.clone()))).map_err(kept)?;
+    if let Err(error) = pulled.forget() {
+        output::error(format!("the version is good, its download could not be removed: {error}"));
+    }
+    Ok(())
 }

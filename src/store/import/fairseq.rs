@@ -30,7 +30,7 @@ pub(super) fn published_name(name: &str) -> String {
 
 /// A setting of the training run that must have one value, because no other is implemented; the value
 /// that counts where it is not written, or none where it must be written.
-const FIXED: [(&str, bool, Option<bool>); 12] = [
+const FIXED: [(&str, bool, Option<bool>); 15] = [
     ("scale_attn", true, None),
     ("scale_fc", true, None),
     ("scale_heads", true, None),
@@ -42,6 +42,9 @@ const FIXED: [(&str, bool, Option<bool>); 12] = [
     ("add_type_embedding", true, Some(true)),
     ("disable_entangle", true, None),
     ("entangle_position_embedding", false, Some(false)),
+    ("no_scale_embedding", true, Some(true)),
+    ("share_all_embeddings", true, Some(true)),
+    ("share_decoder_input_output_embed", true, Some(true)),
     // Synchronized batch norm has another epsilon there.
     ("sync_bn", false, Some(false)),
 ];
@@ -167,10 +170,10 @@ fn task(settings: &Settings<'_>) -> Result<String, ImportError> {
 }
 
 fn answers(settings: &Settings<'_>) -> Result<String, ImportError> {
-    match settings.get("ans2label").and_then(|value| value.text().map(str::to_owned)) {
+    match settings.get("ans2label_dict").and_then(|value| value.text().map(str::to_owned)) {
         Some(written) => match serde_json::from_str::<Json>(&written) {
             Ok(answers) => Ok(pretty(&answers)),
-            Err(error) => Err(settings.refuse("ans2label", written, error.to_string())),
+            Err(error) => Err(settings.refuse("ans2label_dict", written, error.to_string())),
         },
         None => Ok(DEFAULT_ANSWERS.to_owned()),
     }

@@ -15,9 +15,10 @@ use jiff::Timestamp;
 pub use source::Source;
 
 use super::{
-    Architecture, Definition, DefinitionError, FileRecord, Manifest, Origin, StagingError, Watch,
+    Architecture, Definition, DefinitionError, FileRecord, FolderError, Manifest, Origin, StagingError, Thoroughness,
+    VersionFolder, Watch,
     manifest::{WEIGHTS, sha256},
-    staging::{Staging, disk},
+    staging::{Staging, disk, write_synced},
 };
 use crate::{
     message::VersionName,
@@ -88,6 +89,9 @@ pub enum ImportError {
     /// The version's folder cannot be made.
     #[error(transparent)]
     Staging(#[from] StagingError),
+    /// The version that came of it could not be served.
+    #[error("the imported version would not start: {0}")]
+    Unusable(#[from] FolderError),
 }
 
 /// Where a version goes, and how it is stored.
@@ -124,7 +128,7 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
     let mut files = std::collections::BTreeMap::new();
     for (name, content) in texts.files() {
         let file = staging.folder().join(name);
-        std::fs::write(&file, content).map_err(disk(&file))?;
+        write_synced(&file, content.as_bytes())?;
         files.insert(name.to_owned(), FileRecord::of(content.as_bytes()));
     }
     let written = write(path, weights, &wanted, &staging.folder().join(WEIGHTS), options.dtype, watch)?;
@@ -147,7 +151,9 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
         source: Origin { layout: source.layout().to_owned(), name: source.name(), model_id, revision, weights: hashes },
         files,
     };
-    manifest.write(staging.folder()).map_err(disk(staging.folder()))?;
+    manifest.write(staging.folder())?;
+    // Whatever would keep it from being served is found here, not at the next start.
+    VersionFolder::open(staging.folder(), Thoroughness::Sizes)?;
     watch.check()?;
     staging.publish()?;
     Ok(manifest)

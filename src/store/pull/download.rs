@@ -8,9 +8,9 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, config::RedirectAuthHeaders, http::Response};
 
-use super::{Pull, PullError, Watch, disk, hub::RemoteFile};
+use super::{PART, Pull, PullError, Watch, disk, hub::RemoteFile};
 use crate::store::manifest::sha256;
 
 /// Asks a hub, and asks again where that may help.
@@ -30,7 +30,7 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// What one attempt ended with.
 enum Failure {
-    /// Another attempt may do better; not before this long, where the hub says so.
+    /// Another attempt may do better; the hub may ask for a wait, which is granted up to a bound.
     Passing(String, Option<Duration>),
     /// It will not.
     Final(PullError),
@@ -49,6 +49,8 @@ impl<'p> Downloader<'p> {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(pull.idle_timeout))
+            // A renamed model is a redirect on the same host; a file's store is another one.
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .user_agent(concat!("ofa-stream/", env!("CARGO_PKG_VERSION")))
             .build();
         Self { agent: config.into(), pull, watch }
@@ -73,7 +75,7 @@ impl<'p> Downloader<'p> {
         (done, total): (u64, u64),
     ) -> Result<(), PullError> {
         let whole = folder.join(&file.name);
-        let part = folder.join(format!("{}.part", file.name));
+        let part = folder.join(format!("{}{PART}", file.name));
         if fs::metadata(&whole).is_ok_and(|found| found.len() == file.bytes)
             && self.digest_fits(url, file, &whole).is_ok()
         {
@@ -101,9 +103,16 @@ impl<'p> Downloader<'p> {
     fn attempt(&self, url: &str, file: &RemoteFile, part: &Path, (done, total): (u64, u64)) -> Result<(), Failure> {
         let disk_full = |error| Failure::Final(disk(part)(error).into());
         let mut have = length(part).filter(|have| *have <= file.bytes).unwrap_or(0);
-        let response = self.ask(url, have)?;
-        // A hub that ignores the range gives the whole file again.
-        if have > 0 && (response.status() != 206 || range_start(&response) != Some(have)) {
+        if have == file.bytes && part.exists() {
+            return Ok(());
+        }
+        let mut response = self.ask(url, have)?;
+        // A hub that ignores the range gives the whole file again. One that does not say which part it
+        // gives is asked for the whole file: its bytes could belong anywhere.
+        if have > 0 && response.status() == 206 && range_start(&response) != Some(have) {
+            response = self.ask(url, 0)?;
+        }
+        if response.status() != 206 {
             have = 0;
         }
         let mut options = OpenOptions::new();

@@ -17,7 +17,7 @@ pub use hub::{Hub, ModelId};
 
 use super::{
     StagingError, Watch,
-    staging::{ModelsLock, disk},
+    staging::{disk, locked},
 };
 use download::Downloader;
 use hub::RemoteFile;
@@ -62,7 +62,9 @@ pub enum PullError {
         path: String,
     },
     /// The model has no weights that could be imported.
-    #[error("{model} at revision {revision} has neither safetensors, pytorch_model.bin nor a .pt file; it has {files}")]
+    #[error(
+        "{model} at revision {revision} has no model.safetensors, no pytorch_model.bin, no shards of these and not exactly one .pt file; it has {files}"
+    )]
     NoWeights {
         /// The model.
         model: String,
@@ -89,9 +91,43 @@ pub enum PullError {
         /// What was downloaded.
         found: String,
     },
-    /// Disk trouble, or the user asked to stop.
+    /// The user asked to stop.
+    #[error("cancelled; what is there is kept, and the same command goes on from it")]
+    Cancelled,
+    /// Disk trouble.
     #[error(transparent)]
-    Staging(#[from] StagingError),
+    Staging(StagingError),
+}
+
+impl From<StagingError> for PullError {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::Cancelled => Self::Cancelled,
+            error => Self::Staging(error),
+        }
+    }
+}
+
+/// A model's files, ready to be imported. Nobody else pulls the same model while this is there.
+#[derive(Debug)]
+pub struct Pulled {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Pulled {
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When the disk does not let them go.
+    pub fn forget(self) -> Result<(), PullError> {
+        Ok(fs::remove_dir_all(&self.folder).map_err(disk(&self.folder))?)
+    }
 }
 
 /// A model to be pulled.
@@ -116,35 +152,27 @@ pub struct Pull {
 }
 
 impl Pull {
-    /// Downloads what an import needs into a folder below `models`, and gives that folder back. What an
-    /// earlier attempt left there is used.
+    /// Downloads what an import needs into a folder below `models`. What an earlier attempt left there is
+    /// used where a digest tells that it belongs together.
     ///
     /// # Errors
     /// Naming the address, and what the hub did.
-    pub fn download(&self, models: &Path, watch: Watch<'_>) -> Result<PathBuf, PullError> {
+    pub fn download(&self, models: &Path, watch: Watch<'_>) -> Result<Pulled, PullError> {
         let downloader = Downloader::new(self, watch);
         let files = self.chosen(self.hub.list(self, &downloader)?)?;
         let folder = models.join(format!(".pulling-{}", self.folder_name()));
         fs::create_dir_all(&folder).map_err(disk(&folder))?;
         // Two that append to one file would mix it.
-        let lock = File::create(folder.join(LOCK)).map_err(disk(&folder))?;
-        lock.try_lock().map_err(|_| StagingError::Busy(folder.clone()))?;
+        let lock = locked(&folder.join(LOCK), &folder)?;
+        forget_others(&folder, &files)?;
         let total = files.iter().map(|file| file.bytes).sum();
         let mut done = 0;
         for file in &files {
             downloader.file(&self.hub.address(self, &file.name), file, &folder, (done, total))?;
             done += file.bytes;
         }
-        Ok(folder)
-    }
-
-    /// Removes a folder that [`Pull::download`] made.
-    ///
-    /// # Errors
-    /// When the disk does not let it go.
-    pub fn forget(models: &Path, folder: &Path) -> Result<(), PullError> {
-        let _lock = ModelsLock::take(models)?;
-        Ok(fs::remove_dir_all(folder).map_err(disk(folder))?)
+        watch.check()?;
+        Ok(Pulled { folder, _lock: lock })
     }
 
     fn folder_name(&self) -> String {
@@ -161,12 +189,17 @@ impl Pull {
         let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         let here: Vec<RemoteFile> =
             files.into_iter().filter(|file| plain(&file.name) && !file.name.starts_with('.')).collect();
-        let kinds: [fn(&str) -> bool; 3] = [
-            |name| name.ends_with(".safetensors"),
-            |name| name.starts_with("pytorch_model") && name.ends_with(".bin"),
+        let kinds: [fn(&str) -> bool; 5] = [
+            |name| name == "model.safetensors",
+            |name| name == "model.safetensors.index.json" || is_shard(name, "model-", ".safetensors"),
+            |name| name == "pytorch_model.bin",
+            |name| name == "pytorch_model.bin.index.json" || is_shard(name, "pytorch_model-", ".bin"),
             |name| name.ends_with(".pt"),
         ];
-        let Some(kind) = kinds.into_iter().find(|kind| here.iter().any(|file| kind(&file.name))) else {
+        let count = |kind: fn(&str) -> bool| here.iter().filter(|file| kind(&file.name)).count();
+        // Of several .pt files nobody could say which one is meant.
+        let found = kinds.into_iter().find(|kind| count(*kind) > 0);
+        let Some(kind) = found.filter(|kind| !kind("x.pt") || count(*kind) == 1) else {
             let names: Vec<&str> = here.iter().map(|file| file.name.as_str()).take(NAMES_SHOWN).collect();
             return Err(PullError::NoWeights {
                 model: self.model.to_string(),
@@ -181,6 +214,27 @@ impl Pull {
     }
 }
 
+fn is_shard(name: &str, stem: &str, ending: &str) -> bool {
+    name.starts_with(stem) && name.ends_with(ending)
+}
+
+/// Removes what an earlier attempt left and no digest can tell to be of the same revision: a branch may
+/// have moved on since.
+fn forget_others(folder: &Path, files: &[RemoteFile]) -> Result<(), StagingError> {
+    for entry in fs::read_dir(folder).map_err(disk(folder))? {
+        let path = entry.map_err(disk(folder))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let whole = name.strip_suffix(PART).unwrap_or(&name);
+        let known = files.iter().any(|file| file.name == whole && file.sha256.is_some());
+        if !known && name != LOCK {
+            fs::remove_file(&path).map_err(disk(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the name of a file that is not whole yet.
+const PART: &str = ".part";
 const LOCK: &str = ".lock";
 const NAMES_SHOWN: usize = 20;
 const TEXT_BYTES_MAX: u64 = 32 << 20;

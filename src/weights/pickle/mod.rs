@@ -124,10 +124,10 @@ impl Value {
     }
 }
 
-/// Modules of which a checkpoint may name anything, and single names; the words behind the last dot of
-/// an entry that ends in one are free. Everything that tensors, settings and counters of training need;
-/// nothing that reads, writes or runs.
-const HARMLESS: [&str; 38] = [
+/// What a checkpoint may name, in full; an entry that ends in a dot is a module that holds nothing but
+/// classes of settings and counters. Everything that tensors and training runs need; nothing that reads,
+/// writes or runs.
+const HARMLESS: [&str; 44] = [
     "collections.OrderedDict",
     "collections.defaultdict",
     "collections.Counter",
@@ -136,8 +136,10 @@ const HARMLESS: [&str; 38] = [
     "copyreg._reconstructor",
     "copy_reg._reconstructor",
     "_codecs.encode",
-    "datetime.",
-    "enum.",
+    "datetime.datetime",
+    "datetime.date",
+    "datetime.timedelta",
+    "datetime.timezone",
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
     "typing.Any",
@@ -162,9 +164,13 @@ const HARMLESS: [&str; 38] = [
     "torch.Tensor",
     "torch.Size",
     "torch.device",
-    "omegaconf.",
-    "fairseq.dataclass.",
-    "fairseq.meters.",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.",
+    "fairseq.dataclass.configs.",
+    "fairseq.dataclass.constants.",
     "fairseq.logging.meters.",
 ];
 /// Built-in types; anything else that is built in, such as `eval`, is not.
@@ -190,10 +196,14 @@ const TORCH_TYPES: [&str; 12] =
     ["float", "float16", "float32", "float64", "half", "bfloat16", "double", "int8", "int16", "int32", "int64", "bool"];
 
 fn is_harmless(module: &str, name: &str) -> bool {
+    // Behind a dot, a name could reach whatever a harmless module has imported.
+    if name.contains('.') {
+        return false;
+    }
     if matches!(module, "builtins" | "__builtin__") {
         return BUILT_IN.contains(&name);
     }
-    if module == "torch" && !name.contains('.') && (name.ends_with(TORCH_STORAGE) || TORCH_TYPES.contains(&name)) {
+    if module == "torch" && (name.ends_with(TORCH_STORAGE) || TORCH_TYPES.contains(&name)) {
         return true;
     }
     let full = format!("{module}.{name}");
@@ -244,6 +254,9 @@ mod tests {
             ("fairseq.tasks", "setup_task"),
             ("collections", "OrderedDict.__reduce__"),
             ("torch", "os.system.Storage"),
+            ("omegaconf", "OmegaConf.load"),
+            ("datetime", "sys.modules"),
+            ("fairseq.dataclass.utils", "eval_str_list"),
         ];
         for (module, name) in dangerous {
             assert!(!is_harmless(module, name), "{module}.{name}");
