@@ -24,11 +24,12 @@ fn main() {
 
 const SIDE: usize = 480;
 const TOKENS: u32 = 28;
-const DEVICES: [&str; 2] = ["flex", "ndarray"];
+/// "flex" runs our kernels, "burn-flex" burn's own operations.
+const DEVICES: [&str; 3] = ["flex", "burn-flex", "ndarray"];
 
 fn device(name: &str) -> Device {
     match name {
-        "flex" => Device::flex(),
+        "flex" | "burn-flex" => Device::flex(),
         #[expect(deprecated, reason = "measured beside flex for as long as burn has it")]
         _ => Device::ndarray(),
     }
@@ -66,7 +67,8 @@ fn config() -> NetworkConfig {
 fn load(name: &str) -> Ofa {
     let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
-    let options = OfaOptions { precision: Precision::F32, token_multiple: 1, bias_cache_bytes: 1 << 30 };
+    let options =
+        OfaOptions { precision: Precision::F32, kernels: name == "flex", token_multiple: 1, bias_cache_bytes: 1 << 30 };
     Ofa::load(weights, &config(), SIDE, trie, (&device(name), options)).unwrap()
 }
 

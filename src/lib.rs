@@ -17,6 +17,7 @@
 //! * [`message`]: what crosses Kafka. Plain data.
 //! * [`routing`]: which version answers, and why. Pure.
 //! * [`vision`], [`text`]: from bytes and words to what the network reads.
+//! * [`kernels`]: CPU kernels that burn lacks.
 //! * [`ofa`]: the network, in burn.
 //! * [`weights`]: files of tensors.
 //! * [`store`]: versions on disk: imported, pulled, verified.
@@ -31,6 +32,7 @@
 pub mod cli;
 pub mod engine;
 pub mod kafka;
+pub mod kernels;
 pub mod message;
 pub mod ofa;
 pub mod pipeline;
@@ -41,3 +43,8 @@ pub mod telemetry;
 pub mod text;
 pub mod vision;
 pub mod weights;
+
+/// Large results come and go with every layer; the system's allocator would give their pages back each
+/// time, and take as long again to get them as the product takes that fills them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -186,6 +186,7 @@ impl Model {
         let side = definition.task.patch_image_size as usize;
         let run = OfaOptions {
             precision: options.precision,
+            kernels: options.device == Device::Flex,
             token_multiple: device::token_multiple(options.device),
             bias_cache_bytes: options.bias_cache_bytes,
         };

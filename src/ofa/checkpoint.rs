@@ -25,6 +25,7 @@ pub(super) struct Checkpoint {
     problems: Vec<String>,
     device: Device,
     precision: Precision,
+    kernels: bool,
 }
 
 enum Source {
@@ -34,9 +35,10 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Weights whose tensors will be put on `device` in this precision.
-    pub(super) fn new(weights: Weights, device: &Device, precision: Precision) -> Self {
-        Self { source: Source::Weights(weights), problems: Vec::new(), device: device.clone(), precision }
+    /// Weights whose tensors will be put on `device` in this precision, laid out for our own kernels or
+    /// for burn's operations.
+    pub(super) fn new(weights: Weights, device: &Device, precision: Precision, kernels: bool) -> Self {
+        Self { source: Source::Weights(weights), problems: Vec::new(), device: device.clone(), precision, kernels }
     }
 
     /// A checkpoint without values, which tells what a network asks for and costs no memory.
@@ -46,7 +48,13 @@ impl Checkpoint {
             problems: Vec::new(),
             device: device.clone(),
             precision: Precision::F32,
+            kernels: false,
         }
+    }
+
+    /// Whether the network runs on our own kernels.
+    pub(super) fn kernels(&self) -> bool {
+        self.kernels
     }
 
     /// The device that tensors are put on.

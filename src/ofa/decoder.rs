@@ -2,16 +2,15 @@
 
 use burn::{
     module::{Module, Param},
-    nn::Linear,
     tensor::Tensor,
 };
 
 use super::{
-    attention::Attention,
+    attention::{CrossAttention, SelfAttention},
     checkpoint::Checkpoint,
     config::NetworkConfig,
     encoder::{FeedForward, attention_scale},
-    layers::{Norm, layer_norm, linear, split_heads},
+    layers::{Norm, Projection, layer_norm, linear, split_heads},
     position::{mask, relative_bias, token_bucket},
 };
 
@@ -29,10 +28,10 @@ struct DecoderPositions {
     /// `[positions, d_model]`
     text: Param<Tensor<2>>,
     text_norm: Norm,
-    self_query: Linear,
-    self_key: Linear,
-    cross_query: Linear,
-    cross_key: Linear,
+    self_query: Projection,
+    self_key: Projection,
+    cross_query: Projection,
+    cross_key: Projection,
     /// Per layer, `[2 * token_bucket - 1, heads]`.
     token_tables: Vec<Param<Tensor<2>>>,
     heads: usize,
@@ -42,10 +41,10 @@ struct DecoderPositions {
 
 #[derive(Module, Debug)]
 struct DecoderLayer {
-    attention: Attention,
+    attention: SelfAttention,
     attention_norm: Norm,
     attention_out_norm: Norm,
-    cross_attention: Attention,
+    cross_attention: CrossAttention,
     cross_attention_norm: Norm,
     cross_attention_out_norm: Norm,
     feed_forward: FeedForward,
@@ -138,7 +137,7 @@ impl DecoderPositions {
 
     fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
         let text = self.text_norm.forward(self.text.val().slice_dim(0, 0..tokens)).unsqueeze::<3>();
-        let between = |query: &Linear, key: &Linear, keys: Tensor<3>| {
+        let between = |query: &Projection, key: &Projection, keys: Tensor<3>| {
             let query = split_heads(query.forward(text.clone()) * self.scale, self.heads);
             query.matmul(split_heads(key.forward(keys), self.heads).transpose())
         };
@@ -165,10 +164,10 @@ impl DecoderLayer {
         let prefix = format!("decoder.layers.{index}");
         let scale = attention_scale(config, heads);
         Self {
-            attention: Attention::load(checkpoint, &format!("{prefix}.self_attn"), d_model, heads, scale),
+            attention: SelfAttention::load(checkpoint, &format!("{prefix}.self_attn"), d_model, heads, scale),
             attention_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_layer_norm"), d_model),
             attention_out_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_mid_layer_norm"), d_model),
-            cross_attention: Attention::load(checkpoint, &format!("{prefix}.cross_attn"), d_model, heads, scale),
+            cross_attention: CrossAttention::load(checkpoint, &format!("{prefix}.cross_attn"), d_model, heads, scale),
             cross_attention_norm: layer_norm(checkpoint, &format!("{prefix}.cross_attn_layer_norm"), d_model),
             cross_attention_out_norm: layer_norm(checkpoint, &format!("{prefix}.cross_attn_mid_layer_norm"), d_model),
             feed_forward: FeedForward::load(checkpoint, &prefix, d_model, config.decoder_ffn_dim),
@@ -177,7 +176,7 @@ impl DecoderLayer {
 
     fn forward(&self, states: Tensor<3>, encoded: Tensor<3>, own: Tensor<4>, cross: Tensor<4>) -> Tensor<3> {
         let normed = self.attention_norm.forward(states.clone());
-        let attended = self.attention.forward(normed.clone(), normed, own);
+        let attended = self.attention.forward(normed, own);
         let states = states + self.attention_out_norm.forward(attended);
         let normed = self.cross_attention_norm.forward(states.clone());
         let attended = self.cross_attention.forward(normed, encoded, cross);

@@ -2,15 +2,14 @@
 
 use burn::{
     module::{Module, Param},
-    nn::Linear,
-    tensor::{Int, Tensor, activation::gelu},
+    tensor::{Int, Tensor},
 };
 
 use super::{
-    attention::Attention,
+    attention::SelfAttention,
     checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
-    layers::{Norm, layer_norm, linear, split_heads},
+    layers::{Norm, Projection, layer_norm, linear, split_heads},
     position::{image_bucket, mask, relative_bias, token_bucket},
     resnet::ResNet,
 };
@@ -19,7 +18,7 @@ use super::{
 #[derive(Module, Debug)]
 pub(super) struct Encoder {
     resnet: ResNet,
-    image_projection: Linear,
+    image_projection: Projection,
     /// `[2, d_model]`: text, image.
     type_embedding: Param<Tensor<2>>,
     text_norm: Norm,
@@ -37,8 +36,8 @@ struct EncoderPositions {
     /// `[bucket * bucket + 1, d_model]`
     image: Param<Tensor<2>>,
     image_norm: Norm,
-    query: Linear,
-    key: Linear,
+    query: Projection,
+    key: Projection,
     /// Per layer, `[2 * token_bucket - 1, heads]`.
     token_tables: Vec<Param<Tensor<2>>>,
     /// Per layer, `[(2 * image_bucket - 1)^2 + 3, heads]`.
@@ -51,7 +50,7 @@ struct EncoderPositions {
 
 #[derive(Module, Debug)]
 struct EncoderLayer {
-    attention: Attention,
+    attention: SelfAttention,
     attention_norm: Norm,
     attention_out_norm: Norm,
     feed_forward: FeedForward,
@@ -61,9 +60,9 @@ struct EncoderLayer {
 #[derive(Module, Debug)]
 pub(super) struct FeedForward {
     norm: Norm,
-    expand: Linear,
+    expand: Projection,
     hidden_norm: Norm,
-    contract: Linear,
+    contract: Projection,
 }
 
 impl FeedForward {
@@ -77,7 +76,7 @@ impl FeedForward {
     }
 
     pub(super) fn forward(&self, states: Tensor<3>) -> Tensor<3> {
-        let hidden = gelu(self.expand.forward(self.norm.forward(states.clone())));
+        let hidden = self.expand.forward_gelu(self.norm.forward(states.clone()));
         states + self.contract.forward(self.hidden_norm.forward(hidden))
     }
 }
@@ -242,7 +241,7 @@ impl EncoderLayer {
         let prefix = format!("encoder.layers.{index}");
         let scale = attention_scale(config, heads);
         Self {
-            attention: Attention::load(checkpoint, &format!("{prefix}.self_attn"), d_model, heads, scale),
+            attention: SelfAttention::load(checkpoint, &format!("{prefix}.self_attn"), d_model, heads, scale),
             attention_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_layer_norm"), d_model),
             attention_out_norm: layer_norm(checkpoint, &format!("{prefix}.self_attn_mid_layer_norm"), d_model),
             feed_forward: FeedForward::load(checkpoint, &prefix, d_model, config.encoder_ffn_dim),
@@ -251,7 +250,7 @@ impl EncoderLayer {
 
     fn forward(&self, states: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let normed = self.attention_norm.forward(states.clone());
-        let attended = self.attention.forward(normed.clone(), normed, bias);
+        let attended = self.attention.forward(normed, bias);
         self.feed_forward.forward(states + self.attention_out_norm.forward(attended))
     }
 }

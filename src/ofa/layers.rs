@@ -2,21 +2,96 @@
 
 use burn::{
     module::{Module, Param},
-    nn::{LayerNorm, LayerNormConfig, Linear},
-    tensor::{DType, Tensor},
+    nn::{LayerNorm, LayerNormConfig},
+    tensor::{DType, Tensor, activation::gelu},
 };
 
 use super::checkpoint::Checkpoint;
-use crate::weights::Precision;
+use crate::{
+    kernels::{self, Activation},
+    weights::Precision,
+};
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-/// `prefix.weight` `[outputs, inputs]` and `prefix.bias` `[outputs]`. The weight is used as a transposed
-/// view: products read it as quickly, and loading need not move it.
-pub(super) fn linear(checkpoint: &mut Checkpoint, prefix: &str, inputs: usize, outputs: usize) -> Linear {
-    let weight = checkpoint.tensor(&format!("{prefix}.weight"), [outputs, inputs]).transpose();
-    let bias = checkpoint.tensor(&format!("{prefix}.bias"), [outputs]);
-    Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
+/// A product with a bias.
+#[derive(Module, Debug)]
+pub(super) struct Projection {
+    /// `[outputs, inputs]` as published for our kernels, `[inputs, outputs]` for burn's products, which are
+    /// slower on a transposed view.
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+    kernels: bool,
+}
+
+impl Projection {
+    pub(super) fn forward(&self, states: Tensor<3>) -> Tensor<3> {
+        match self.kernels {
+            true => kernels::linear(states, self.weight.val(), self.bias.val(), Activation::None),
+            false => self.plain(states),
+        }
+    }
+
+    /// The projection through the exact GELU.
+    pub(super) fn forward_gelu(&self, states: Tensor<3>) -> Tensor<3> {
+        match self.kernels {
+            true => kernels::linear(states, self.weight.val(), self.bias.val(), Activation::Gelu),
+            false => gelu(self.plain(states)),
+        }
+    }
+
+    fn plain(&self, states: Tensor<3>) -> Tensor<3> {
+        states.matmul(self.weight.val().unsqueeze()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// `prefix.weight` and `prefix.bias`.
+pub(super) fn linear(checkpoint: &mut Checkpoint, prefix: &str, inputs: usize, outputs: usize) -> Projection {
+    linears(checkpoint, &[prefix.to_owned()], inputs, outputs)
+}
+
+/// Several projections of the same states as one, their outputs beside each other.
+pub(super) fn linears(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: usize, outputs: usize) -> Projection {
+    let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    for prefix in prefixes {
+        joined(&mut weight, checkpoint.values(&format!("{prefix}.weight"), &[outputs, inputs]));
+        joined(&mut bias, checkpoint.values(&format!("{prefix}.bias"), &[outputs]));
+    }
+    let outputs = outputs * prefixes.len();
+    let weight = match checkpoint.kernels() {
+        true => checkpoint.put(weight, [outputs, inputs]),
+        false => checkpoint.put(transposed(&weight, inputs), [inputs, outputs]),
+    };
+    Projection {
+        weight: Param::from_tensor(weight),
+        bias: Param::from_tensor(checkpoint.put(bias, [outputs])),
+        kernels: checkpoint.kernels(),
+    }
+}
+
+/// The first values are kept where they are: most projections stand alone, and some are large.
+fn joined(whole: &mut Vec<f32>, part: Vec<f32>) {
+    match whole.is_empty() {
+        true => *whole = part,
+        false => whole.extend(part),
+    }
+}
+
+/// Rows become columns, a square at a time: column by column, every value would cost a cache line.
+fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
+    const SIDE: usize = 32;
+    let height = rows.len() / width;
+    let mut columns = vec![0.0; rows.len()];
+    for top in (0..height).step_by(SIDE) {
+        for left in (0..width).step_by(SIDE) {
+            for row in top..height.min(top + SIDE) {
+                for column in left..width.min(left + SIDE) {
+                    columns[column * height + row] = rows[row * width + column];
+                }
+            }
+        }
+    }
+    columns
 }
 
 /// A layer norm that works in 32 bits whatever the states have: the squares of half-precision states

@@ -24,6 +24,8 @@ const EXTRA_POSITIONS: usize = 2;
 pub struct OfaOptions {
     /// Of weights and states. Norms and the answers' logits have 32 bits always.
     pub precision: Precision,
+    /// Whether our own CPU kernels are used in place of burn's operations; `flex` has them.
+    pub kernels: bool,
     /// Text is padded to a multiple of this many tokens. Above one where every new shape costs the
     /// device a kernel, as on a GPU.
     pub token_multiple: usize,
@@ -117,7 +119,7 @@ impl Ofa {
         (device, options): (&Device, OfaOptions),
     ) -> Result<Self, LoadError> {
         let grid = config.grid(side)?;
-        let mut checkpoint = Checkpoint::new(weights, device, options.precision);
+        let mut checkpoint = Checkpoint::new(weights, device, options.precision, options.kernels);
         let network = Network::load(&mut checkpoint, config)?;
         checkpoint.finish()?;
         if let Some(&token) = trie.tokens().iter().find(|&&token| token as usize >= config.vocab_size) {

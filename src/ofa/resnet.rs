@@ -2,17 +2,19 @@
 
 use burn::{
     module::{Module, Param},
-    nn::{
-        PaddingConfig2d,
-        conv::{Conv2d, Conv2dConfig},
+    tensor::{
+        Tensor,
+        activation::relu,
+        module::{conv2d, max_pool2d},
+        ops::{ConvOptions, MaxPoolOptions},
     },
-    tensor::{Tensor, activation::relu, module::max_pool2d, ops::MaxPoolOptions},
 };
 
 use super::{
     checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
 };
+use crate::kernels::{self, Geometry, WINOGRAD_TILES, winograd_weights};
 
 const BATCH_NORM_EPSILON: f32 = 1e-5;
 const STEM_KERNEL: usize = 7;
@@ -23,7 +25,7 @@ const EXPANSION: usize = 4;
 /// `[images, 16 * base_planes, grid, grid]`.
 #[derive(Module, Debug)]
 pub(super) struct ResNet {
-    stem: Conv2d,
+    stem: Convolution,
     blocks: Vec<Bottleneck>,
 }
 
@@ -53,7 +55,7 @@ impl ResNet {
     }
 
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let stem = relu(self.stem.forward(images));
+        let stem = self.stem.forward(images, None, true);
         let pooled = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
         self.blocks.iter().fold(pooled, |states, block| block.forward(states))
     }
@@ -62,10 +64,10 @@ impl ResNet {
 /// 1×1 to the planes, 3×3 with the stride, 1×1 to four times the planes, and the way around them.
 #[derive(Module, Debug)]
 struct Bottleneck {
-    narrow: Conv2d,
-    spatial: Conv2d,
-    widen: Conv2d,
-    shortcut: Option<Conv2d>,
+    narrow: Convolution,
+    spatial: Convolution,
+    widen: Convolution,
+    shortcut: Option<Convolution>,
 }
 
 impl Bottleneck {
@@ -83,13 +85,45 @@ impl Bottleneck {
     }
 
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let narrow = relu(self.narrow.forward(input.clone()));
-        let spatial = relu(self.spatial.forward(narrow));
+        let narrow = self.narrow.forward(input.clone(), None, true);
+        let spatial = self.spatial.forward(narrow, None, true);
         let around = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(input),
+            Some(shortcut) => shortcut.forward(input, None, false),
             None => input,
         };
-        relu(self.widen.forward(spatial) + around)
+        self.widen.forward(spatial, Some(around), true)
+    }
+}
+
+/// A square convolution with a bias, padded by half its side.
+#[derive(Module, Debug)]
+struct Convolution {
+    /// `[outputs, inputs, kernel, kernel]`, or what Winograd's algorithm wants of it.
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+    kernel: usize,
+    stride: usize,
+    winograd: bool,
+    kernels: bool,
+}
+
+impl Convolution {
+    /// The convolution, plus what goes around it, through ReLU.
+    fn forward(&self, images: Tensor<4>, around: Option<Tensor<4>>, rectified: bool) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if self.kernels {
+            let Self { kernel, stride, winograd, .. } = *self;
+            let geometry = Geometry { kernel, stride, relu: rectified, winograd };
+            return kernels::convolution(images, weight, bias, around, geometry);
+        }
+        let padding = self.kernel / 2;
+        let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
+        let result = conv2d(images, weight, Some(bias), options);
+        let result = match around {
+            Some(around) => result + around,
+            None => result,
+        };
+        if rectified { relu(result) } else { result }
     }
 }
 
@@ -101,7 +135,7 @@ fn folded(
     [inputs, outputs]: [usize; 2],
     kernel: usize,
     stride: usize,
-) -> Conv2d {
+) -> Convolution {
     let mut weight = checkpoint.values(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel]);
     let mut of_norm = |part: &str| checkpoint.values(&format!("{norm}.{part}"), &[outputs]);
     let (scale, shift) = (of_norm("weight"), of_norm("bias"));
@@ -112,12 +146,22 @@ fn folded(
         filter.iter_mut().for_each(|value| *value *= gain);
         bias.push(shift[channel] - mean[channel] * gain);
     }
-    let padding = kernel / 2;
-    let mut convolution = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
-        .with_stride([stride, stride])
-        .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
-        .init(checkpoint.device());
-    convolution.weight = Param::from_tensor(checkpoint.put(weight, [outputs, inputs, kernel, kernel]));
-    convolution.bias = Some(Param::from_tensor(checkpoint.put(bias, [outputs])));
-    convolution
+    let kernels = checkpoint.kernels();
+    // Fewer operations, but only where neighbouring patches overlap as the algorithm wants.
+    let winograd = kernels && kernel == 3 && stride == 1;
+    let weight = match winograd {
+        true => {
+            let prepared = winograd_weights(&weight, outputs, inputs);
+            checkpoint.put(prepared, [WINOGRAD_TILES, outputs, inputs, 1])
+        }
+        false => checkpoint.put(weight, [outputs, inputs, kernel, kernel]),
+    };
+    Convolution {
+        weight: Param::from_tensor(weight),
+        bias: Param::from_tensor(checkpoint.put(bias, [outputs])),
+        kernel,
+        stride,
+        winograd,
+        kernels,
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::support::repository;
 
 /// Which rooms each room may use; ARCHITECTURE.md explains it. `*` is every room.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     ("cli", &["*"]),
     ("settings", &["message", "routing", "weights"]),
@@ -18,7 +18,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("vision", &[]),
     ("text", &[]),
     ("weights", &[]),
-    ("ofa", &["weights"]),
+    ("kernels", &[]),
+    ("ofa", &["kernels", "weights"]),
     ("store", &["ofa", "text", "message", "weights"]),
     ("engine", &["store", "ofa", "vision", "text", "message", "weights"]),
     ("kafka", &["message"]),

@@ -1,0 +1,143 @@
+//! Convolutions as products, a tile of the result at a time, with bias, shortcut and ReLU while the tile is
+//! in the cache.
+
+use rayon::prelude::*;
+
+use super::{
+    elementwise::vectorized,
+    product::{Matrix, Shared, Threads, filled},
+    winograd,
+};
+
+/// What a convolution does beside multiplying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Side of the square filter.
+    pub kernel: usize,
+    /// Step in both directions. The padding is half the filter's side.
+    pub stride: usize,
+    /// Whether negative results become zero.
+    pub relu: bool,
+    /// Whether the weight was prepared for Winograd's algorithm.
+    pub winograd: bool,
+}
+
+/// Images `[count, inputs, height, width]`.
+pub(super) struct Images<'i> {
+    pub(super) values: &'i [f32],
+    pub(super) inputs: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+/// A filter and what follows it.
+pub(super) struct Filter<'f> {
+    pub(super) weight: &'f [f32],
+    pub(super) bias: &'f [f32],
+    pub(super) geometry: Geometry,
+}
+
+/// Values of a tile's result: with a few inputs' worth of columns they stay within a core's second cache.
+const TILE_VALUES: usize = 64 << 10;
+const COLUMNS_MIN: usize = 64;
+const COLUMNS_MAX: usize = 1024;
+
+/// `[count, outputs, height / stride, width / stride]`.
+#[allow(unsafe_code, reason = "every image and column of the result is written by one index")]
+pub(super) fn run(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>) -> Vec<f32> {
+    let area: usize = [images.height, images.width].map(|side| side.div_ceil(filter.geometry.stride)).iter().product();
+    let count = images.values.len() / (images.inputs * images.height * images.width).max(1);
+    // SAFETY: both ways give every value of every image to exactly one tile, and write all of it.
+    unsafe {
+        filled(count * filter.bias.len() * area, |shared| match filter.geometry.winograd {
+            true => winograd::run(images, filter, shared),
+            false => products(images, filter, around, shared),
+        })
+    }
+}
+
+fn products(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>, shared: &Shared<'_>) {
+    let Geometry { kernel, stride, relu, .. } = filter.geometry;
+    let outputs = filter.bias.len();
+    let [below, right] = [images.height, images.width].map(|side| side.div_ceil(stride));
+    let (area, depth) = (below * right, images.inputs * kernel * kernel);
+    let columns = (TILE_VALUES / outputs.max(depth)).clamp(COLUMNS_MIN, COLUMNS_MAX).next_multiple_of(LANES);
+    let tiles = area.div_ceil(columns);
+    let count = shared.len() / (outputs * area).max(1);
+    let lhs = Matrix { values: filter.weight, start: 0, row_stride: depth, column_stride: 1 };
+    (0..count * tiles).into_par_iter().for_each_init(Vec::new, |patches, index| {
+        let (image, first) = (index / tiles, index % tiles * columns);
+        let columns = columns.min(area - first);
+        let start = image * outputs * area + first;
+        // SAFETY: image and columns are this index's alone.
+        #[allow(unsafe_code, reason = "every index writes columns of its own")]
+        let mut tile = unsafe { shared.tile(start, [outputs, columns], area) };
+        let rhs = if kernel == 1 && stride == 1 {
+            // The image is the matrix already.
+            let start = image * images.inputs * area + first;
+            Matrix { values: images.values, start, row_stride: area, column_stride: 1 }
+        } else {
+            patches.resize(depth * columns, 0.0);
+            gather(images, image, filter.geometry, [first, columns, right], patches);
+            Matrix { values: patches, start: 0, row_stride: columns, column_stride: 1 }
+        };
+        tile.product(lhs, rhs, depth, 1.0, false, Threads::One);
+        for output in 0..outputs {
+            let around = around.map(|around| &around[start + output * area..][..columns]);
+            finish(tile.row(output), filter.bias[output], around, relu);
+        }
+    });
+}
+
+const LANES: usize = 16;
+
+/// Adds bias and shortcut, and ends with ReLU.
+fn finish(row: &mut [f32], bias: f32, around: Option<&[f32]>, relu: bool) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+            match around {
+                // Written so that a value that is no number stays none.
+                Some(around) => row.iter_mut().zip(around).for_each(|(value, around)| {
+                    let sum = *value + bias + around;
+                    *value = if sum < floor { floor } else { sum };
+                }),
+                None => row.iter_mut().for_each(|value| {
+                    let sum = *value + bias;
+                    *value = if sum < floor { floor } else { sum };
+                }),
+            }
+        },
+    );
+}
+
+/// The values under the filter for each of some positions of the result, `[inputs * kernel², columns]`.
+fn gather(images: &Images<'_>, image: usize, geometry: Geometry, [first, columns, right]: [usize; 3], to: &mut [f32]) {
+    let Geometry { kernel, stride, .. } = geometry;
+    let (height, width, padding) = (images.height as isize, images.width as isize, (kernel / 2) as isize);
+    let area = images.height * images.width;
+    for (row, to) in to.chunks_exact_mut(columns).enumerate() {
+        let (input, down, across) = (row / (kernel * kernel), row / kernel % kernel, row % kernel);
+        let plane = &images.values[(image * images.inputs + input) * area..][..area];
+        let mut at = 0;
+        while at < columns {
+            // One row of the result, or the part of it that lies in these columns.
+            let (y, x) = ((first + at) / right, (first + at) % right);
+            let length = (right - x).min(columns - at);
+            let to = &mut to[at..at + length];
+            at += length;
+            let source_y = (y * stride + down) as isize - padding;
+            if source_y < 0 || source_y >= height {
+                to.fill(0.0);
+                continue;
+            }
+            let source = &plane[source_y as usize * images.width..][..images.width];
+            let begin = (x * stride + across) as isize - padding;
+            for (step, value) in to.iter_mut().enumerate() {
+                let source_x = begin + (step * stride) as isize;
+                *value = if source_x < 0 || source_x >= width { 0.0 } else { source[source_x as usize] };
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! CPU kernels for what burn's own CPU device does slowly on OFA's shapes. The only room with unsafe code.
+//!
+//! * [`Kernels`]: the operations, as an extension of burn's backend; `flex` runs them.
+//! * `convolution`, `winograd`, `attention`, `linear`: one operation each, on plain slices.
+//! * `product`: matrix products into parts of a shared result.
+//! * `elementwise`: exponential, GELU and sums that the compiler can vectorize.
+//!
+//! The network calls [`convolution()`], [`attention()`] and [`linear()`] where it runs on `flex`, and burn's
+//! own operations elsewhere; both are held to the same golden outputs.
+
+mod attention;
+mod convolution;
+mod elementwise;
+mod linear;
+mod product;
+mod winograd;
+
+#[cfg(test)]
+mod tests;
+
+use burn::{
+    backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor},
+    tensor::{DType, Shape, Tensor, TensorData},
+};
+use burn_flex::FlexTensor;
+
+pub use convolution::Geometry;
+pub use linear::Activation;
+pub use winograd::{TILES as WINOGRAD_TILES, prepared as winograd_weights};
+
+/// Operations with kernels of their own. All tensors hold 32-bit floats.
+#[backend_extension(Flex)]
+pub trait Kernels: Backend {
+    /// See [`convolution()`].
+    fn convolution(
+        images: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+
+    /// See [`convolution()`], with something around it.
+    fn convolution_around(
+        images: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        around: FloatTensor<Self>,
+        geometry: Geometry,
+    ) -> FloatTensor<Self>;
+
+    /// See [`attention()`].
+    fn attention(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    /// See [`linear()`].
+    fn linear(
+        states: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self>;
+}
+
+/// A convolution with its bias, what goes around it, and ReLU, in one pass over the result:
+/// `[images, inputs, height, width]` to `[images, outputs, height / stride, width / stride]`, sides rounded
+/// up.
+///
+/// `weight` is `[outputs, inputs, kernel, kernel]`, or for a [`Geometry`] that says so what
+/// [`winograd_weights`] makes of it, `[36, outputs, inputs, 1]`. `around` has the result's shape.
+pub fn convolution(
+    images: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    around: Option<Tensor<4>>,
+    geometry: Geometry,
+) -> Tensor<4> {
+    let (images, weight, bias) = (images.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(match around.map(Tensor::into_dispatch) {
+        Some(around) => <Dispatch as Kernels>::convolution_around(images, weight, bias, around, geometry),
+        None => <Dispatch as Kernels>::convolution(images, weight, bias, geometry),
+    })
+}
+
+/// Attention of `queries` `[batch, from, width]` to `keys` and `values` `[batch, to, width]`, whose heads lie
+/// beside each other in the width. `bias` `[batch or 1, heads, from, to]` is added to the logits scaled by
+/// `scale`; the output of each head is multiplied by its `gain` `[heads]`. Gives `[batch, from, width]`.
+pub fn attention(
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    bias: Tensor<4>,
+    gain: Tensor<1>,
+    scale: f32,
+) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::attention(
+        queries.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        bias.into_dispatch(),
+        gain.into_dispatch(),
+        scale,
+    ))
+}
+
+/// `states` `[batch, tokens, inputs]` times the transposed `weight` `[outputs, inputs]`, plus `bias`
+/// `[outputs]`, through an activation: `[batch, tokens, outputs]`.
+pub fn linear(states: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, activation: Activation) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::linear(
+        states.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        activation,
+    ))
+}
+
+impl Kernels for Flex {
+    fn convolution(images: FlexTensor, weight: FlexTensor, bias: FlexTensor, geometry: Geometry) -> FlexTensor {
+        convolved(&images, &weight, &bias, None, geometry)
+    }
+
+    fn convolution_around(
+        images: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        around: FlexTensor,
+        geometry: Geometry,
+    ) -> FlexTensor {
+        convolved(&images, &weight, &bias, Some(&around), geometry)
+    }
+
+    fn attention(
+        queries: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        bias: FlexTensor,
+        gain: FlexTensor,
+        scale: f32,
+    ) -> FlexTensor {
+        let (bias, gain) = (bias.to_contiguous(), gain.to_contiguous());
+        let [batch, from, width] = sides(&queries);
+        let [_, to, _] = sides(&keys);
+        let [biases, heads, _, _] = sides(&bias);
+        let shape = attention::Shape { batch, from, to, width, heads, biases };
+        let rows = [&queries, &keys, &values].map(|tensor| {
+            let strides = tensor.layout().strides();
+            // Slices of a wider product, such as queries, keys and values made at once, are read in place.
+            assert!(strides[2] == 1 && strides.iter().all(|stride| *stride >= 0), "rows lie in order");
+            attention::Rows {
+                values: tensor.storage(),
+                start: tensor.layout().start_offset(),
+                batch: strides[0] as usize,
+                row: strides[1] as usize,
+            }
+        });
+        let result = attention::run(&shape, rows, floats(&bias), floats(&gain), scale);
+        tensor(result, [batch, from, width])
+    }
+
+    fn linear(states: FlexTensor, weight: FlexTensor, bias: FlexTensor, activation: Activation) -> FlexTensor {
+        let (states, weight, bias) = (states.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
+        let [batch, tokens, inputs] = sides(&states);
+        let outputs = bias.layout().num_elements();
+        let result = linear::run(floats(&states), inputs, floats(&weight), floats(&bias), activation);
+        tensor(result, [batch, tokens, outputs])
+    }
+}
+
+fn convolved(
+    images: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    around: Option<&FlexTensor>,
+    geometry: Geometry,
+) -> FlexTensor {
+    let (images, weight, bias) = (images.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
+    let around = around.map(FlexTensor::to_contiguous);
+    let [count, inputs, height, width] = sides(&images);
+    let outputs = bias.layout().num_elements();
+    let [below, right] = [height, width].map(|side| side.div_ceil(geometry.stride));
+    let input = convolution::Images { values: floats(&images), inputs, height, width };
+    let filter = convolution::Filter { weight: floats(&weight), bias: floats(&bias), geometry };
+    let result = convolution::run(&input, &filter, around.as_ref().map(floats));
+    tensor(result, [count, outputs, below, right])
+}
+
+fn sides<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    tensor.layout().shape().dims()
+}
+
+/// All values of a contiguous tensor.
+fn floats(tensor: &FlexTensor) -> &[f32] {
+    assert_eq!(tensor.dtype(), DType::F32, "kernels work on 32-bit floats");
+    let start = tensor.layout().start_offset();
+    &tensor.storage()[start..start + tensor.layout().num_elements()]
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, Shape::from(shape)))
+}

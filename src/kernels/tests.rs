@@ -1,0 +1,127 @@
+//! Every kernel against burn's own operation, on shapes with remainders everywhere.
+
+use burn::tensor::{
+    Device, Tensor, TensorData,
+    activation::{gelu, relu},
+    module::conv2d,
+    ops::ConvOptions,
+};
+
+use super::*;
+
+fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+/// The largest difference, relative to the largest value.
+fn furthest<const D: usize>(got: Tensor<D>, expected: Tensor<D>) -> f32 {
+    assert_eq!(got.dims(), expected.dims());
+    let largest: f32 = expected.clone().abs().max().into_scalar();
+    let off: f32 = (got - expected).abs().max().into_scalar();
+    off / largest
+}
+
+#[test]
+fn convolutions_agree_with_burns_own() {
+    // Images, inputs, outputs, height, width, kernel, stride.
+    let shapes = [
+        [1, 3, 8, 30, 30, 7, 2],
+        [2, 5, 7, 13, 17, 3, 2],
+        [1, 16, 24, 9, 11, 1, 1],
+        [3, 4, 6, 10, 7, 1, 2],
+        [1, 4, 4, 1, 1, 3, 1],
+        [2, 3, 5, 4, 4, 3, 1],
+        [1, 7, 9, 5, 6, 3, 1],
+        [2, 17, 19, 30, 30, 3, 1],
+        [1, 64, 64, 60, 61, 3, 1],
+        [1, 8, 8, 2, 300, 3, 1],
+    ];
+    for (seed, [count, inputs, outputs, height, width, kernel, stride]) in shapes.into_iter().enumerate() {
+        let seed = seed as u64 * 4 + 1;
+        let images = random([count, inputs, height, width], seed);
+        let weight = random([outputs, inputs, kernel, kernel], seed + 1);
+        let bias = random([outputs], seed + 2);
+        let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+        let plain = conv2d(images.clone(), weight.clone(), Some(bias.clone()), options);
+        let around = random(plain.dims(), seed + 3);
+        for rectified in [false, true] {
+            let geometry = Geometry { kernel, stride, relu: rectified, winograd: false };
+            let end = |tensor: Tensor<4>| if rectified { relu(tensor) } else { tensor };
+            let expected = end(plain.clone() + around.clone());
+            let got = convolution(images.clone(), weight.clone(), bias.clone(), Some(around.clone()), geometry);
+            assert!(furthest(got, expected) < 1e-5, "{kernel} {stride} {height}x{width}, with something around");
+            let expected = end(plain.clone());
+            let got = convolution(images.clone(), weight.clone(), bias.clone(), None, geometry);
+            assert!(furthest(got, expected.clone()) < 1e-5, "{kernel} {stride} {height}x{width}");
+            if kernel == 3 && stride == 1 {
+                let values: Vec<f32> = weight.clone().try_into_vec_as().unwrap();
+                let prepared =
+                    TensorData::new(winograd_weights(&values, outputs, inputs), [WINOGRAD_TILES, outputs, inputs, 1]);
+                let prepared = Tensor::from_data(prepared, &Device::flex());
+                let geometry = Geometry { winograd: true, ..geometry };
+                let off = furthest(convolution(images.clone(), prepared, bias.clone(), None, geometry), expected);
+                assert!(off < 2e-5, "Winograd {inputs}->{outputs} {height}x{width}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_agrees_with_its_definition_also_on_slices_of_a_wider_product() {
+    for (seed, [batch, biases, heads, from, to, head]) in
+        [[1, 1, 2, 5, 7, 8], [2, 1, 3, 97, 130, 16], [2, 2, 4, 200, 200, 64]].into_iter().enumerate()
+    {
+        let seed = seed as u64 * 7 + 100;
+        let width = heads * head;
+        let queries = random([batch, from, width], seed);
+        let both = random([batch, to, 2 * width], seed + 1);
+        let (keys, values) = (both.clone().slice_dim(2, 0..width), both.slice_dim(2, width..2 * width));
+        let bias = random([biases, heads, from, to], seed + 2);
+        let gain = random([heads], seed + 3);
+        let split = |states: Tensor<3>| {
+            let [batch, tokens, _] = states.dims();
+            states.reshape([batch, tokens, heads, head]).swap_dims(1, 2)
+        };
+        let logits = split(queries.clone()).matmul(split(keys.clone()).transpose()) * 0.3 + bias.clone();
+        let expected = burn::tensor::activation::softmax(logits, 3).matmul(split(values.clone()))
+            * gain.clone().reshape([1, heads, 1, 1]);
+        let expected = expected.swap_dims(1, 2).reshape([batch, from, width]);
+        let off = furthest(attention(queries, keys, values, bias, gain, 0.3), expected);
+        assert!(off < 1e-5, "{batch} {from} {to}: {off}");
+    }
+}
+
+#[test]
+fn linear_agrees_with_a_product() {
+    for (batch, tokens, inputs, outputs) in [(1, 1, 3, 5), (2, 31, 40, 24), (1, 130, 64, 256)] {
+        let states = random([batch, tokens, inputs], 7);
+        let (weight, bias) = (random([outputs, inputs], 8), random([outputs], 9));
+        let expected = states.clone().matmul(weight.clone().transpose().unsqueeze()) + bias.clone().unsqueeze();
+        let got = linear(states.clone(), weight.clone(), bias.clone(), Activation::None);
+        assert!(furthest(got, expected.clone()) < 1e-5);
+        assert!(furthest(linear(states, weight, bias, Activation::Gelu), gelu(expected)) < 1e-5);
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    let nan = Tensor::<3>::from_data(TensorData::new(vec![f32::NAN; 64], [1, 4, 16]), &Device::flex());
+    let bias = Tensor::zeros([1, 2, 4, 4], &Device::flex());
+    let gain = Tensor::ones([2], &Device::flex());
+    let attended: Vec<f32> = attention(nan.clone(), nan.clone(), nan, bias, gain, 1.0).try_into_vec_as().unwrap();
+    assert!(attended.iter().all(|value| value.is_nan()));
+    let image = Tensor::<4>::from_data(TensorData::new(vec![f32::NAN; 64], [1, 1, 8, 8]), &Device::flex());
+    let geometry = Geometry { kernel: 1, stride: 1, relu: true, winograd: false };
+    let ones = (Tensor::ones([1, 1, 1, 1], &Device::flex()), Tensor::zeros([1], &Device::flex()));
+    let result: Vec<f32> = convolution(image, ones.0, ones.1, None, geometry).try_into_vec_as().unwrap();
+    assert!(result.iter().all(|value| value.is_nan()), "ReLU must not hide it");
+}
