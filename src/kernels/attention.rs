@@ -43,6 +43,19 @@ pub(super) fn run(
     let Shape { batch, from, to, width, heads, biases } = *shape;
     let head_width = width / heads;
     let blocks = from.div_ceil(QUERIES);
+    let part = |rows: Rows<'_>, row: usize, head: usize, first: usize| {
+        rows.start + row * rows.batch + first * rows.row + head * head_width
+    };
+    // Once per head rather than once per block: a product wants the keys' values side by side.
+    let mut transposed = vec![0.0; batch * heads * head_width * to];
+    transposed.par_chunks_mut(head_width * to).enumerate().for_each(|(index, transposed)| {
+        let start = part(keys, index / heads, index % heads, 0);
+        for key in 0..to {
+            for (at, value) in keys.values[start + key * keys.row..][..head_width].iter().enumerate() {
+                transposed[at * to + key] = *value;
+            }
+        }
+    });
     let attend = |shared: &Shared<'_>| {
         (0..batch * heads * blocks).into_par_iter().for_each_init(
             || vec![0.0; QUERIES * to],
@@ -52,15 +65,14 @@ pub(super) fn run(
                 let logits = &mut logits[..count * to];
                 let biases = &bias[((row % biases) * heads + head) * from * to + first * to..];
                 logits.copy_from_slice(&biases[..count * to]);
-                let part =
-                    |rows: Rows<'_>, first: usize| rows.start + row * rows.batch + first * rows.row + head * head_width;
                 let lhs = Matrix {
                     values: queries.values,
-                    start: part(queries, first),
+                    start: part(queries, row, head, first),
                     row_stride: queries.row,
                     column_stride: 1,
                 };
-                let rhs = Matrix { values: keys.values, start: part(keys, 0), row_stride: 1, column_stride: keys.row };
+                let start = (row * heads + head) * head_width * to;
+                let rhs = Matrix { values: &transposed, start, row_stride: to, column_stride: 1 };
                 Tile::of(logits, [count, to]).product(lhs, rhs, head_width, scale, true, Threads::One);
                 let mut sums = [0.0; QUERIES];
                 vectorized(
@@ -72,8 +84,12 @@ pub(super) fn run(
                     },
                 );
                 let lhs = Matrix { values: logits, start: 0, row_stride: to, column_stride: 1 };
-                let rhs =
-                    Matrix { values: values.values, start: part(values, 0), row_stride: values.row, column_stride: 1 };
+                let rhs = Matrix {
+                    values: values.values,
+                    start: part(values, row, head, 0),
+                    row_stride: values.row,
+                    column_stride: 1,
+                };
                 // SAFETY: batch row, head and block are this index's alone.
                 let mut tile = unsafe {
                     shared.tile((row * from + first) * width + head * head_width, [count, head_width], width)

@@ -133,10 +133,20 @@ fn gather(images: &Images<'_>, image: usize, geometry: Geometry, [first, columns
                 continue;
             }
             let source = &plane[source_y as usize * images.width..][..images.width];
+            // Zeros where the filter hangs over the left or right edge, values between.
             let begin = (x * stride + across) as isize - padding;
-            for (step, value) in to.iter_mut().enumerate() {
-                let source_x = begin + (step * stride) as isize;
-                *value = if source_x < 0 || source_x >= width { 0.0 } else { source[source_x as usize] };
+            let before = (begin.min(0).unsigned_abs().div_ceil(stride)).min(length);
+            let inside = (width - begin).max(0).unsigned_abs().div_ceil(stride).min(length);
+            to[..before].fill(0.0);
+            to[inside..].fill(0.0);
+            let from = (begin + (before * stride) as isize).unsigned_abs();
+            match stride {
+                1 => to[before..inside].copy_from_slice(&source[from..from + inside - before]),
+                _ => {
+                    for (value, source) in to[before..inside].iter_mut().zip(source[from..].iter().step_by(stride)) {
+                        *value = *source;
+                    }
+                }
             }
         }
     }

@@ -31,7 +31,8 @@ fn exp_of_nonpositive(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
-    let power = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    // The rounded number stands in the mantissa of the shifted one; moved to the exponent it is 2^n.
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUNDING.to_bits()).wrapping_add(127) << 23);
     if x < LOWEST { 0.0 } else { value * power }
 }
 
@@ -41,8 +42,8 @@ fn largest(values: &[f32]) -> f32 {
     let chunks = values.chunks_exact(LANES);
     let mut most = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
     for lane in lanes {
@@ -58,9 +59,9 @@ pub(super) fn exponentials(row: &mut [f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let mut chunks = row.chunks_exact_mut(LANES);
     for chunk in &mut chunks {
-        for (value, lane) in chunk.iter_mut().zip(&mut lanes) {
-            *value = exp_of_nonpositive(*value - most);
-            *lane += *value;
+        for i in 0..LANES {
+            chunk[i] = exp_of_nonpositive(chunk[i] - most);
+            lanes[i] += chunk[i];
         }
     }
     let mut sum = 0.0;

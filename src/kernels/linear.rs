@@ -19,13 +19,13 @@ pub enum Activation {
 /// Rows that one thread takes at a time.
 const ROWS: usize = 16;
 
-/// `activation(states · weightᵀ + bias)`, for states `[rows, inputs]`.
+/// `activation(states · weight + bias)`, for states `[rows, inputs]` and a weight `[inputs, outputs]`.
 #[allow(unsafe_code, reason = "the product writes the whole result")]
 pub(super) fn run(states: &[f32], inputs: usize, weight: &[f32], bias: &[f32], activation: Activation) -> Vec<f32> {
     let outputs = bias.len();
     let rows = states.len() / inputs.max(1);
     let lhs = Matrix { values: states, start: 0, row_stride: inputs, column_stride: 1 };
-    let rhs = Matrix { values: weight, start: 0, row_stride: 1, column_stride: inputs };
+    let rhs = Matrix { values: weight, start: 0, row_stride: outputs, column_stride: 1 };
     // SAFETY: one tile, which is the whole result, and a product writes every value of its tile.
     let mut result = unsafe {
         filled(rows * outputs, |shared| {

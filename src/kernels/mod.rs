@@ -1,17 +1,18 @@
 //! CPU kernels for what burn's own CPU device does slowly on OFA's shapes. The only room with unsafe code.
 //!
 //! * [`Kernels`]: the operations, as an extension of burn's backend; `flex` runs them.
-//! * `convolution`, `winograd`, `attention`, `linear`: one operation each, on plain slices.
+//! * `convolution`, `winograd`, `pool`, `attention`, `linear`: one operation each, on plain slices.
 //! * `product`: matrix products into parts of a shared result.
 //! * `elementwise`: exponential, GELU and sums that the compiler can vectorize.
 //!
-//! The network calls [`convolution()`], [`attention()`] and [`linear()`] where it runs on `flex`, and burn's
-//! own operations elsewhere; both are held to the same golden outputs.
+//! The network calls these where it runs on `flex`, and burn's own operations elsewhere; both are held to the
+//! same golden outputs.
 
 mod attention;
 mod convolution;
 mod elementwise;
 mod linear;
+mod pool;
 mod product;
 mod winograd;
 
@@ -58,6 +59,9 @@ pub trait Kernels: Backend {
         scale: f32,
     ) -> FloatTensor<Self>;
 
+    /// See [`max_pool()`].
+    fn max_pool(images: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// See [`linear()`].
     fn linear(
         states: FloatTensor<Self>,
@@ -87,6 +91,12 @@ pub fn convolution(
     })
 }
 
+/// The largest of every 3×3 neighbourhood, two apart: `[images, channels, height, width]` to sides half as long,
+/// rounded up.
+pub fn max_pool(images: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(images.into_dispatch()))
+}
+
 /// Attention of `queries` `[batch, from, width]` to `keys` and `values` `[batch, to, width]`, whose heads lie
 /// beside each other in the width. `bias` `[batch or 1, heads, from, to]` is added to the logits scaled by
 /// `scale`; the output of each head is multiplied by its `gain` `[heads]`. Gives `[batch, from, width]`.
@@ -108,8 +118,8 @@ pub fn attention(
     ))
 }
 
-/// `states` `[batch, tokens, inputs]` times the transposed `weight` `[outputs, inputs]`, plus `bias`
-/// `[outputs]`, through an activation: `[batch, tokens, outputs]`.
+/// `states` `[batch, tokens, inputs]` times `weight` `[inputs, outputs]`, plus `bias` `[outputs]`, through an
+/// activation: `[batch, tokens, outputs]`.
 pub fn linear(states: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, activation: Activation) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Kernels>::linear(
         states.into_dispatch(),
@@ -160,6 +170,13 @@ impl Kernels for Flex {
         });
         let result = attention::run(&shape, rows, floats(&bias), floats(&gain), scale);
         tensor(result, [batch, from, width])
+    }
+
+    fn max_pool(images: FlexTensor) -> FlexTensor {
+        let images = images.to_contiguous();
+        let [count, channels, height, width] = sides(&images);
+        let result = pool::run(floats(&images), [height, width]);
+        tensor(result, [count, channels, height.div_ceil(2), width.div_ceil(2)])
     }
 
     fn linear(states: FlexTensor, weight: FlexTensor, bias: FlexTensor, activation: Activation) -> FlexTensor {

@@ -3,8 +3,8 @@
 use burn::tensor::{
     Device, Tensor, TensorData,
     activation::{gelu, relu},
-    module::conv2d,
-    ops::ConvOptions,
+    module::{conv2d, max_pool2d},
+    ops::{ConvOptions, MaxPoolOptions},
 };
 
 use super::*;
@@ -101,11 +101,20 @@ fn attention_agrees_with_its_definition_also_on_slices_of_a_wider_product() {
 }
 
 #[test]
+fn pooling_agrees_with_burns_own() {
+    for shape in [[1, 2, 1, 1], [2, 3, 7, 10], [1, 5, 240, 33]] {
+        let images = random(shape, 5);
+        let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+        assert_eq!(furthest(max_pool(images.clone()), max_pool2d(images, options)), 0.0, "{shape:?}");
+    }
+}
+
+#[test]
 fn linear_agrees_with_a_product() {
     for (batch, tokens, inputs, outputs) in [(1, 1, 3, 5), (2, 31, 40, 24), (1, 130, 64, 256)] {
         let states = random([batch, tokens, inputs], 7);
-        let (weight, bias) = (random([outputs, inputs], 8), random([outputs], 9));
-        let expected = states.clone().matmul(weight.clone().transpose().unsqueeze()) + bias.clone().unsqueeze();
+        let (weight, bias) = (random([inputs, outputs], 8), random([outputs], 9));
+        let expected = states.clone().matmul(weight.clone().unsqueeze()) + bias.clone().unsqueeze();
         let got = linear(states.clone(), weight.clone(), bias.clone(), Activation::None);
         assert!(furthest(got, expected.clone()) < 1e-5);
         assert!(furthest(linear(states, weight, bias, Activation::Gelu), gelu(expected)) < 1e-5);

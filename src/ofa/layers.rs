@@ -17,8 +17,7 @@ const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// A product with a bias.
 #[derive(Module, Debug)]
 pub(super) struct Projection {
-    /// `[outputs, inputs]` as published for our kernels, `[inputs, outputs]` for burn's products, which are
-    /// slower on a transposed view.
+    /// `[inputs, outputs]`: products are slower on a transposed view of the published layout.
     weight: Param<Tensor<2>>,
     bias: Param<Tensor<1>>,
     kernels: bool,
@@ -58,10 +57,7 @@ pub(super) fn linears(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: 
         joined(&mut bias, checkpoint.values(&format!("{prefix}.bias"), &[outputs]));
     }
     let outputs = outputs * prefixes.len();
-    let weight = match checkpoint.kernels() {
-        true => checkpoint.put(weight, [outputs, inputs]),
-        false => checkpoint.put(transposed(&weight, inputs), [inputs, outputs]),
-    };
+    let weight = checkpoint.put(transposed(&weight, inputs), [inputs, outputs]);
     Projection {
         weight: Param::from_tensor(weight),
         bias: Param::from_tensor(checkpoint.put(bias, [outputs])),

@@ -56,7 +56,10 @@ impl ResNet {
 
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let stem = self.stem.forward(images, None, true);
-        let pooled = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
+        let pooled = match self.stem.kernels {
+            true => kernels::max_pool(stem),
+            false => max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1])),
+        };
         self.blocks.iter().fold(pooled, |states, block| block.forward(states))
     }
 }

@@ -49,7 +49,8 @@ impl Architecture {
 /// What one request costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Footprint {
-    /// Memory of weights, position biases and the largest states, in 32-bit floats, for one request.
+    /// Memory of weights, position biases and the largest states, in 32-bit floats, for one request on
+    /// `flex`, whose 3×3 filters are kept as Winograd's algorithm wants them, four times as large.
     pub memory_bytes: u64,
     /// Operations, a multiplication and an addition counted as two.
     pub flop: f64,
@@ -81,7 +82,7 @@ impl Footprint {
         let cross = layer(TOKENS, sequence, 0);
         let decoder = config.decoder_layers as f64 * (layer(TOKENS, TOKENS, config.decoder_ffn_dim) + cross);
         Self {
-            memory_bytes: parameters * BYTES as u64 + (biases + stem.max(hidden)) as u64,
+            memory_bytes: parameters * BYTES as u64 + (biases + stem.max(hidden) + winograd_bytes(config)) as u64,
             flop: resnet_flop(config, side) + encoder + decoder,
         }
     }
@@ -90,6 +91,16 @@ impl Footprint {
     pub fn suits(&self) -> &'static str {
         if self.flop <= CPU_FLOP_MAX { "flex or wgpu" } else { "wgpu" }
     }
+}
+
+/// What the prepared 3×3 filters hold more than the published ones; those with a stride are not prepared.
+fn winograd_bytes(config: &NetworkConfig) -> usize {
+    let layers = config.blocks().unwrap_or_default().into_iter().enumerate();
+    let filters = layers.map(|(layer, count)| {
+        let planes = config.resnet_base_planes << layer;
+        (count - usize::from(layer > 0)) * planes * planes
+    });
+    (36 - 9) * filters.sum::<usize>() * BYTES
 }
 
 /// Stem, and per bottleneck a narrowing, a 3×3 and a widening convolution.
