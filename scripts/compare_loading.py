@@ -134,4 +134,5 @@ def main():
             print("| " + " | ".join(row(program, size, pathlib.Path(folder))) + " |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// What to run in: f32, or f16 on wgpu
     #[arg(long)]
     precision: Option<Precision>,
+    /// Judge it this often, and report the median latency
+    #[arg(long, value_name = "TIMES", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
     /// Print JSON with the names that verdicts have
     #[arg(long)]
     json: bool,
@@ -87,12 +90,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
     let folder = VersionFolder::open(&chosen.folder, arguments.verify.thoroughness()).map_err(failed)?;
     let mut model = Model::load(&folder, chosen.options).map_err(failed)?;
-    let begun = Instant::now();
-    let prepared = Preparer::new(&folder.definition, chosen.limits)
-        .prepare(&image, &arguments.text, arguments.caption.as_deref())
-        .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
-    let scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
-    let latency_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let preparer = Preparer::new(&folder.definition, chosen.limits);
+    let mut latencies = Vec::new();
+    let mut scores = Vec::new();
+    for _ in 0..arguments.repeat {
+        let begun = Instant::now();
+        let prepared = preparer
+            .prepare(&image, &arguments.text, arguments.caption.as_deref())
+            .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+        scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
+        latencies.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    latencies.sort_by(f64::total_cmp);
+    let latency_ms = latencies[latencies.len() / 2];
     let answers: Vec<Answer> =
         scores.into_iter().zip(&arguments.text).map(|(scores, text)| Answer::new(scores, text, usize::MAX)).collect();
     let decisive = Answer::decisive(&answers).cloned().ok_or_else(|| failed("there is no text"))?;

@@ -12,13 +12,14 @@ use super::{
 /// What a convolution does beside multiplying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Side of the square filter.
+    /// Side of the square filter, an odd number.
     pub kernel: usize,
     /// Step in both directions. The padding is half the filter's side.
     pub stride: usize,
     /// Whether negative results become zero.
     pub relu: bool,
-    /// Whether the weight was prepared for Winograd's algorithm.
+    /// Whether the weight was prepared for Winograd's algorithm: for a side of 3, a step of 1, and nothing
+    /// around the result.
     pub winograd: bool,
 }
 
@@ -137,6 +138,10 @@ fn gather(images: &Images<'_>, image: usize, geometry: Geometry, [first, columns
             let begin = (x * stride + across) as isize - padding;
             let before = (begin.min(0).unsigned_abs().div_ceil(stride)).min(length);
             let inside = (width - begin).max(0).unsigned_abs().div_ceil(stride).min(length);
+            if before >= inside {
+                to.fill(0.0);
+                continue;
+            }
             to[..before].fill(0.0);
             to[inside..].fill(0.0);
             let from = (begin + (before * stride) as isize).unsigned_abs();

@@ -99,7 +99,8 @@ pub fn max_pool(images: Tensor<4>) -> Tensor<4> {
 
 /// Attention of `queries` `[batch, from, width]` to `keys` and `values` `[batch, to, width]`, whose heads lie
 /// beside each other in the width. `bias` `[batch or 1, heads, from, to]` is added to the logits scaled by
-/// `scale`; the output of each head is multiplied by its `gain` `[heads]`. Gives `[batch, from, width]`.
+/// `scale`; the output of each head is multiplied by its `gain` `[heads]`. Gives `[batch, from, width]`. Slices of a
+/// wider tensor are read in place; values of a row must lie side by side.
 pub fn attention(
     queries: Tensor<3>,
     keys: Tensor<3>,
@@ -156,6 +157,12 @@ impl Kernels for Flex {
         let [batch, from, width] = sides(&queries);
         let [_, to, _] = sides(&keys);
         let [biases, heads, _, _] = sides(&bias);
+        // What the kernel leaves to itself without looking again rests on these.
+        assert!(to > 0 && heads > 0 && width > 0 && width.is_multiple_of(heads), "sides above 0, whole heads");
+        assert!([&keys, &values].iter().all(|tensor| sides(tensor) == [batch, to, width]), "shape of keys and values");
+        assert!(biases == 1 || biases == batch, "one bias, or one per row of the batch");
+        assert_eq!(sides(&bias), [biases, heads, from, to], "the bias's shape");
+        assert_eq!(sides(&gain), [heads], "the gain's shape");
         let shape = attention::Shape { batch, from, to, width, heads, biases };
         let rows = [&queries, &keys, &values].map(|tensor| {
             let strides = tensor.layout().strides();
@@ -175,6 +182,7 @@ impl Kernels for Flex {
     fn max_pool(images: FlexTensor) -> FlexTensor {
         let images = images.to_contiguous();
         let [count, channels, height, width] = sides(&images);
+        assert!(height > 0 && width > 0, "sides above 0");
         let result = pool::run(floats(&images), [height, width]);
         tensor(result, [count, channels, height.div_ceil(2), width.div_ceil(2)])
     }
@@ -183,6 +191,8 @@ impl Kernels for Flex {
         let (states, weight, bias) = (states.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let [batch, tokens, inputs] = sides(&states);
         let outputs = bias.layout().num_elements();
+        assert!(inputs > 0 && outputs > 0, "sides above 0");
+        assert_eq!(sides(&weight), [inputs, outputs], "the weight's shape");
         let result = linear::run(floats(&states), inputs, floats(&weight), floats(&bias), activation);
         tensor(result, [batch, tokens, outputs])
     }
@@ -199,7 +209,21 @@ fn convolved(
     let around = around.map(FlexTensor::to_contiguous);
     let [count, inputs, height, width] = sides(&images);
     let outputs = bias.layout().num_elements();
-    let [below, right] = [height, width].map(|side| side.div_ceil(geometry.stride));
+    // What the kernels leave to each other without looking again rests on these.
+    let Geometry { kernel, stride, winograd, .. } = geometry;
+    assert!(kernel % 2 == 1 && stride > 0, "an odd filter, moved by at least one");
+    assert!([inputs, outputs, height, width].iter().all(|side| *side > 0), "sides above 0");
+    match winograd {
+        true => {
+            assert!((kernel, stride) == (3, 1) && around.is_none(), "what Winograd's algorithm is for");
+            assert_eq!(sides(&weight), [WINOGRAD_TILES, outputs, inputs, 1], "the weight's shape");
+        }
+        false => assert_eq!(sides(&weight), [outputs, inputs, kernel, kernel], "the weight's shape"),
+    }
+    let [below, right] = [height, width].map(|side| side.div_ceil(stride));
+    if let Some(around) = &around {
+        assert_eq!(sides(around), [count, outputs, below, right], "the shape of what goes around");
+    }
     let input = convolution::Images { values: floats(&images), inputs, height, width };
     let filter = convolution::Filter { weight: floats(&weight), bias: floats(&bias), geometry };
     let result = convolution::run(&input, &filter, around.as_ref().map(floats));

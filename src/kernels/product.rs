@@ -58,9 +58,11 @@ impl Shared<'_> {
     /// A part of the result.
     ///
     /// # Safety
-    /// No value of it may be in another tile that lives at the same time.
+    /// No value of it may be in another tile that lives at the same time, and `row` may be called only for rows
+    /// that a product or `write` has written.
     pub(super) unsafe fn tile(&self, start: usize, [rows, columns]: [usize; 2], stride: usize) -> Tile<'_> {
-        assert!(rows == 0 || columns == 0 || start + (rows - 1) * stride + columns <= self.len, "tile within result");
+        let end = rows.saturating_sub(1).saturating_mul(stride).saturating_add(start).saturating_add(columns);
+        assert!(end <= self.len, "tile within result");
         assert!(rows <= 1 || columns <= stride, "rows of a tile do not overlap");
         // SAFETY: the first value is within the slice, as was just checked.
         Tile { pointer: unsafe { self.pointer.add(start) }, rows, columns, stride, lifetime: PhantomData }
@@ -70,7 +72,7 @@ impl Shared<'_> {
 impl<'m> Tile<'m> {
     /// A whole slice as one tile.
     pub(super) fn of(values: &'m mut [f32], [rows, columns]: [usize; 2]) -> Self {
-        assert!(rows * columns <= values.len(), "tile within slice");
+        assert!(rows.saturating_mul(columns) <= values.len(), "tile within slice");
         Self { pointer: values.as_mut_ptr(), rows, columns, stride: columns, lifetime: PhantomData }
     }
 
@@ -145,9 +147,9 @@ pub(super) enum Threads {
 
 impl Matrix<'_> {
     fn check(&self, [rows, columns]: [usize; 2]) {
-        if rows > 0 && columns > 0 {
-            let last = self.start + (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
-            assert!(last < self.values.len(), "matrix within its slice");
-        }
+        let far = |side: usize, stride: usize| side.saturating_sub(1).saturating_mul(stride);
+        let last =
+            far(rows, self.row_stride).saturating_add(far(columns, self.column_stride)).saturating_add(self.start);
+        assert!(last < self.values.len(), "matrix within its slice");
     }
 }

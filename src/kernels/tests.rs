@@ -44,6 +44,10 @@ fn convolutions_agree_with_burns_own() {
         [2, 17, 19, 30, 30, 3, 1],
         [1, 64, 64, 60, 61, 3, 1],
         [1, 8, 8, 2, 300, 3, 1],
+        // Tiles of the stem that begin in the last column of a row, and images smaller than its filter.
+        [1, 3, 64, 78, 78, 7, 2],
+        [1, 3, 64, 1, 2, 7, 2],
+        [1, 3, 4, 2, 1, 7, 1],
     ];
     for (seed, [count, inputs, outputs, height, width, kernel, stride]) in shapes.into_iter().enumerate() {
         let seed = seed as u64 * 4 + 1;
@@ -98,6 +102,42 @@ fn attention_agrees_with_its_definition_also_on_slices_of_a_wider_product() {
         let off = furthest(attention(queries, keys, values, bias, gain, 0.3), expected);
         assert!(off < 1e-5, "{batch} {from} {to}: {off}");
     }
+}
+
+#[test]
+fn every_side_that_a_configuration_may_ask_for_is_gathered() {
+    let (weight, bias) = (random([64, 3, 7, 7], 1), random([64], 2));
+    let geometry = Geometry { kernel: 7, stride: 2, relu: false, winograd: false };
+    for side in (1..=200).chain([478, 482]) {
+        let images = random([1, 3, side, side], side as u64);
+        let result = convolution(images, weight.clone(), bias.clone(), None, geometry);
+        assert_eq!(result.dims(), [1, 64, side.div_ceil(2), side.div_ceil(2)]);
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused_before_anything_is_read() {
+    let refused = |run: &dyn Fn()| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("went through");
+    };
+    let image = || random([1, 3, 8, 8], 1);
+    let plain = Geometry { kernel: 3, stride: 1, relu: false, winograd: false };
+    for (weight, geometry) in [
+        ([2, 3, 1, 1], plain),
+        ([36, 2, 3, 1], Geometry { winograd: true, stride: 2, ..plain }),
+        ([2, 3, 2, 2], Geometry { kernel: 2, ..plain }),
+    ] {
+        refused(&|| drop(convolution(image(), random(weight, 2), random([2], 3), None, geometry)));
+    }
+    let states = |tokens, width| random([1, tokens, width], 4);
+    for (width, heads, to, from) in [(10, 3, 4, 4), (12, 3, 5, 4), (12, 3, 4, 5)] {
+        let bias = random([1, heads, from, to], 5);
+        refused(&|| {
+            let (q, k, v) = (states(4, width), states(4, width), states(4, width));
+            drop(attention(q, k, v, bias.clone(), random([heads], 6), 1.0));
+        });
+    }
+    refused(&|| drop(linear(states(4, 6), random([4, 6], 7), random([5], 8), Activation::None)));
 }
 
 #[test]

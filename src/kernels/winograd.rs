@@ -32,6 +32,7 @@ pub fn prepared(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
         [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
+    assert_eq!(weight.len(), outputs * inputs * 9, "a 3×3 filter for every input and output");
     let mut prepared = vec![0.0; TILES * outputs * inputs];
     for (at, filter) in weight.chunks_exact(9).enumerate() {
         for (row, down) in G.iter().enumerate() {
