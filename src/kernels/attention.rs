@@ -100,7 +100,7 @@ pub(super) fn run(
                     tile.row(query).iter_mut().for_each(|value| *value *= factor);
                 }
             },
-        )
+        );
     };
     // SAFETY: every batch row, head and query is in one block, whose product writes all of its tile.
     unsafe { filled(batch * from * width, attend) }

@@ -22,6 +22,9 @@ pub const TILES: usize = PATCH * PATCH;
 const BLOCK_MAX: usize = 64;
 const BLOCK_MIN: usize = 16;
 
+/// Filters that are prepared together, one in each lane of a vector.
+const LANES: usize = 16;
+
 /// A filter `[outputs, inputs, 3, 3]` as `[36, outputs, inputs]`. Computed in 64 bits.
 pub fn prepared(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     const G: [[f64; 3]; PATCH] = [
@@ -32,15 +35,42 @@ pub fn prepared(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
         [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
-    assert_eq!(weight.len(), outputs * inputs * 9, "a 3×3 filter for every input and output");
-    let mut prepared = vec![0.0; TILES * outputs * inputs];
-    for (at, filter) in weight.chunks_exact(9).enumerate() {
-        for (row, down) in G.iter().enumerate() {
-            for (column, across) in G.iter().enumerate() {
-                let value = (0..9).map(|i| down[i / 3] * f64::from(filter[i]) * across[i % 3]).sum::<f64>();
-                prepared[(row * PATCH + column) * outputs * inputs + at] = value as f32;
-            }
-        }
+    let filters = outputs * inputs;
+    assert_eq!(weight.len(), filters * 9, "a 3×3 filter for every input and output");
+    let mut prepared = vec![0.0; TILES * filters];
+    for (block, filter) in weight.chunks(LANES * 9).enumerate() {
+        let (first, count) = (block * LANES, filter.len() / 9);
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut g = [[0.0_f64; LANES]; 9];
+                for (lane, filter) in filter.chunks_exact(9).enumerate() {
+                    for (value, lanes) in filter.iter().zip(&mut g) {
+                        lanes[lane] = f64::from(*value);
+                    }
+                }
+                for (row, down) in G.iter().enumerate() {
+                    // Row `row` of G·g, then times Gᵀ.
+                    let mut half = [[0.0_f64; LANES]; 3];
+                    for (column, half) in half.iter_mut().enumerate() {
+                        for lane in 0..LANES {
+                            half[lane] = down[0] * g[column][lane]
+                                + down[1] * g[3 + column][lane]
+                                + down[2] * g[6 + column][lane];
+                        }
+                    }
+                    for (column, across) in G.iter().enumerate() {
+                        let mut lanes = [0.0_f32; LANES];
+                        for lane in 0..LANES {
+                            let sum = half[0][lane] * across[0] + half[1][lane] * across[1] + half[2][lane] * across[2];
+                            lanes[lane] = sum as f32;
+                        }
+                        let start = (row * PATCH + column) * filters + first;
+                        prepared[start..start + count].copy_from_slice(&lanes[..count]);
+                    }
+                }
+            },
+        );
     }
     prepared
 }

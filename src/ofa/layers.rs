@@ -1,15 +1,14 @@
 //! Linear layers and norms, taken from a checkpoint.
 
-use burn::{
-    module::{Module, Param},
-    nn::{LayerNorm, LayerNormConfig},
-    tensor::{DType, Tensor, activation::gelu},
-};
-
 use super::checkpoint::Checkpoint;
 use crate::{
     kernels::{self, Activation},
     weights::Precision,
+};
+use burn::{
+    module::{Module, Param},
+    nn::{LayerNorm, LayerNormConfig},
+    tensor::{DType, Tensor, activation::gelu},
 };
 
 const LAYER_NORM_EPSILON: f64 = 1e-5;
@@ -73,16 +72,20 @@ fn joined(whole: &mut Vec<f32>, part: Vec<f32>) {
     }
 }
 
-/// Rows become columns, a square at a time: column by column, every value would cost a cache line.
+/// Rows become columns, a square at a time: column by column, every value would cost a cache line. On one
+/// thread, because the others verify digests and load other versions at the same time, and a pool that waits
+/// for its slowest thread at every tensor would wait for them.
 fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
-    const SIDE: usize = 32;
+    const SIDE: usize = 16;
     let height = rows.len() / width;
     let mut columns = vec![0.0; rows.len()];
-    for top in (0..height).step_by(SIDE) {
-        for left in (0..width).step_by(SIDE) {
-            for row in top..height.min(top + SIDE) {
-                for column in left..width.min(left + SIDE) {
-                    columns[column * height + row] = rows[row * width + column];
+    for (strip, columns) in columns.chunks_mut((SIDE * height).max(1)).enumerate() {
+        let left = strip * SIDE;
+        for top in (0..height).step_by(SIDE) {
+            let rows = &rows[top * width..height.min(top + SIDE) * width];
+            for (column, values) in columns.chunks_exact_mut(height).enumerate() {
+                for (row, value) in values[top..height.min(top + SIDE)].iter_mut().enumerate() {
+                    *value = rows[row * width + left + column];
                 }
             }
         }
