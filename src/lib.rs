@@ -45,6 +45,8 @@ pub mod vision;
 pub mod weights;
 
 /// Large results come and go with every layer; the system's allocator would give their pages back each
-/// time, and take as long again to get them as the product takes that fills them.
+/// time, and take as long again to get them as the product takes that fills them. Huge pages are off: they
+/// gain a pass nothing, and on virtual machines whose host takes free memory back they made loading three
+/// times as slow.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
