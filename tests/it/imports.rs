@@ -7,9 +7,11 @@ use std::{
 };
 
 use ofa_stream::{
+    engine::{Judge, Model, ModelOptions, Prepared},
+    message::Device,
     ofa::{NetworkConfig, wanted_tensors},
     store::{ImportOptions, Inventory, Thoroughness, VersionFolder, Watch, import},
-    weights::{Precision, Weights},
+    weights::{Precision, Weights, Writer},
 };
 use safetensors::Dtype;
 
@@ -214,6 +216,49 @@ fn the_same_checkpoint_gives_the_same_digest_in_every_format() {
         })
         .collect();
     assert_eq!(digests[0], digests[1]);
+}
+
+/// A vocabulary of the published size whose answers are one token each, and the merges that make them.
+fn write_published_texts(folder: &Path, config: &str) {
+    let merges = ["Ġ y", "Ġy e", "Ġye s", "Ġ n", "Ġn o", "Ġ m", "Ġm a", "Ġma y", "Ġmay b", "Ġmayb e"];
+    let mut vocabulary = serde_json::Map::new();
+    let special = ["<s>", "<pad>", "</s>", "<unk>", "Ġ"].map(str::to_owned).into_iter();
+    let bytes = (b'!'..=b'~').map(|byte| char::from(byte).to_string());
+    let merged = merges.iter().map(|merge| merge.replace(' ', ""));
+    let fillers = (0..).map(|index| format!("madeupword{index}"));
+    for (id, token) in special.chain(bytes).chain(merged).chain(fillers).take(50_265).enumerate() {
+        vocabulary.insert(token, id.into());
+    }
+    fs::write(folder.join("vocab.json"), serde_json::to_string(&vocabulary).unwrap()).unwrap();
+    fs::write(folder.join("merges.txt"), format!("#version: 0.2\n{}\n", merges.join("\n"))).unwrap();
+    fs::write(folder.join("config.json"), config).unwrap();
+}
+
+#[test]
+fn a_whole_checkpoint_of_the_tiny_size_is_imported_loaded_and_answers() {
+    let config = fs::read_to_string(repository("testdata/golden/real_shapes/config_tiny.json")).unwrap();
+    let wanted = wanted_tensors(&NetworkConfig::from_json(&config).unwrap()).unwrap();
+    let checkpoint = tempfile::tempdir().unwrap();
+    write_published_texts(checkpoint.path(), &config);
+    let shapes = wanted.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+    let mut writer = Writer::create(&checkpoint.path().join("model.safetensors"), Precision::F32, shapes).unwrap();
+    for tensor in &wanted {
+        let around =
+            if tensor.name.ends_with("running_var") || tensor.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let values: Vec<f32> =
+            (0..tensor.shape.iter().product()).map(|i: usize| around + (i % 997) as f32 / 9970.0 - 0.05).collect();
+        writer.write(&values).unwrap();
+    }
+    writer.finish().unwrap();
+    let models = tempfile::tempdir().unwrap();
+    let manifest = import_into(models.path(), checkpoint.path(), |_| {}).unwrap();
+    assert_eq!((manifest.architecture.as_str(), manifest.parameters), ("tiny", 33_488_336));
+    let version = VersionFolder::open(&models.path().join("v"), Thoroughness::Hashes).unwrap();
+    let options = ModelOptions { device: Device::Flex, precision: Precision::F32, bias_cache_bytes: 1 << 28 };
+    let mut model = Model::load(&version, options).unwrap();
+    let sources = vec![version.definition.prompter.source_ids("a red mug", None)];
+    let scores = model.judge(&[&Prepared { pixels: vec![0.2; 3 * 480 * 480], sources }]).remove(0).unwrap()[0];
+    assert!((scores.yes + scores.maybe + scores.no - 1.0).abs() < 1e-5, "{scores:?}");
 }
 
 #[test]

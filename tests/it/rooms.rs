@@ -84,12 +84,25 @@ fn no_room_reaches_where_the_table_does_not_let_it() {
 
 #[test]
 fn only_their_own_rooms_name_the_large_libraries() {
-    for (library, rooms) in [("rdkafka::", &["kafka"][..]), ("burn::", &["ofa", "engine"]), ("axum::", &["telemetry"])]
-    {
+    for (library, rooms) in [
+        ("rdkafka::", &["kafka"][..]),
+        ("burn::", &["ofa", "engine", "kernels"]),
+        ("axum::", &["telemetry"]),
+        ("gemm::", &["kernels"]),
+        ("ureq::", &["store"]),
+    ] {
         for path in sources(&repository("src")) {
             let named = fs::read_to_string(&path).unwrap().contains(library);
             assert!(!named || rooms.contains(&room(&path).as_str()), "{} names {library}", path.display());
         }
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_the_room_of_kernels_alone() {
+    for path in sources(&repository("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("unsafe {") || room(&path) == "kernels", "{}", path.display());
     }
 }
 
