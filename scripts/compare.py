@@ -1,14 +1,10 @@
 """The measuring half of scripts/compare: one request, this program beside the reference's own model code."""
-import datetime
 import json
-import os
-import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 
-from compare_loading import REFERENCE, SHAPES, measured, texts
+from compare_loading import REFERENCE, SHAPES, measured, table, texts
 
 ROUNDS = 3
 REPEATS = 5
@@ -97,12 +93,8 @@ def main():
     head = ["size", "tokens", "reference"]
     for device in DEVICES:
         head += [device, f"reference / {device}", f"{device}: furthest probability"]
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    print(f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; medians of {ROUNDS} interleaved rounds of {REPEATS}\n")
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for size in sizes or ["tiny", "base", "large"]:
-        with tempfile.TemporaryDirectory() as folder:
-            print("| " + " | ".join(row(program, size, pathlib.Path(folder))) + " |", flush=True)
+    how = f"medians of {ROUNDS} interleaved rounds of {REPEATS}"
+    table(head, how, sizes, lambda size, folder: row(program, size, folder))
 
 
 main()

@@ -120,6 +120,16 @@ def row(program, size, folder):
     ]
 
 
+def table(head, how, sizes, row):
+    """Prints a row for every size, each made in a folder of its own."""
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    print(f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; {how}\n")
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for size in sizes or ["tiny", "base", "large"]:
+        with tempfile.TemporaryDirectory() as folder:
+            print("| " + " | ".join(row(size, pathlib.Path(folder))) + " |", flush=True)
+
+
 def main():
     program, *sizes = sys.argv[1:]
     head = [
@@ -135,12 +145,7 @@ def main():
         "peak memory with the first request",
         "reference's peak memory, loaded only",
     ]
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    print(f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores; medians of {ROUNDS} interleaved rounds\n")
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for size in sizes or ["tiny", "base", "large"]:
-        with tempfile.TemporaryDirectory() as folder:
-            print("| " + " | ".join(row(program, size, pathlib.Path(folder))) + " |", flush=True)
+    table(head, f"medians of {ROUNDS} interleaved rounds", sizes, lambda size, folder: row(program, size, folder))
 
 
 if __name__ == "__main__":

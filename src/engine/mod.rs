@@ -14,5 +14,5 @@ mod worker;
 pub use device::DeviceError;
 pub use model::{InferenceError, Model, ModelError, ModelOptions, panic_message};
 pub use prepare::{Prepared, Preparer};
-pub use versions::{Engine, EngineError, Identity, Load, Version, VersionSpec};
+pub use versions::{Engine, EngineError, Identity, Version, VersionSpec};
 pub use worker::{Job, Judge, Judged, Loaded, Reply};

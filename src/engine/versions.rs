@@ -12,7 +12,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::{Job, Judge, Loaded, Model, ModelError, ModelOptions, Preparer, worker::Worker};
 use crate::{
-    message::Device,
+    message::{Device, Load},
     store::{Thoroughness, VersionFolder},
     vision::Limits,
     weights::Precision,
@@ -35,16 +35,6 @@ pub struct VersionSpec {
     pub batch_size: usize,
     /// Requests that may wait; sending more blocks.
     pub queue_size: usize,
-}
-
-/// When a version is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// Before the first request is taken.
-    Start,
-    /// When the first request for it comes, which waits for it; no other version does while its queue
-    /// holds what arrives.
-    FirstUse,
 }
 
 /// What is known of a version before it is loaded.

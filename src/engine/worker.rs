@@ -8,8 +8,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{InferenceError, Load, ModelError, Prepared, VersionSpec, panic_message};
-use crate::message::Scores;
+use super::{InferenceError, ModelError, Prepared, VersionSpec, panic_message};
+use crate::message::{Load, Scores};
 
 /// What a worker is asked to do.
 pub struct Job {

@@ -1,4 +1,4 @@
-//! Where a model version runs.
+//! Where a model version runs, and when it is loaded.
 
 use std::{fmt, str::FromStr};
 
@@ -62,6 +62,29 @@ impl TryFrom<String> for Device {
 impl From<Device> for String {
     fn from(device: Device) -> Self {
         device.to_string()
+    }
+}
+
+/// When a version is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Load {
+    /// Before the first request is taken.
+    Start,
+    /// When the first request for it comes, which waits for it; no other version does while its queue
+    /// holds what arrives.
+    FirstUse,
+}
+
+impl TryFrom<String> for Load {
+    type Error = &'static str;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        match written.as_str() {
+            "start" => Ok(Self::Start),
+            "first_use" => Ok(Self::FirstUse),
+            _ => Err("expected \"start\" or \"first_use\""),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! * [`Request`]: what producers publish, read by [`Request::from_json`].
 //! * [`Verdict`]: what consumers read.
 //! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers.
-//! * [`Device`]: where a version runs, as settings, verdicts and tables spell it.
+//! * [`Device`]: where a version runs, as settings, verdicts and tables spell it; [`Load`]: when it is loaded.
 //!
 //! The JSON Schemas in `schemas/` are generated from these types; a test compares them.
 
@@ -17,7 +17,7 @@ mod verdict;
 mod version_name;
 
 pub use dead_letter::{DeadLetter, DeadLetterHeaders, Stage};
-pub use device::{Device, UnknownDevice};
+pub use device::{Device, Load, UnknownDevice};
 pub use record::{Header, Outgoing, Record};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
 pub use verdict::{Answer, Assignment, Decision, Label, Role, RouteTaken, Scores, TimingsMs, Verdict};

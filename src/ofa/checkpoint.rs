@@ -152,10 +152,9 @@ impl Checkpoint {
 /// # Errors
 /// A line for each tensor that is missing, misshapen or left over.
 pub fn compare(weights: &Weights, wanted: &[Wanted]) -> Result<(), CheckpointError> {
-    let found = |name: &str| weights.iter().find(|(found, _)| *found == name).map(|(_, tensor)| tensor);
     let mut problems = Vec::new();
     for Wanted { name, shape, optional } in wanted {
-        match found(name) {
+        match weights.get(name) {
             Some(tensor) if tensor.shape() != shape => problems.push(format!("{name} {}", misshapen(tensor, shape))),
             None if !optional => problems.push(format!("{name} {}", missing(shape))),
             _ => {}

@@ -21,10 +21,10 @@ use super::{
     release::{self, Release, lock},
 };
 use crate::{
-    engine::{Engine, InferenceError, Job, Judged, Load, ModelOptions, Reply, VersionSpec, panic_message},
+    engine::{Engine, InferenceError, Job, Judged, ModelOptions, Reply, VersionSpec, panic_message},
     kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
-    message::Record,
-    settings::{LoadAt, Plan},
+    message::{Load, Record},
+    settings::Plan,
     store::Thoroughness,
     telemetry,
     vision::Limits,
@@ -166,10 +166,7 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
         name: name.clone(),
         folder: version.folder.clone(),
         thoroughness,
-        load: match version.load {
-            LoadAt::Start => Load::Start,
-            LoadAt::FirstUse => Load::FirstUse,
-        },
+        load: version.load,
         options: ModelOptions {
             device: version.device,
             precision: version.precision,
@@ -177,10 +174,10 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
         },
         batch_size: version.batch_size,
         queue_size: match version.load {
-            LoadAt::Start => version.queue_size,
+            Load::Start => version.queue_size,
             // Whoever hands a request over must not be held up while the version loads: the same threads
             // serve the others.
-            LoadAt::FirstUse => version.queue_size.max(plan.pipeline.records_in_flight_max),
+            Load::FirstUse => version.queue_size.max(plan.pipeline.records_in_flight_max),
         },
     };
     plan.versions.iter().map(spec).collect()

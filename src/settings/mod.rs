@@ -9,4 +9,4 @@ mod plan;
 mod raw;
 
 pub use load::SettingsError;
-pub use plan::{KafkaPlan, LimitsPlan, LoadAt, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds, VersionPlan};
+pub use plan::{KafkaPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds, VersionPlan};

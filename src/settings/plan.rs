@@ -14,7 +14,7 @@ use super::{
     raw::{self, Delivery, Raw},
 };
 use crate::{
-    message::{Decision, Device, Label, VersionName},
+    message::{Decision, Device, Label, Load, VersionName},
     routing::{Table, TableSpec},
     weights::Precision,
 };
@@ -77,35 +77,13 @@ pub struct VersionPlan {
     /// What it runs in.
     pub precision: Precision,
     /// When it is loaded.
-    pub load: LoadAt,
+    pub load: Load,
     /// Requests in one forward pass, at most.
     pub batch_size: usize,
     /// Requests that may wait.
     pub queue_size: usize,
     /// Bound of the position biases kept per shape, in bytes.
     pub position_cache_bytes: usize,
-}
-
-/// When a version is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum LoadAt {
-    /// Before the first request is taken.
-    Start,
-    /// When the first request for it comes.
-    FirstUse,
-}
-
-impl TryFrom<String> for LoadAt {
-    type Error = &'static str;
-
-    fn try_from(written: String) -> Result<Self, Self::Error> {
-        match written.as_str() {
-            "start" => Ok(Self::Start),
-            "first_use" => Ok(Self::FirstUse),
-            _ => Err("expected \"start\" or \"first_use\""),
-        }
-    }
 }
 
 /// What a request may hold.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::{
-    message::Device,
+    message::{Device, Load},
     routing::{ExperimentSpec, RuleSpec},
     weights::Precision,
 };
@@ -110,7 +110,7 @@ pub(super) struct Version {
     pub(super) model_id: Option<String>,
     pub(super) device: Device,
     pub(super) precision: Precision,
-    pub(super) load: super::LoadAt,
+    pub(super) load: Load,
     pub(super) batch_size: usize,
     pub(super) queue_size: usize,
     pub(super) position_cache_bytes: usize,
@@ -122,7 +122,7 @@ impl Default for Version {
             model_id: None,
             device: Device::Flex,
             precision: Precision::F32,
-            load: super::LoadAt::Start,
+            load: Load::Start,
             batch_size: 4,
             queue_size: 64,
             position_cache_bytes: 1 << 30,

@@ -179,6 +179,11 @@ impl Weights {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// A tensor by name.
+    pub fn get(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
     /// Takes a tensor out.
     pub fn take(&mut self, name: &str) -> Option<Stored> {
         self.tensors.remove(name)

@@ -8,8 +8,8 @@ use std::{
 };
 
 use ofa_stream::{
-    engine::{Engine, InferenceError, Job, Judge, Load, ModelOptions, Prepared, Reply, VersionSpec},
-    message::{Device, Scores},
+    engine::{Engine, InferenceError, Job, Judge, ModelOptions, Prepared, Reply, VersionSpec},
+    message::{Device, Load, Scores},
     store::Thoroughness,
     vision::Limits,
     weights::Precision,

@@ -109,8 +109,8 @@ pub(super) fn texts(path: &Path, weights: &Weights, tokenizer: Option<&Path>) ->
     })?;
     let settings = Settings { path, parts: weights.extras().map(parts).unwrap_or_default() };
     // The settings do not say how large the dictionary was; the matrix does.
-    let embedding = weights.iter().find(|(name, _)| *name == SHARED_EMBEDDING);
-    let rows = embedding.and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or_default();
+    let embedding = weights.get(SHARED_EMBEDDING);
+    let rows = embedding.and_then(|tensor| tensor.shape().first().copied()).unwrap_or_default();
     Ok(Texts {
         network: network(&settings, rows)?,
         task: task(&settings)?,
