@@ -13,8 +13,8 @@ use std::{
 use burn::tensor::Device;
 use divan::{Bencher, black_box};
 use ofa_stream::{
-    ofa::{AnswerTrie, Batch, NetworkConfig, Ofa, OfaOptions, Row, wanted_tensors},
-    vision::{self, Limits, Normalization},
+    ofa::{AnswerTrie, NetworkConfig, Ofa, OfaOptions, Row, wanted_tensors},
+    vision::{self, Limits},
     weights::{Precision, Weights, Writer},
 };
 
@@ -68,7 +68,7 @@ fn load(name: &str) -> Ofa {
     let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
     let options =
-        OfaOptions { precision: Precision::F32, kernels: name == "flex", token_multiple: 1, bias_cache_bytes: 1 << 30 };
+        OfaOptions { precision: Precision::F32, kernels: name == "flex", token_multiple: 8, bias_cache_bytes: 1 << 30 };
     Ofa::load(weights, &config(), SIDE, trie, (&device(name), options)).unwrap()
 }
 
@@ -90,34 +90,41 @@ fn decode_and_resize_a_jpeg(bencher: Bencher<'_, '_>) {
     let bytes = std::fs::read("testdata/demo/cups.jpg").unwrap();
     bencher.bench(|| {
         let image = vision::decode(&bytes, &limits).unwrap();
-        Normalization::half().apply(&vision::resize(&image, SIDE as u32, SIDE as u32))
+        vision::resize(&image, SIDE as u32, SIDE as u32)
     });
 }
 
 #[divan::bench(args = DEVICES, sample_count = 10, sample_size = 1)]
 fn resnet(bencher: Bencher<'_, '_>, name: &str) {
-    let (network, pixels) = (NETWORKS[name].lock().unwrap(), [pixels()]);
-    bencher.bench_local(|| black_box(network.feature_map(&pixels).try_into_data().unwrap()));
+    let (network, pixels) = (NETWORKS[name].lock().unwrap(), pixels());
+    let features = |pixels| black_box(network.feature_map(pixels, None).unwrap().try_into_data().unwrap());
+    bencher.with_inputs(|| pixels.clone()).bench_local_values(features);
 }
 
 #[divan::bench(args = DEVICES, sample_count = 10, sample_size = 1)]
 fn encoder(bencher: Bencher<'_, '_>, name: &str) {
     let mut network = NETWORKS[name].lock().unwrap();
-    let features = network.feature_map(&[pixels()]);
-    bencher.bench_local(|| black_box(network.encode(features.clone(), &rows()).states.try_into_data().unwrap()));
+    let features = network.feature_map(pixels(), None).unwrap();
+    bencher.bench_local(|| {
+        let tokens = network.image_tokens(features.clone());
+        black_box(network.encode(tokens, &rows(), None).unwrap().states.try_into_data().unwrap())
+    });
 }
 
 #[divan::bench(args = DEVICES, sample_count = 10, sample_size = 1)]
 fn decoder(bencher: Bencher<'_, '_>, name: &str) {
     let mut network = NETWORKS[name].lock().unwrap();
-    let features = network.feature_map(&[pixels()]);
-    let encoded = network.encode(features, &rows());
-    bencher.bench_local(|| black_box(network.decode(encoded.clone(), &rows()).unwrap()));
+    let tokens = network.image_tokens(network.feature_map(pixels(), None).unwrap());
+    let encoded = network.encode(tokens, &rows(), None).unwrap();
+    bencher.bench_local(|| black_box(network.decode(&encoded, &rows(), None).unwrap()));
 }
 
 #[divan::bench(args = DEVICES, sample_count = 10, sample_size = 1)]
 fn whole(bencher: Bencher<'_, '_>, name: &str) {
     let mut network = NETWORKS[name].lock().unwrap();
-    let batch = Batch { images: vec![pixels()], rows: rows().to_vec() };
-    bencher.bench_local(|| black_box(network.answer(&batch).unwrap()));
+    let pixels = pixels();
+    bencher.with_inputs(|| pixels.clone()).bench_local_values(|pixels| {
+        let tokens = network.image_tokens(network.feature_map(pixels, None).unwrap());
+        black_box(network.answer(tokens, &rows(), None).unwrap())
+    });
 }

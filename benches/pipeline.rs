@@ -10,10 +10,11 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use divan::{Bencher, counter::ItemsCount};
 use ofa_stream::{
-    engine::{Engine, InferenceError, Judge, Prepared},
+    engine::{Answer, Engine, Judge, PassError, Prepared},
     kafka::{Connection, EmbeddedBroker, Feeder, FeederOptions, Tail},
     message::{Outgoing, Scores},
-    pipeline::{Pipeline, connection, engine_specs, image_limits},
+    ofa::Interrupt,
+    pipeline::{Pipeline, connection, engine_options, engine_specs},
     settings::Plan,
     store::Thoroughness,
 };
@@ -27,9 +28,9 @@ fn main() {
 struct AtOnce;
 
 impl Judge for AtOnce {
-    fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
+    fn attempt(&mut self, batch: &[&Prepared], _: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
         let scores = Scores { yes: 0.5, maybe: 0.3, no: 0.2 };
-        batch.iter().map(|request| Ok(vec![scores; request.sources.len()])).collect()
+        Ok(batch.iter().map(|request| Ok(vec![scores; request.sources.len()])).collect())
     }
 }
 
@@ -87,7 +88,7 @@ const IMAGES: [&str; 2] = ["testdata/demo/thumbnail.png", "testdata/demo/mug.jpg
 fn through_the_pipeline(bencher: Bencher<'_, '_>, image: &str) {
     let setting = Setting::new();
     let engine =
-        Engine::start_with(&engine_specs(&setting.plan, Thoroughness::Sizes), image_limits(&setting.plan), |_, _| {
+        Engine::start_with(&engine_specs(&setting.plan, Thoroughness::Sizes), engine_options(&setting.plan), |_, _| {
             Ok(AtOnce)
         })
         .unwrap();

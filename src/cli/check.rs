@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{CliError, SettingsArguments, VerifyArguments, output};
 use crate::{
     engine::Engine,
-    pipeline::{connection, engine_specs, image_limits},
+    pipeline::{connection, engine_options, engine_specs},
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
@@ -85,17 +85,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 }
 
 fn load(plan: &Plan, thoroughness: Thoroughness) -> Result<Vec<Loaded>, CliError> {
-    let engine = Engine::start(&engine_specs(plan, thoroughness), image_limits(plan))?;
+    let engine = Engine::start(&engine_specs(plan, thoroughness), engine_options(plan))?;
     let loaded = engine.versions().map(|version| {
         let (identity, loaded) = (version.identity(), version.loaded());
         Loaded {
             version: identity.name.clone(),
             device: identity.device.to_string(),
-            adapter: loaded.map(|loaded| loaded.adapter.clone()),
+            adapter: loaded.as_ref().map(|loaded| loaded.adapter.clone()),
             precision: identity.precision,
             parameters: identity.parameters,
-            memory_bytes: loaded.map(|loaded| loaded.memory_bytes),
-            loading_seconds: loaded.map(|loaded| loaded.loading.as_secs_f64()),
+            memory_bytes: loaded.as_ref().map(|loaded| loaded.memory_bytes),
+            loading_seconds: loaded.as_ref().map(|loaded| loaded.loading.as_secs_f64()),
             first_request_seconds: loaded.map(|loaded| loaded.first_request.as_secs_f64()),
             digest: identity.digest.clone(),
         }

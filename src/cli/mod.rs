@@ -55,7 +55,7 @@ enum Command {
 }
 
 /// Where the settings are.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct SettingsArguments {
     /// The settings file
     #[arg(long, value_name = "FILE", default_value = "pipeline.toml", env = "OFA_STREAM_CONFIG")]

@@ -79,7 +79,6 @@ struct Chosen {
     limits: Limits,
 }
 
-const POSITION_CACHE_BYTES: usize = 1 << 30;
 const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 28 };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -152,9 +151,8 @@ fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
             None => only_folder(directory)?,
         };
         let options = ModelOptions {
-            device: arguments.device.unwrap_or(Device::Flex),
             precision: arguments.precision.unwrap_or(Precision::F32),
-            bias_cache_bytes: POSITION_CACHE_BYTES,
+            ..ModelOptions::on(arguments.device.unwrap_or(Device::Flex))
         };
         return Ok(Chosen { folder: directory.join(&name), name, options, limits: LIMITS });
     }
@@ -162,9 +160,10 @@ fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
     let name = arguments.version.clone().unwrap_or_else(|| plan.default_version().to_owned());
     let version = version_of(&plan, &name)?;
     let options = ModelOptions {
-        device: arguments.device.unwrap_or(version.device),
         precision: arguments.precision.unwrap_or(version.precision),
+        threads: version.threads,
         bias_cache_bytes: version.position_cache_bytes,
+        ..ModelOptions::on(arguments.device.unwrap_or(version.device))
     };
     Ok(Chosen { folder: version.folder.clone(), name, options, limits: crate::pipeline::image_limits(&plan) })
 }

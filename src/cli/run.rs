@@ -12,7 +12,7 @@ use super::{CliError, SettingsArguments, VerifyArguments, failed};
 use crate::{
     engine::Engine,
     kafka::EmbeddedBroker,
-    pipeline::{Monitor, Pipeline, connection, engine_specs, image_limits},
+    pipeline::{Monitor, Pipeline, connection, engine_options, engine_specs},
     settings::{LogFormat, Plan},
     telemetry::{self, Probes, logging},
 };
@@ -38,10 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         );
     }
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
-    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), image_limits(&plan))?;
+    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), engine_options(&plan))?;
     let pipeline = Pipeline::start(&plan, &connection(&plan, address), engine)?;
     tracing::info!(config_digest = plan.table.digest(), "Taking requests.");
-    match service.until_stopped(pipeline)? {
+    let settings = arguments.settings.clone();
+    match service.until_stopped(pipeline, move || settings.plan())? {
         0 => tracing::info!("Drained and committed; goodbye."),
         left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
     }
@@ -53,7 +54,8 @@ pub(super) fn start_broker(plan: &Plan) -> Result<Option<EmbeddedBroker>, CliErr
     if plan.kafka.bootstrap_servers.is_some() {
         return Ok(None);
     }
-    let topics = [plan.kafka.requests.as_str(), &plan.kafka.verdicts, &plan.kafka.dead_letters];
+    let kafka = &plan.kafka;
+    let topics = [kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters, &kafka.shadows];
     Ok(Some(EmbeddedBroker::start(&topics, plan.kafka.embedded_partitions)?))
 }
 
@@ -75,7 +77,10 @@ impl Service {
             let (live, ready) = (service.monitor.clone(), service.monitor.clone());
             let probes = Probes {
                 live: Box::new(move || live.get().is_none_or(|monitor| monitor.is_alive())),
-                ready: Box::new(move || ready.get().is_some_and(|monitor| monitor.is_ready())),
+                not_ready: Box::new(move || match ready.get() {
+                    Some(monitor) => monitor.not_ready(),
+                    None => Some("loading".to_owned()),
+                }),
             };
             let serving = service.runtime.block_on(telemetry::serve(address, metrics, probes));
             let (bound, server) = serving.map_err(|error| failed(format!("`telemetry.listen` {address}: {error}")))?;
@@ -91,16 +96,26 @@ impl Service {
 
     /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain
     /// had no time for. A second signal does not wait for the drain.
-    pub(super) fn until_stopped(self, pipeline: Pipeline) -> Result<usize, CliError> {
+    ///
+    /// SIGHUP has `reread` read the settings again: what may change while versions run is taken over.
+    pub(super) fn until_stopped(
+        self,
+        pipeline: Pipeline,
+        reread: impl Fn() -> Result<Plan, CliError> + Send + 'static,
+    ) -> Result<usize, CliError> {
         // Set once: a service has one pipeline.
         self.monitor.set(pipeline.monitor()).ok();
-        let stop = pipeline.stopper();
+        let (stop, retune) = (pipeline.stopper(), pipeline.retuner());
         let ended = self.runtime.block_on(async {
             let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
             let mut stopping = Stopping::new()?;
-            tokio::select! {
-                joined = &mut joined => return Ok(joined.map_err(failed)??),
-                () = stopping.asked() => {}
+            let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+            loop {
+                tokio::select! {
+                    joined = &mut joined => return Ok(joined.map_err(failed)??),
+                    () = stopping.asked() => break,
+                    _ = hang_up.recv() => take_over(reread(), &retune),
+                }
             }
             tracing::info!("Stopping: finishing what is in flight.");
             stop();
@@ -111,6 +126,17 @@ impl Service {
         });
         self.runtime.shutdown_background();
         ended
+    }
+}
+
+fn take_over(read: Result<Plan, CliError>, retune: &impl Fn(&Plan) -> Result<(), Vec<String>>) {
+    match read.map(|plan| retune(&plan)) {
+        Ok(Ok(())) => tracing::info!("Settings read again: batching and devices are as they say now."),
+        Ok(Err(sections)) => tracing::error!(
+            ?sections,
+            "Settings refused, and nothing changed: only batching and devices may differ while versions run."
+        ),
+        Err(error) => tracing::error!(%error, "Settings refused, and nothing changed."),
     }
 }
 

@@ -99,12 +99,18 @@ fn open_adapter(device: Device, kind: DeviceKind) -> Result<BurnDevice, DeviceEr
     }
 }
 
-/// Text is padded to a multiple of this many tokens: a new shape costs a GPU a kernel, a CPU nothing.
+/// Text is padded to a multiple of this many tokens: a new length costs a GPU a kernel, a CPU the position biases of
+/// every layer. Seven positions more are less than one in a hundred beside the patches of an image.
 pub(super) fn token_multiple(device: Device) -> usize {
     match device {
         Device::Wgpu(_) => 16,
-        Device::Flex | Device::NdArray => 1,
+        Device::Flex | Device::NdArray => 8,
     }
+}
+
+/// Cores of this machine.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Whether a device computes in a precision. On the CPU half precision would only be slower.
@@ -117,10 +123,10 @@ pub(super) fn supports(device: Device, opened: &BurnDevice, precision: Precision
     }
 }
 
-/// The device by its own name.
-pub(super) fn adapter(device: Device, opened: &BurnDevice) -> String {
+/// The device by its own name; `threads` are those of a pass on the CPU.
+pub(super) fn adapter(device: Device, opened: &BurnDevice, threads: usize) -> String {
     match opened.identity() {
         Some(identity) => identity.name,
-        None => format!("CPU, {} threads, {device}", std::thread::available_parallelism().map_or(1, usize::from)),
+        None => format!("CPU, {threads} threads, {device}"),
     }
 }

@@ -1,18 +1,35 @@
-//! Runs model versions: plain data in, plain data out. Tensors never leave the thread that owns the
-//! model.
+//! Runs model versions: plain data in, plain data out. Tensors never leave the threads that own the model.
 //!
 //! * [`Preparer`]: decodes, resizes, tokenizes; any thread may use it.
-//! * [`Model`]: the loaded network of one version; belongs to one thread.
-//! * [`Engine`]: all versions, each on a worker thread with a bounded queue.
+//! * [`Engine`]: all versions, each on a worker thread with its lanes.
+//! * `lanes`: which requests go into the next pass, and when; pure. `queue` is the lock around them.
+//! * [`Budget`]: what passes may cost at the same time on one device.
+//! * `worker`: loads a version, forms batches, answers, loads it again when it broke.
+//! * [`Judge`]: what a worker runs, and who is to blame when a pass fails.
+//! * [`Model`]: the judge that is a loaded network; `images` keeps what it saw.
+//! * [`AnswerKey`]: under what whole answers are kept.
 
+mod answers;
+mod budget;
 mod device;
+mod images;
+mod job;
+mod judge;
+mod lanes;
 mod model;
 mod prepare;
+mod queue;
+mod status;
 mod versions;
 mod worker;
 
+pub use answers::AnswerKey;
+pub use budget::{Budget, Cost, Pass};
 pub use device::DeviceError;
-pub use model::{InferenceError, Model, ModelError, ModelOptions, panic_message};
-pub use prepare::{Prepared, Preparer};
-pub use versions::{Engine, EngineError, Identity, Version, VersionSpec};
-pub use worker::{Job, Judge, Judged, Loaded, Reply};
+pub use job::{Job, Judged, Reply};
+pub use judge::{Answer, InferenceError, Judge, PassError};
+pub use lanes::{Knobs, Lane, Positions, Reason, Shape, Size};
+pub use model::{Model, ModelError, ModelOptions, panic_message};
+pub use prepare::{ImageId, Prepared, Preparer};
+pub use status::{Loaded, State};
+pub use versions::{Engine, EngineError, EngineOptions, Identity, Version, VersionSpec};

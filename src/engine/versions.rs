@@ -1,16 +1,19 @@
 //! All versions that are served, one worker thread each with a bounded queue.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::Instant,
+    time::Duration,
 };
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
-use super::{Job, Judge, Loaded, Model, ModelError, ModelOptions, Preparer, worker::Worker};
+use super::{
+    AnswerKey, Budget, Cost, Job, Judge, Judged, Knobs, Lane, Loaded, Model, ModelError, ModelOptions, Preparer, State,
+    answers::AnswerCache, device, queue::Queue, status::Status, worker::Worker,
+};
 use crate::{
     message::{Device, Load},
     store::{Thoroughness, VersionFolder},
@@ -19,7 +22,7 @@ use crate::{
 };
 
 /// A version to be served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VersionSpec {
     /// Its name.
     pub name: String,
@@ -31,10 +34,57 @@ pub struct VersionSpec {
     pub load: Load,
     /// How it is run.
     pub options: ModelOptions,
-    /// Requests in one forward pass, at most.
-    pub batch_size: usize,
-    /// Requests that may wait; sending more blocks.
-    pub queue_size: usize,
+    /// How its requests come together.
+    pub knobs: Knobs,
+    /// Bound of the answers kept, in bytes; zero keeps none.
+    pub answer_cache_bytes: usize,
+    /// How often in a row it is loaded again after it broke, before it is given up.
+    pub restarts_max: u32,
+    /// How long the first of these restarts waits; each next one waits twice as long.
+    pub restart_delay: Duration,
+}
+
+impl VersionSpec {
+    /// A version with the defaults of settings: loaded at the start, on one device.
+    pub fn new(name: &str, folder: impl Into<PathBuf>, device: Device) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: folder.into(),
+            thoroughness: Thoroughness::Hashes,
+            load: Load::Start,
+            options: ModelOptions::on(device),
+            knobs: Knobs {
+                batch_size: 4,
+                max_delay: Duration::ZERO,
+                tokens_max: 16_384,
+                padding_max: 0.25,
+                queue_size: 64,
+                shadow_queue_size: 64,
+            },
+            answer_cache_bytes: 0,
+            restarts_max: 5,
+            restart_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What all versions share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// What images may cost.
+    pub images: Limits,
+    /// Passes at the same time on the CPU.
+    pub cpu: Cost,
+    /// Passes at the same time on each GPU.
+    pub gpu: Cost,
+}
+
+impl From<Limits> for EngineOptions {
+    /// These limits, and as many passes at a time as the cores allow.
+    fn from(images: Limits) -> Self {
+        let all = Cost { threads: device::cores(), tokens: usize::MAX, bytes: u64::MAX };
+        Self { images, cpu: all, gpu: all }
+    }
 }
 
 /// What is known of a version before it is loaded.
@@ -53,12 +103,12 @@ pub struct Identity {
 }
 
 /// A version, as the threads that feed it see it.
-#[derive(Debug)]
 pub struct Version {
     identity: Arc<Identity>,
-    loaded: Arc<OnceLock<Loaded>>,
+    status: Arc<Status>,
     preparer: Preparer,
-    queue: Sender<(Job, Instant)>,
+    queue: Arc<Queue>,
+    answers: Arc<AnswerCache>,
 }
 
 /// A version that could not be started.
@@ -90,7 +140,14 @@ impl EngineError {
 /// All versions.
 pub struct Engine {
     versions: BTreeMap<String, Version>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// flex and ndarray share the cores, so they share a budget: that of `None`.
+    budgets: HashMap<Option<Device>, Arc<Budget>>,
+}
+
+/// The GPU of a device; none for the CPU.
+fn gpu(device: Device) -> Option<Device> {
+    matches!(device, Device::Wgpu(_)).then_some(device)
 }
 
 impl Engine {
@@ -99,8 +156,8 @@ impl Engine {
     ///
     /// # Errors
     /// The first version that is not right.
-    pub fn start(specs: &[VersionSpec], limits: Limits) -> Result<Self, EngineError> {
-        Self::start_with(specs, limits, |spec, folder| Model::load(folder, spec.options))
+    pub fn start(specs: &[VersionSpec], options: impl Into<EngineOptions>) -> Result<Self, EngineError> {
+        Self::start_with(specs, options, |spec, folder| Model::load(folder, spec.options))
     }
 
     /// As [`Engine::start`], with what `load` makes of each version; it is called on the version's
@@ -110,12 +167,13 @@ impl Engine {
     /// The first version that is not right.
     pub fn start_with<J: Judge>(
         specs: &[VersionSpec],
-        limits: Limits,
+        options: impl Into<EngineOptions>,
         load: impl Fn(&VersionSpec, &VersionFolder) -> Result<J, ModelError> + Clone + Send + 'static,
     ) -> Result<Self, EngineError> {
         let failed =
             |name: &str, error: ModelError| EngineError::Version { name: name.to_owned(), source: Box::new(error) };
-        let mut engine = Self { versions: BTreeMap::new(), threads: Vec::new() };
+        let options = options.into();
+        let mut engine = Self { versions: BTreeMap::new(), threads: Mutex::default(), budgets: HashMap::new() };
         let mut loading = Vec::new();
         for spec in specs {
             let folder = VersionFolder::open(&spec.folder, spec.thoroughness)
@@ -127,22 +185,31 @@ impl Engine {
                 precision: spec.options.precision,
                 parameters: folder.manifest.parameters,
             };
-            let (queue, jobs) = bounded(spec.queue_size);
             let (report, reported) = bounded(1);
+            let gpu = gpu(spec.options.device);
+            let limits = if gpu.is_some() { options.gpu } else { options.cpu };
+            let budget = engine.budgets.entry(gpu).or_insert_with(|| Arc::new(Budget::new(limits))).clone();
             let version = Version {
                 identity: Arc::new(identity),
-                loaded: Arc::default(),
-                preparer: Preparer::new(&folder.definition, limits),
-                queue,
+                status: Arc::new(Status::new()),
+                preparer: Preparer::new(&folder.definition, options.images),
+                queue: Arc::new(Queue::new(spec.knobs)),
+                answers: Arc::new(AnswerCache::new(spec.answer_cache_bytes)),
             };
-            let worker = Worker { spec: spec.clone(), jobs, loaded: version.loaded.clone() };
+            let worker = Worker {
+                spec: spec.clone(),
+                queue: version.queue.clone(),
+                status: version.status.clone(),
+                answers: version.answers.clone(),
+                budget,
+            };
             let load = load.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("model-{}", spec.name))
                 .spawn(move || worker.work(|spec| load(spec, &folder), &report))
                 .map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
             engine.versions.insert(spec.name.clone(), version);
-            engine.threads.push(thread);
+            engine.threads().push(thread);
             if spec.load == Load::Start {
                 loading.push((spec, reported));
             }
@@ -164,13 +231,52 @@ impl Engine {
         self.versions.values()
     }
 
-    /// Lets the workers finish what waits, and ends them.
-    pub fn stop(self) {
-        drop(self.versions);
-        for thread in self.threads {
+    /// Changes how a version's requests come together, without loading it anew. False for one that is not served.
+    pub fn set_knobs(&self, name: &str, knobs: Knobs) -> bool {
+        self.versions.get(name).map(|version| version.queue.set_knobs(knobs)).is_some()
+    }
+
+    /// Changes what passes may cost at the same time.
+    pub fn set_limits(&self, cpu: Cost, gpu: Cost) {
+        for (device, budget) in &self.budgets {
+            budget.set_limits(if device.is_some() { gpu } else { cpu });
+        }
+    }
+
+    /// Versions that broke, with the reason; requests for them wait, or are told so.
+    pub fn unhealthy(&self) -> Vec<(&str, String)> {
+        let of = |version: &Version| match version.state() {
+            State::Unhealthy(reason) | State::Stopped(reason) => Some(reason),
+            State::NotLoaded | State::Loading | State::Ready => None,
+        };
+        self.versions.iter().filter_map(|(name, version)| Some((name.as_str(), of(version)?))).collect()
+    }
+
+    /// What the passes take that run now: on the CPU, and on each GPU.
+    pub fn used(&self) -> impl Iterator<Item = (String, Cost)> {
+        let name = |device: &Option<Device>| device.map_or("cpu".to_owned(), |device| device.to_string());
+        self.budgets.iter().map(move |(device, budget)| (name(device), budget.used()))
+    }
+
+    /// Lets the workers finish what waits, and ends them. Whoever asks afterwards is told that nobody answers.
+    pub fn stop(&self) {
+        self.versions.values().for_each(|version| version.queue.close());
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             // A worker catches the network's panics; one of its own has nothing left to save.
             thread.join().ok();
         }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An engine that is let go ends its workers, which nobody can ask any more.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -180,9 +286,14 @@ impl Version {
         &self.identity
     }
 
-    /// What is known of it once it is loaded; none before.
-    pub fn loaded(&self) -> Option<&Loaded> {
-        self.loaded.get()
+    /// What is known of it while it is loaded.
+    pub fn loaded(&self) -> Option<Loaded> {
+        self.status.loaded()
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        self.status.state()
     }
 
     /// Prepares requests for this version.
@@ -190,89 +301,34 @@ impl Version {
         &self.preparer
     }
 
-    /// Requests that wait.
-    pub fn queue_depth(&self) -> usize {
-        self.queue.len()
+    /// Requests that wait in a lane.
+    pub fn queue_depth(&self, lane: Lane) -> usize {
+        self.queue.len(lane)
     }
 
-    /// Hands a request to the worker; blocks while the queue is full. A worker that has ended answers
+    /// Whether answers are kept.
+    pub fn keeps_answers(&self) -> bool {
+        self.answers.is_on()
+    }
+
+    /// The answer to an earlier request with this key, where it is kept.
+    pub fn kept_answer(&self, key: &AnswerKey) -> Option<Judged> {
+        let scores = self.answers.get(key)?;
+        Some(Judged { scores, queued: Duration::ZERO, inference: Duration::ZERO, batch: 0, cached: true })
+    }
+
+    /// Hands a request to the worker; blocks while the live lane is full. A worker that has ended answers
     /// at once, with an error.
     pub fn submit(&self, job: Job) {
-        // The job that comes back is dropped, and its reply with it.
-        self.queue.send((job, Instant::now())).ok();
+        self.queue.push(job);
+    }
+
+    /// Hands a request over to be judged for comparison, when nobody else waits. False, and the request is let go,
+    /// where too many of these wait already.
+    pub fn offer_shadow(&self, job: Job) -> bool {
+        self.queue.offer_shadow(job)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{path::Path, sync::mpsc::channel};
-
-    use super::*;
-    use crate::{
-        engine::{InferenceError, Judged, Prepared, Reply},
-        message::Scores,
-    };
-
-    /// Answers each request with the number of requests in its batch; an empty request fails.
-    struct Counting;
-
-    impl Judge for Counting {
-        fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
-            let scores = Scores { yes: batch.len() as f32, maybe: 0.0, no: 0.0 };
-            let answer = |request: &&Prepared| match request.pixels.is_empty() {
-                true => Err(InferenceError::NotFinite),
-                false => Ok(vec![scores]),
-            };
-            batch.iter().map(answer).collect()
-        }
-    }
-
-    fn spec(batch_size: usize) -> VersionSpec {
-        VersionSpec {
-            name: "v".to_owned(),
-            folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ofa_small"),
-            thoroughness: Thoroughness::Hashes,
-            load: Load::Start,
-            options: ModelOptions { device: Device::Flex, precision: Precision::F32, bias_cache_bytes: 0 },
-            batch_size,
-            queue_size: 64,
-        }
-    }
-
-    const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
-
-    #[test]
-    fn every_job_is_answered_and_no_batch_exceeds_its_size() {
-        let engine = Engine::start_with(&[spec(4)], LIMITS, |_, _| Ok(Counting)).unwrap();
-        let (sender, answers) = channel();
-        for number in 0..50 {
-            let sender = sender.clone();
-            let pixels = if number == 7 { Vec::new() } else { vec![0.0] };
-            let reply = Reply::new(move |judged| sender.send((number, judged)).unwrap());
-            let prepared = Prepared { pixels, sources: vec![vec![0]] };
-            engine.version("v").unwrap().submit(Job { prepared, wanted: Box::new(move || number != 9), reply });
-        }
-        engine.stop();
-        drop(sender);
-        let answers: BTreeMap<i32, Result<Judged, InferenceError>> = answers.iter().collect();
-        assert_eq!(answers.len(), 49, "all but the one that nobody wanted");
-        assert_eq!(answers[&7], Err(InferenceError::NotFinite));
-        for judged in answers.into_values().flatten() {
-            assert!(judged.batch <= 4 && judged.scores[0].yes == judged.batch as f32);
-        }
-    }
-
-    #[test]
-    fn a_request_whose_worker_is_gone_is_answered_all_the_same() {
-        let (sender, answers) = channel();
-        drop(Reply::new(move |judged| sender.send(judged).unwrap()));
-        assert!(matches!(answers.recv().unwrap(), Err(InferenceError::Stopped(_))));
-    }
-
-    #[test]
-    fn a_version_that_does_not_load_is_named() {
-        let missing = VersionSpec { folder: "no/such/folder".into(), ..spec(1) };
-        let error = Engine::start(&[missing], LIMITS).err().unwrap().to_string();
-        assert!(error.starts_with("version `v`: no/such/folder is not a folder"), "{error}");
-    }
-}
+mod tests;

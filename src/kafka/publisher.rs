@@ -88,10 +88,22 @@ impl Publisher {
     /// # Errors
     /// When the record is too large for the client, or its queue stayed full.
     pub fn publish(&self, token: Token, record: &Outgoing) -> Result<(), PublishError> {
-        let deadline = Instant::now() + self.wait_max;
+        self.send(Some(token), record, Instant::now() + self.wait_max)
+    }
+
+    /// Hands over a record that answers no request, and does not wait for room. Nobody is told what becomes of it.
+    ///
+    /// # Errors
+    /// As [`Self::publish`], and at once.
+    pub fn publish_aside(&self, record: &Outgoing) -> Result<(), PublishError> {
+        self.send(None, record, Instant::now())
+    }
+
+    fn send(&self, token: Option<Token>, record: &Outgoing, deadline: Instant) -> Result<(), PublishError> {
         let failed = |reason: String| PublishError::Failed { topic: record.topic.clone(), reason };
         loop {
-            let mut outgoing = BaseRecord::<[u8], [u8], Box<Token>>::with_opaque_to(&record.topic, Box::new(token));
+            let mut outgoing =
+                BaseRecord::<[u8], [u8], Box<Option<Token>>>::with_opaque_to(&record.topic, Box::new(token));
             if let Some(key) = &record.key {
                 outgoing = outgoing.key(key);
             }
@@ -127,9 +139,10 @@ fn has_code(error: &ClientError, code: RDKafkaErrorCode) -> bool {
 impl ClientContext for Context {}
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Token>;
+    type DeliveryOpaque = Box<Option<Token>>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, token: Box<Token>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, token: Box<Option<Token>>) {
+        let Some(token) = *token else { return };
         let outcome = match result {
             Ok(_) => Ok(()),
             Err((error, message)) if has_code(error, RDKafkaErrorCode::MessageSizeTooLarge) => {
@@ -144,6 +157,6 @@ impl ProducerContext for Context {
                 Err(PublishError::Failed { topic: message.topic().to_owned(), reason: error.to_string() })
             }
         };
-        (self.on_delivery)(*token, outcome);
+        (self.on_delivery)(token, outcome);
     }
 }

@@ -59,6 +59,20 @@ pub trait Kernels: Backend {
         scale: f32,
     ) -> FloatTensor<Self>;
 
+    /// See [`attention_by_position()`].
+    #[expect(clippy::too_many_arguments, reason = "an extension takes tensors one by one")]
+    fn attention_by_position(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        absolute: FloatTensor<Self>,
+        relative: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        lower: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        sequence: Sequence,
+    ) -> FloatTensor<Self>;
+
     /// See [`max_pool()`].
     fn max_pool(images: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -119,6 +133,53 @@ pub fn attention(
     ))
 }
 
+/// What attention adds for the positions of an image's patches and of a text behind them, in the parts that
+/// differ from each other. Put together it would be `[heads, patches + tokens, patches + tokens]` for every layer.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    /// Patch to patch, the same for every layer: `[heads, patches, patches]`.
+    pub absolute: Tensor<3>,
+    /// Patch to patch, by the distance from query to key, down and across, the most negative first:
+    /// `[heads, (2 * grid - 1)^2]`.
+    pub relative: Tensor<2>,
+    /// Patch to token: `[heads, patches, tokens]`.
+    pub right: Tensor<3>,
+    /// Token to all: `[heads, tokens, patches + tokens]`.
+    pub lower: Tensor<3>,
+}
+
+/// The sequences of a batch: patches of square images, and behind them tokens of texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// Patches in a row of an image.
+    pub grid: usize,
+    /// Positions that count, per row of the batch; those behind them are padding.
+    pub seen: Vec<usize>,
+    /// What logits are multiplied by before the bias is added.
+    pub scale: f32,
+}
+
+/// As [`attention()`], among states `[batch, patches + tokens, width]`, with a bias by position and without the
+/// padding.
+pub fn attention_by_position(
+    [queries, keys, values]: [Tensor<3>; 3],
+    positions: &Positions,
+    gain: Tensor<1>,
+    sequence: Sequence,
+) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::attention_by_position(
+        queries.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        positions.absolute.clone().into_dispatch(),
+        positions.relative.clone().into_dispatch(),
+        positions.right.clone().into_dispatch(),
+        positions.lower.clone().into_dispatch(),
+        gain.into_dispatch(),
+        sequence,
+    ))
+}
+
 /// `states` `[batch, tokens, inputs]` times `weight` `[inputs, outputs]`, plus `bias` `[outputs]`, through an
 /// activation: `[batch, tokens, outputs]`.
 pub fn linear(states: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, activation: Activation) -> Tensor<3> {
@@ -153,30 +214,45 @@ impl Kernels for Flex {
         gain: FlexTensor,
         scale: f32,
     ) -> FlexTensor {
-        let (bias, gain) = (bias.to_contiguous(), gain.to_contiguous());
-        let [batch, from, width] = sides(&queries);
-        let [_, to, _] = sides(&keys);
+        let bias = bias.to_contiguous();
+        let (from, to) = (sides::<3>(&queries)[1], sides::<3>(&keys)[1]);
         let [biases, heads, _, _] = sides(&bias);
-        // What the kernel leaves to itself without looking again rests on these.
-        assert!(to > 0 && heads > 0 && width > 0 && width.is_multiple_of(heads), "sides above 0, whole heads");
-        assert!([&keys, &values].iter().all(|tensor| sides(tensor) == [batch, to, width]), "shape of keys and values");
-        assert!(biases == 1 || biases == batch, "one bias, or one per row of the batch");
+        assert!(biases == 1 || biases == sides::<3>(&queries)[0], "one bias, or one per row of the batch");
         assert_eq!(sides(&bias), [biases, heads, from, to], "the bias's shape");
-        assert_eq!(sides(&gain), [heads], "the gain's shape");
-        let shape = attention::Shape { batch, from, to, width, heads, biases };
-        let rows = [&queries, &keys, &values].map(|tensor| {
-            let strides = tensor.layout().strides();
-            // Slices of a wider product, such as queries, keys and values made at once, are read in place.
-            assert!(strides[2] == 1 && strides.iter().all(|stride| *stride >= 0), "rows lie in order");
-            attention::Rows {
-                values: tensor.storage(),
-                start: tensor.layout().start_offset(),
-                batch: strides[0] as usize,
-                row: strides[1] as usize,
-            }
+        let bias = attention::Bias::Whole { values: floats(&bias), biases };
+        attended([&queries, &keys, &values], heads, &bias, &gain, scale)
+    }
+
+    fn attention_by_position(
+        queries: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        absolute: FlexTensor,
+        relative: FlexTensor,
+        right: FlexTensor,
+        lower: FlexTensor,
+        gain: FlexTensor,
+        Sequence { grid, seen, scale }: Sequence,
+    ) -> FlexTensor {
+        let parts = [&absolute, &relative, &right, &lower].map(FlexTensor::to_contiguous);
+        let [absolute, relative, right, lower] = &parts;
+        let ([batch, sequence, _], [heads, patches, tokens]) = (sides(&queries), sides(right));
+        assert!(grid > 0 && patches == grid * grid && sequence == patches + tokens, "patches, and tokens behind them");
+        assert_eq!(sides(absolute), [heads, patches, patches], "the shape of the absolute bias");
+        assert_eq!(sides(relative), [heads, (2 * grid - 1).pow(2)], "the shape of the relative bias");
+        assert_eq!(sides(lower), [heads, tokens, sequence], "the shape of the tokens' bias");
+        let within = seen.iter().all(|seen| (patches..=sequence).contains(seen));
+        assert!(seen.len() == batch && within, "positions that count, for every row of the batch");
+        let bias = attention::Bias::Positions(attention::Positions {
+            absolute: floats(absolute),
+            relative: floats(relative),
+            right: floats(right),
+            lower: floats(lower),
+            grid,
+            tokens,
+            seen: &seen,
         });
-        let result = attention::run(&shape, rows, floats(&bias), floats(&gain), scale);
-        tensor(result, [batch, from, width])
+        attended([&queries, &keys, &values], heads, &bias, &gain, scale)
     }
 
     fn max_pool(images: FlexTensor) -> FlexTensor {
@@ -196,6 +272,35 @@ impl Kernels for Flex {
         let result = linear::run(floats(&states), inputs, floats(&weight), floats(&bias), activation);
         tensor(result, [batch, tokens, outputs])
     }
+}
+
+fn attended(
+    inputs: [&FlexTensor; 3],
+    heads: usize,
+    bias: &attention::Bias<'_>,
+    gain: &FlexTensor,
+    scale: f32,
+) -> FlexTensor {
+    let gain = gain.to_contiguous();
+    let [[batch, from, width], keys, values] = inputs.map(sides);
+    let to = keys[1];
+    // What the kernel leaves to itself without looking again rests on these.
+    assert!(to > 0 && heads > 0 && width > 0 && width.is_multiple_of(heads), "sides above 0, whole heads");
+    assert!(keys == [batch, to, width] && values == keys, "shape of keys and values");
+    assert_eq!(sides(&gain), [heads], "the gain's shape");
+    let shape = attention::Shape { batch, from, to, width, heads };
+    let rows = inputs.map(|tensor| {
+        let strides = tensor.layout().strides();
+        // Slices of a wider product, such as queries, keys and values made at once, are read in place.
+        assert!(strides[2] == 1 && strides.iter().all(|stride| *stride >= 0), "rows lie in order");
+        attention::Rows {
+            values: tensor.storage(),
+            start: tensor.layout().start_offset(),
+            batch: strides[0] as usize,
+            row: strides[1] as usize,
+        }
+    });
+    tensor(attention::run(&shape, rows, bias, floats(&gain), scale), [batch, from, width])
 }
 
 fn convolved(

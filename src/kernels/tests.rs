@@ -1,7 +1,7 @@
 //! Every kernel against burn's own operation, on shapes with remainders everywhere.
 
 use burn::tensor::{
-    Device, Tensor, TensorData,
+    Device, Int, Tensor, TensorData,
     activation::{gelu, relu},
     module::{conv2d, max_pool2d},
     ops::{ConvOptions, MaxPoolOptions},
@@ -76,6 +76,44 @@ fn convolutions_agree_with_burns_own() {
                 assert!(off < 2e-5, "Winograd {inputs}->{outputs} {height}x{width}: {off}");
             }
         }
+    }
+}
+
+#[test]
+fn attention_by_position_agrees_with_the_whole_bias_and_leaves_padding_out() {
+    for (seed, [batch, grid, tokens, heads, head_width]) in
+        [[1, 1, 1, 1, 3], [2, 3, 5, 2, 7], [3, 4, 9, 3, 16], [1, 10, 13, 2, 8]].into_iter().enumerate()
+    {
+        let seed = seed as u64 * 20;
+        let (patches, width, span) = (grid * grid, heads * head_width, 2 * grid - 1);
+        let sequence = patches + tokens;
+        let inputs = [1, 2, 3].map(|part| random([batch, sequence, width], seed + part));
+        let gain = random([heads], seed + 4);
+        let positions = Positions {
+            absolute: random([heads, patches, patches], seed + 5),
+            relative: random([heads, span * span], seed + 6),
+            right: random([heads, patches, tokens], seed + 7),
+            lower: random([heads, tokens, sequence], seed + 8),
+        };
+        // Put together, one patch after the other.
+        let distance = |query: usize, key: usize| {
+            let side = |at: fn(usize, usize) -> usize| at(key, grid) + grid - 1 - at(query, grid);
+            (side(|patch, grid| patch / grid) * span + side(|patch, grid| patch % grid)) as i32
+        };
+        let distances: Vec<i32> = (0..patches * patches).map(|at| distance(at / patches, at % patches)).collect();
+        let distances = Tensor::<1, Int>::from_data(TensorData::new(distances, [patches * patches]), &Device::flex());
+        let relative = positions.relative.clone().select(1, distances).reshape([heads, patches, patches]);
+        let upper = Tensor::cat(vec![positions.absolute.clone() + relative, positions.right.clone()], 2);
+        let whole: Tensor<4> = Tensor::cat(vec![upper, positions.lower.clone()], 1).unsqueeze();
+        let seen: Vec<usize> = (0..batch).map(|row| sequence - row % tokens).collect();
+        let padding: Vec<f32> =
+            seen.iter().flat_map(|&seen| (0..sequence).map(move |at| if at < seen { 0.0 } else { -1e9 })).collect();
+        let padding = Tensor::<4>::from_data(TensorData::new(padding, [batch, 1, 1, sequence]), &Device::flex());
+        let [queries, keys, values] = inputs.clone();
+        let expected = attention(queries, keys, values, whole + padding, gain.clone(), 0.3);
+        let got = attention_by_position(inputs, &positions, gain, Sequence { grid, seen, scale: 0.3 });
+        let off = furthest(got, expected);
+        assert!(off < 1e-5, "{batch} {grid} {tokens}: {off}");
     }
 }
 

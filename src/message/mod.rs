@@ -20,7 +20,7 @@ pub use dead_letter::{DeadLetter, DeadLetterHeaders, Stage};
 pub use device::{Device, Load, UnknownDevice};
 pub use record::{Header, Outgoing, Record};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
-pub use verdict::{Answer, Assignment, Decision, Label, Role, RouteTaken, Scores, TimingsMs, Verdict};
+pub use verdict::{Answer, Assignment, Decision, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict};
 pub use version_name::{VersionName, VersionNameError};
 
 /// Version of the record contract, sent in the header `ofa-schema-version`. It changes only when

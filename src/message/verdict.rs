@@ -75,6 +75,25 @@ pub enum Decision {
 pub enum Role {
     /// The verdict that is acted on.
     Live,
+    /// A verdict for comparison, in a topic of its own.
+    Shadow,
+}
+
+/// The live verdict that a shadow verdict is compared with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LiveAnswer {
+    /// The version that answered.
+    pub model_version: String,
+    /// Its label.
+    pub result: Label,
+    /// The probability of that label.
+    pub confidence: f32,
+    /// The probability of every label.
+    pub scores: Scores,
+    /// What was decided.
+    pub decision: Decision,
+    /// Whether both versions gave the same label.
+    pub agrees: bool,
 }
 
 /// How the unit was assigned to its variant.
@@ -195,6 +214,13 @@ pub struct Verdict {
     pub latency_ms: f64,
     /// Where the time went.
     pub timings_ms: TimingsMs,
+    /// Whether the answer was kept from an earlier request with the same image, texts and version: no pass was needed,
+    /// so comparisons of latency leave it out.
+    #[serde(default)]
+    pub cached: bool,
+    /// The live verdict, in a shadow verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveAnswer>,
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use burn::{
 };
 
 use super::{
-    attention::{CrossAttention, SelfAttention},
+    attention::{CrossAttention, Selection, SelfAttention},
     checkpoint::Checkpoint,
     config::NetworkConfig,
     encoder::{FeedForward, attention_scale},
+    interrupt::{Interrupt, RunError},
     layers::{Norm, Projection, layer_norm, linear, split_heads},
     position::{mask, relative_bias, token_bucket},
 };
@@ -55,8 +56,16 @@ struct DecoderLayer {
 pub(super) struct DecoderBias {
     /// Per layer, `[1, heads, tokens, tokens]`, later tokens masked.
     pub(super) own: Vec<Tensor<4>>,
-    /// `[1, heads, tokens, sequence]`, the encoder's padding masked; the same for all layers.
+    /// `[1, heads, tokens, sequence]`, the same for all layers.
     pub(super) cross: Tensor<4>,
+}
+
+impl DecoderBias {
+    /// Values that it holds.
+    pub(super) fn values(&self) -> usize {
+        let own: usize = self.own.iter().map(|bias| bias.shape().num_elements()).sum();
+        own + self.cross.shape().num_elements()
+    }
 }
 
 impl Decoder {
@@ -72,26 +81,32 @@ impl Decoder {
         decoder
     }
 
-    /// Decoder states `[rows, tokens, d_model]` of embedded ids `[rows, tokens, d_model]`, crossed
-    /// with `encoded` `[rows, sequence, d_model]`.
+    /// Decoder states of embedded ids `[rows, tokens, d_model]`, crossed with `encoded` `[rows, sequence, d_model]`:
+    /// `[rows, tokens, d_model]`, or of those tokens alone that are `asked` for. `cross` is added to the logits of the
+    /// crossing, `[rows or 1, heads, tokens, sequence]`.
     pub(super) fn forward(
         &self,
         embedded: Tensor<3>,
-        encoded: Tensor<3>,
+        encoded: &Tensor<3>,
         own: &[Tensor<4>],
         cross: &Tensor<4>,
-    ) -> Tensor<3> {
-        let states = self.embedding_norm.forward(embedded);
-        let layers = self.layers.iter().zip(own);
-        let states = layers
-            .fold(states, |states, (layer, own)| layer.forward(states, encoded.clone(), own.clone(), cross.clone()));
-        self.norm.forward(states)
+        asked: Option<&Selection>,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Tensor<3>, RunError> {
+        let mut states = self.embedding_norm.forward(embedded);
+        let last = self.layers.len().saturating_sub(1);
+        for (index, (layer, own)) in self.layers.iter().zip(own).enumerate() {
+            Interrupt::check(interrupt)?;
+            // What the last layer says of the other tokens nobody reads.
+            let only = asked.filter(|_| index == last);
+            states = layer.forward(states, encoded, own.clone(), cross.clone(), only);
+        }
+        Ok(self.norm.forward(states))
     }
 
-    /// The bias for `tokens` positions, against encoder positions `[sequence, d_model]` of which the
-    /// first `visible` are not padding.
-    pub(super) fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
-        self.positions.bias(tokens, encoder_positions, visible)
+    /// The bias for `tokens` positions, against encoder positions `[sequence, d_model]`.
+    pub(super) fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>) -> DecoderBias {
+        self.positions.bias(tokens, encoder_positions)
     }
 }
 
@@ -135,7 +150,7 @@ impl DecoderPositions {
         }
     }
 
-    fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>, visible: usize) -> DecoderBias {
+    fn bias(&self, tokens: usize, encoder_positions: &Tensor<2>) -> DecoderBias {
         let text = self.text_norm.forward(self.text.val().slice_dim(0, 0..tokens)).unsqueeze::<3>();
         let between = |query: &Projection, key: &Projection, keys: Tensor<3>| {
             let query = split_heads(query.forward(text.clone()) * self.scale, self.heads);
@@ -148,12 +163,7 @@ impl DecoderPositions {
         let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
         let relative = |table: &Param<Tensor<2>>| relative_bias(table.val(), tokens, bucket);
         let own = self.token_tables.iter().map(|table| absolute.clone() + relative(table)).collect();
-        let [sequence, _] = encoder_positions.dims();
         let cross = between(&self.cross_query, &self.cross_key, encoder_positions.clone().unsqueeze());
-        let cross = match visible < sequence {
-            true => cross + mask([1, sequence], place, |_, column| column < visible),
-            false => cross,
-        };
         DecoderBias { own, cross }
     }
 }
@@ -174,9 +184,22 @@ impl DecoderLayer {
         }
     }
 
-    fn forward(&self, states: Tensor<3>, encoded: Tensor<3>, own: Tensor<4>, cross: Tensor<4>) -> Tensor<3> {
+    fn forward(
+        &self,
+        states: Tensor<3>,
+        encoded: &Tensor<3>,
+        own: Tensor<4>,
+        cross: Tensor<4>,
+        only: Option<&Selection>,
+    ) -> Tensor<3> {
         let normed = self.attention_norm.forward(states.clone());
-        let attended = self.attention.forward(normed, own);
+        let (states, attended, cross) = match only {
+            None => (states, self.attention.forward(normed, own), cross),
+            Some(only) => {
+                let attended = self.attention.forward_of(normed, only, only.queries_of(own));
+                (only.rows_of(states), attended, only.queries_of(cross))
+            }
+        };
         let states = states + self.attention_out_norm.forward(attended);
         let normed = self.cross_attention_norm.forward(states.clone());
         let attended = self.cross_attention.forward(normed, encoded, cross);

@@ -2,17 +2,19 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor},
+    tensor::Tensor,
 };
 
 use super::{
     attention::SelfAttention,
     checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
+    interrupt::{Interrupt, RunError},
     layers::{Norm, Projection, layer_norm, linear, split_heads},
-    position::{image_bucket, mask, relative_bias, token_bucket},
+    position::{image_bucket, indices, mask_behind, relative_bias, token_bucket},
     resnet::ResNet,
 };
+use crate::kernels::{Positions, Sequence};
 
 /// ResNet, embeddings, positions and layers of the encoder.
 #[derive(Module, Debug)]
@@ -46,6 +48,7 @@ struct EncoderPositions {
     scale: f64,
     token_bucket_size: usize,
     image_bucket_size: usize,
+    kernels: bool,
 }
 
 #[derive(Module, Debug)]
@@ -81,14 +84,38 @@ impl FeedForward {
     }
 }
 
-/// What attention adds for positions, for one text length.
+/// What attention adds for positions, for one number of text positions.
 #[derive(Clone, Debug)]
 pub(super) struct EncoderBias {
-    /// Per layer, `[1, heads, sequence, sequence]`, padding masked.
-    pub(super) layers: Vec<Tensor<4>>,
+    layers: Vec<LayerBias>,
     /// `[sequence, d_model]`: the normalized position embeddings, which the decoder's cross attention
     /// reads.
     pub(super) positions: Tensor<2>,
+}
+
+#[derive(Clone, Debug)]
+enum LayerBias {
+    /// `[1, heads, sequence, sequence]`
+    Whole(Tensor<4>),
+    /// For our own kernel.
+    Parts(Positions),
+}
+
+/// Which positions of a batch's sequences are padding.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Visible {
+    /// Positions of each row that are not, patches included.
+    pub(super) rows: Vec<usize>,
+    /// All positions.
+    pub(super) sequence: usize,
+}
+
+impl Visible {
+    /// `[rows, 1, 1, sequence]` to be added to logits; none without padding.
+    pub(super) fn mask(&self, like: &Tensor<4>) -> Option<Tensor<4>> {
+        let padded = self.rows.iter().any(|visible| *visible < self.sequence);
+        padded.then(|| mask_behind(&self.rows, self.sequence, (&like.device(), like.dtype())))
+    }
 }
 
 impl Encoder {
@@ -107,8 +134,13 @@ impl Encoder {
     }
 
     /// The ResNet alone: `[images, 3, side, side]` to `[images, channels, grid, grid]`.
-    pub(super) fn feature_map(&self, images: Tensor<4>) -> Tensor<4> {
-        self.resnet.forward(images)
+    pub(super) fn feature_map(&self, images: Tensor<4>, interrupt: Option<&Interrupt>) -> Result<Tensor<4>, RunError> {
+        self.resnet.forward(images, interrupt)
+    }
+
+    /// Channels of the feature map.
+    pub(super) fn channels(&self) -> usize {
+        self.image_projection.inputs()
     }
 
     /// Image tokens `[images, patches, d_model]` of a feature map, row by row.
@@ -126,13 +158,34 @@ impl Encoder {
         self.type_embedding.val().slice_dim(0, row..row + 1).unsqueeze()
     }
 
-    /// Encoder output `[rows, patches + tokens, d_model]`. `bias` holds one bias per layer,
-    /// `[rows or 1, heads, sequence, sequence]`.
-    pub(super) fn forward(&self, image_tokens: Tensor<3>, text_tokens: Tensor<3>, bias: &[Tensor<4>]) -> Tensor<3> {
-        let sequence = Tensor::cat(vec![image_tokens, text_tokens], 1);
-        let states =
-            self.layers.iter().zip(bias).fold(sequence, |states, (layer, bias)| layer.forward(states, bias.clone()));
-        self.norm.forward(states)
+    /// Encoder output `[rows, patches + tokens, d_model]`; what it says of padding means nothing.
+    pub(super) fn forward(
+        &self,
+        image_tokens: Tensor<3>,
+        text_tokens: Tensor<3>,
+        bias: &EncoderBias,
+        visible: &Visible,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Tensor<3>, RunError> {
+        let [_, patches, _] = image_tokens.dims();
+        let sequence =
+            Sequence { grid: patches.isqrt(), seen: visible.rows.clone(), scale: self.positions.scale as f32 };
+        let mut states = Tensor::cat(vec![image_tokens, text_tokens], 1);
+        let mut mask = None;
+        for (layer, bias) in self.layers.iter().zip(&bias.layers) {
+            Interrupt::check(interrupt)?;
+            states = match bias {
+                LayerBias::Parts(positions) => {
+                    layer.forward(states, |attention, normed| attention.among(normed, positions, sequence.clone()))
+                }
+                LayerBias::Whole(bias) => {
+                    let mask = mask.get_or_insert_with(|| visible.mask(bias)).clone();
+                    let bias = mask.map_or_else(|| bias.clone(), |mask| bias.clone() + mask);
+                    layer.forward(states, |attention, normed| attention.forward(normed, bias))
+                }
+            };
+        }
+        Ok(self.norm.forward(states))
     }
 
     /// The bias of image patches among themselves, per layer; it never changes for one grid.
@@ -140,9 +193,9 @@ impl Encoder {
         self.positions.image_bias(grid)
     }
 
-    /// The whole bias for `tokens` text positions, of which the first `length` are not padding.
-    pub(super) fn bias(&self, image: &ImageBias, tokens: usize, length: usize) -> EncoderBias {
-        self.positions.bias(image, tokens, length)
+    /// The whole bias for `tokens` text positions.
+    pub(super) fn bias(&self, image: &ImageBias, tokens: usize) -> EncoderBias {
+        self.positions.bias(image, tokens)
     }
 }
 
@@ -155,8 +208,45 @@ pub(super) struct ImageBias {
     query: Tensor<4>,
     /// `[1, heads, patches, head_dim]`
     key: Tensor<4>,
+    layers: ImageLayers,
+}
+
+#[derive(Clone, Debug)]
+enum ImageLayers {
     /// Per layer, `[1, heads, patches, patches]`.
-    layers: Vec<Tensor<4>>,
+    Whole(Vec<Tensor<4>>),
+    /// `[heads, patches, patches]` for all layers, and per layer `[heads, (2 * grid - 1)^2]`.
+    Parts(Tensor<3>, Vec<Tensor<2>>),
+}
+
+impl ImageBias {
+    /// Values that it holds.
+    pub(super) fn values(&self) -> usize {
+        let of_layers = match &self.layers {
+            ImageLayers::Whole(layers) => layers.iter().map(|bias| bias.shape().num_elements()).sum(),
+            ImageLayers::Parts(absolute, relative) => {
+                let relative: usize = relative.iter().map(|table| table.shape().num_elements()).sum();
+                absolute.shape().num_elements() + relative
+            }
+        };
+        of_layers + 3 * self.positions.shape().num_elements()
+    }
+}
+
+impl EncoderBias {
+    /// Values that it holds beside those of the image's bias.
+    pub(super) fn values(&self) -> usize {
+        let of_layer = |bias: &LayerBias| match bias {
+            LayerBias::Whole(bias) => bias.shape().num_elements(),
+            LayerBias::Parts(positions) => positions.lower.shape().num_elements(),
+        };
+        let right = match self.layers.first() {
+            // One tensor, which all layers share.
+            Some(LayerBias::Parts(positions)) => positions.right.shape().num_elements(),
+            _ => 0,
+        };
+        self.layers.iter().map(of_layer).sum::<usize>() + right + self.positions.shape().num_elements()
+    }
 }
 
 impl EncoderPositions {
@@ -185,6 +275,7 @@ impl EncoderPositions {
             scale: attention_scale(config, heads),
             token_bucket_size,
             image_bucket_size,
+            kernels: checkpoint.kernels(),
         }
     }
 
@@ -192,39 +283,70 @@ impl EncoderPositions {
         let table = self.image.val();
         let ids: Vec<i64> =
             (0..grid * grid).map(|at| (at / grid * self.image_bucket_size + at % grid + 1) as i64).collect();
-        let ids: Tensor<1, Int> = Tensor::from_data(burn::tensor::TensorData::new(ids, [grid * grid]), &table.device());
-        let positions = self.image_norm.forward(table.select(0, ids));
+        let positions = self.image_norm.forward(table.clone().select(0, indices(ids, &table.device())));
         let (query, key) = self.projected(positions.clone());
         let absolute = query.clone().matmul(key.clone().transpose());
-        let at = |patch: usize| (patch / grid, patch % grid);
-        let bucket = |query, key| image_bucket(at(query), at(key), self.image_bucket_size);
-        let relative = |table: &Param<Tensor<2>>| relative_bias(table.val(), grid * grid, bucket);
-        let layers = self.image_tables.iter().map(|table| absolute.clone() + relative(table)).collect();
+        let layers = match self.kernels {
+            true => {
+                let relative = self.image_tables.iter().map(|table| self.by_distance(&table.val(), grid));
+                ImageLayers::Parts(absolute.squeeze_dim(0), relative.collect())
+            }
+            false => {
+                let at = |patch: usize| (patch / grid, patch % grid);
+                let bucket = |query, key| image_bucket(at(query), at(key), self.image_bucket_size);
+                let relative = |table: &Param<Tensor<2>>| relative_bias(table.val(), grid * grid, bucket);
+                ImageLayers::Whole(self.image_tables.iter().map(|table| absolute.clone() + relative(table)).collect())
+            }
+        };
         ImageBias { positions, query, key, layers }
     }
 
-    fn bias(&self, image: &ImageBias, tokens: usize, length: usize) -> EncoderBias {
+    /// A table of relative positions `[buckets, heads]` by distance from query to key, down and across:
+    /// `[heads, (2 * grid - 1)^2]`.
+    fn by_distance(&self, table: &Tensor<2>, grid: usize) -> Tensor<2> {
+        let span = 2 * grid - 1;
+        let side = |step: usize| if step < grid { (grid - 1 - step, 0) } else { (0, step + 1 - grid) };
+        let buckets = (0..span * span).map(|at| {
+            let (rows, columns) = (side(at / span), side(at % span));
+            image_bucket((rows.0, columns.0), (rows.1, columns.1), self.image_bucket_size)
+        });
+        table.clone().select(0, indices(buckets.collect(), &table.device())).transpose()
+    }
+
+    fn bias(&self, image: &ImageBias, tokens: usize) -> EncoderBias {
         let text = self.text_norm.forward(self.text.val().slice_dim(0, 0..tokens));
         let (query, key) = self.projected(text.clone());
         let image_to_text = image.query.clone().matmul(key.clone().transpose());
         let text_to_image = query.clone().matmul(image.key.clone().transpose());
         let text_to_text = query.matmul(key.transpose());
         let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
-        let [patches, _] = image.positions.dims();
-        let sequence = patches + tokens;
-        let place = (&image.positions.device(), image.positions.dtype());
-        let padding = (length < tokens).then(|| mask([1, sequence], place, |_, column| column < patches + length));
-        let layers = self.token_tables.iter().zip(&image.layers).map(|(table, image_to_image)| {
+        let lower = self.token_tables.iter().map(|table| {
             let text_to_text = text_to_text.clone() + relative_bias(table.val(), tokens, bucket);
-            let upper = Tensor::cat(vec![image_to_image.clone(), image_to_text.clone()], 3);
-            let lower = Tensor::cat(vec![text_to_image.clone(), text_to_text], 3);
-            let whole = Tensor::cat(vec![upper, lower], 2);
-            match &padding {
-                Some(padding) => whole + padding.clone(),
-                None => whole,
-            }
+            Tensor::cat(vec![text_to_image.clone(), text_to_text], 3)
         });
-        EncoderBias { layers: layers.collect(), positions: Tensor::cat(vec![image.positions.clone(), text], 0) }
+        let layers = match &image.layers {
+            ImageLayers::Whole(layers) => {
+                let whole = layers.iter().zip(lower).map(|(image_to_image, lower)| {
+                    let upper = Tensor::cat(vec![image_to_image.clone(), image_to_text.clone()], 3);
+                    LayerBias::Whole(Tensor::cat(vec![upper, lower], 2))
+                });
+                whole.collect()
+            }
+            ImageLayers::Parts(absolute, relative) => {
+                let right: Tensor<3> = image_to_text.squeeze_dim(0);
+                let parts = relative.iter().zip(lower).map(|(relative, lower)| {
+                    let (absolute, relative) = (absolute.clone(), relative.clone());
+                    LayerBias::Parts(Positions {
+                        absolute,
+                        relative,
+                        right: right.clone(),
+                        lower: lower.squeeze_dim(0),
+                    })
+                });
+                parts.collect()
+            }
+        };
+        EncoderBias { layers, positions: Tensor::cat(vec![image.positions.clone(), text], 0) }
     }
 
     /// Query (scaled) and key `[1, heads, length, head_dim]` of position embeddings.
@@ -248,9 +370,8 @@ impl EncoderLayer {
         }
     }
 
-    fn forward(&self, states: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let normed = self.attention_norm.forward(states.clone());
-        let attended = self.attention.forward(normed, bias);
+    fn forward(&self, states: Tensor<3>, attend: impl FnOnce(&SelfAttention, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        let attended = attend(&self.attention, self.attention_norm.forward(states.clone()));
         self.feed_forward.forward(states + self.attention_out_norm.forward(attended))
     }
 }

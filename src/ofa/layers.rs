@@ -30,6 +30,21 @@ impl Projection {
         }
     }
 
+    /// `[inputs, outputs]`
+    pub(super) fn weight(&self) -> Tensor<2> {
+        self.weight.val()
+    }
+
+    /// Width of what it reads.
+    pub(super) fn inputs(&self) -> usize {
+        self.weight.dims()[0]
+    }
+
+    /// `[outputs]`
+    pub(super) fn bias(&self) -> Tensor<1> {
+        self.bias.val()
+    }
+
     /// The projection through the exact GELU.
     pub(super) fn forward_gelu(&self, states: Tensor<3>) -> Tensor<3> {
         match self.kernels {

@@ -4,6 +4,7 @@
 //! * [`wanted_tensors`]: what a network is made from; `checkpoint` accounts for every one of them.
 //! * `resnet` → `encoder` → `decoder`, with `attention` and `position` below them.
 //! * [`AnswerTrie`]: which few logits decide between the answers.
+//! * [`Interrupt`]: asks a running pass to give up.
 //! * [`Ofa`]: all of it, from pixels and token ids to answer probabilities in one decoder pass.
 //!
 //! The specification is the published reference implementation (ModelScope's `ofa` model);
@@ -15,12 +16,15 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod encoder;
+mod interrupt;
 mod layers;
 mod model;
 mod position;
 mod resnet;
+mod shape_cache;
 
 pub use answers::{AnswerError, AnswerTrie};
 pub use checkpoint::{CheckpointError, SHARED_EMBEDDING, Wanted, compare};
 pub use config::{ConfigError, NetworkConfig, TaskConfig};
-pub use model::{Batch, Encoded, LoadError, Ofa, OfaOptions, Row, wanted_tensors};
+pub use interrupt::{Interrupt, RunError};
+pub use model::{Encoded, LoadError, Ofa, OfaOptions, Row, wanted_tensors};

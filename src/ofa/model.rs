@@ -2,16 +2,19 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Device, Int, Tensor, TensorData, TensorReadError},
+    tensor::{DType, Device, Int, Tensor},
 };
 
 use super::{
     answers::AnswerTrie,
+    attention::Selection,
     checkpoint::{Checkpoint, CheckpointError, Wanted, on_device},
     config::{ConfigError, NetworkConfig},
     decoder::{Decoder, DecoderBias},
-    encoder::{Encoder, EncoderBias, ImageBias},
-    position::BiasCache,
+    encoder::{Encoder, EncoderBias, ImageBias, Visible},
+    interrupt::{Interrupt, RunError},
+    position::indices,
+    shape_cache::ShapeCache,
 };
 use crate::weights::{Precision, Weights};
 
@@ -33,19 +36,10 @@ pub struct OfaOptions {
     pub bias_cache_bytes: usize,
 }
 
-/// Images and the texts about them, for one forward pass.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    /// Planar pixels of each image, `[3, side, side]`.
-    pub images: Vec<Vec<f32>>,
-    /// The texts; several may share an image.
-    pub rows: Vec<Row>,
-}
-
 /// One text about one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Index of the image in the batch.
+    /// Index of the image among those of the pass.
     pub image: usize,
     /// Source ids: beginning, prompt, end.
     pub source: Vec<u32>,
@@ -56,8 +50,8 @@ pub struct Row {
 pub struct Encoded {
     /// `[rows, patches + tokens, d_model]`
     pub states: Tensor<3>,
-    /// Text positions, padding included.
-    tokens: usize,
+    /// Which of them are padding.
+    visible: Visible,
 }
 
 /// The parameters.
@@ -98,11 +92,13 @@ pub struct Ofa {
     options: OfaOptions,
     device: Device,
     image_bias: ImageBias,
-    encoder_biases: BiasCache<(usize, usize), EncoderBias>,
-    decoder_biases: BiasCache<(usize, usize, usize), DecoderBias>,
+    /// By text positions.
+    encoder_biases: ShapeCache<usize, EncoderBias>,
+    /// By decoder and text positions.
+    decoder_biases: ShapeCache<(usize, usize), DecoderBias>,
+    grid: usize,
     heads: usize,
-    layers: usize,
-    patches: usize,
+    d_model: usize,
     positions_max: usize,
 }
 
@@ -133,13 +129,18 @@ impl Ofa {
             side,
             options,
             device: device.clone(),
-            encoder_biases: BiasCache::new(options.bias_cache_bytes / 2),
-            decoder_biases: BiasCache::new(options.bias_cache_bytes / 2),
+            encoder_biases: ShapeCache::new(options.bias_cache_bytes / 2),
+            decoder_biases: ShapeCache::new(options.bias_cache_bytes / 2),
+            grid,
             heads: config.encoder_attention_heads.max(config.decoder_attention_heads),
-            layers: config.encoder_layers.max(config.decoder_layers),
-            patches: grid * grid,
+            d_model: config.d_model,
             positions_max: config.max_position_embeddings + EXTRA_POSITIONS,
         })
+    }
+
+    /// How it is run.
+    pub fn options(&self) -> &OfaOptions {
+        &self.options
     }
 
     /// Side of the images, in pixels.
@@ -154,69 +155,101 @@ impl Ofa {
         self.positions_max.min((self.positions_max + 1).saturating_sub(answer))
     }
 
+    /// Patches of an image, which come before the text in every sequence.
+    pub fn patches(&self) -> usize {
+        self.grid * self.grid
+    }
+
     /// Memory of the weights and of the position biases held so far, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         let width = self.options.precision.bytes();
-        let image = self.layers * self.heads * self.patches.pow(2) * width;
         let cached = self.encoder_biases.bytes() + self.decoder_biases.bytes();
-        (self.network.num_params() * width + image + cached) as u64
+        ((self.network.num_params() + self.image_bias.values()) * width) as u64 + cached
     }
 
-    /// Log-probabilities of the answers, `[rows][answers]`, in the answers' order.
+    /// About what a pass holds at its widest, in bytes: for the ResNet four of the largest feature maps of each new
+    /// image, then for each row its states, projections and hidden layer, and where the whole device's logits are kept,
+    /// three copies of these.
+    pub fn pass_bytes(&self, images: usize, rows: usize, tokens: usize) -> u64 {
+        let maps = 4 * images * self.network.encoder.channels() * (self.side / 4).pow(2) / 4;
+        let sequence = self.patches() + tokens;
+        let logits = if self.options.kernels { 0 } else { 3 * self.heads * sequence };
+        let states = rows * sequence * (12 * self.d_model + logits);
+        (maps.max(states) * self.options.precision.bytes()) as u64
+    }
+
+    /// Log-probabilities of the answers, `[rows][answers]`, in the answers' order, about images given as
+    /// [`Self::image_tokens`].
     ///
     /// # Errors
-    /// When the device fails while the result is read.
-    pub fn answer(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, TensorReadError> {
-        let logits = self.branch_logits(batch)?;
+    /// When the device fails while the result is read, and when the pass was asked to give up.
+    pub fn answer(
+        &mut self,
+        image_tokens: Tensor<3>,
+        rows: &[Row],
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Vec<Vec<f32>>, RunError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encoded = self.encode(image_tokens, rows, interrupt)?;
+        let logits = self.decode(&encoded, rows, interrupt)?;
         Ok(logits.iter().map(|row| self.trie.log_probabilities(row)).collect())
     }
 
-    /// The logits that decide, `[rows][reads * tokens]`, as [`AnswerTrie::reads`] and
-    /// [`AnswerTrie::tokens`] order them.
+    /// The ResNet's feature map `[images, channels, grid, grid]` of planar pixels `[images, 3, side, side]`.
     ///
     /// # Errors
-    /// When the device fails while the result is read.
-    pub fn branch_logits(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, TensorReadError> {
-        if batch.rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let features = self.feature_map(&batch.images);
-        let encoded = self.encode(features, &batch.rows);
-        self.decode(encoded, &batch.rows)
+    /// When it was asked to give up.
+    pub fn feature_map(&self, pixels: Vec<f32>, interrupt: Option<&Interrupt>) -> Result<Tensor<4>, RunError> {
+        let shape = [pixels.len() / (3 * self.side * self.side), 3, self.side, self.side];
+        let pixels = on_device(pixels, shape, &self.device, self.options.precision);
+        self.network.encoder.feature_map(pixels, interrupt)
     }
 
-    /// The ResNet's feature map `[images, channels, grid, grid]` of planar pixels `[3, side, side]`
-    /// each.
-    pub fn feature_map(&self, images: &[Vec<f32>]) -> Tensor<4> {
-        let shape = [images.len(), 3, self.side, self.side];
-        self.network.encoder.feature_map(on_device(images.concat(), shape, &self.device, self.options.precision))
+    /// What the encoder reads of images, `[images, patches, d_model]`, made from their feature map. It depends on the
+    /// image alone.
+    pub fn image_tokens(&self, features: Tensor<4>) -> Tensor<3> {
+        self.network.encoder.image_tokens(features)
     }
 
     /// Encodes each row's text together with its image.
-    pub fn encode(&mut self, features: Tensor<4>, rows: &[Row]) -> Encoded {
-        let image_tokens = self.network.encoder.image_tokens(features);
-        let image_of_row: Vec<i64> = rows.iter().map(|row| row.image as i64).collect();
-        let one_each = image_of_row.iter().enumerate().all(|(row, &image)| row as i64 == image);
+    ///
+    /// # Errors
+    /// When it was asked to give up.
+    pub fn encode(
+        &mut self,
+        image_tokens: Tensor<3>,
+        rows: &[Row],
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Encoded, RunError> {
+        let one_each = rows.iter().enumerate().all(|(index, row)| row.image == index);
         let image_tokens = match one_each && rows.len() == image_tokens.dims()[0] {
             true => image_tokens,
-            false => image_tokens.select(0, self.indices(image_of_row)),
+            false => image_tokens.select(0, self.indices(rows.iter().map(|row| row.image as i64).collect())),
         };
         let tokens = self.padded(rows.iter().map(|row| row.source.len()).max().unwrap_or_default());
         let ids = rows.iter().map(|row| row.source.as_slice()).collect::<Vec<_>>();
         let text_tokens = self.network.encoder.text_tokens(self.embed(&ids, tokens));
-        let biases: Vec<EncoderBias> = self.per_row(rows, |model, length| model.encoder_bias(tokens, length));
-        let layers: Vec<Tensor<4>> = (0..biases[0].layers.len())
-            .map(|layer| joined(biases.iter().map(|bias| bias.layers[layer].clone()).collect()))
-            .collect();
-        let states = self.network.encoder.forward(image_tokens, text_tokens, &layers);
-        Encoded { states, tokens }
+        let patches = self.patches();
+        let visible =
+            Visible { rows: rows.iter().map(|row| patches + row.source.len()).collect(), sequence: patches + tokens };
+        let bias = self.encoder_bias(tokens);
+        let states = self.network.encoder.forward(image_tokens, text_tokens, &bias, &visible, interrupt)?;
+        Ok(Encoded { states, visible })
     }
 
-    /// One decoder pass over each row's prompt, and the logits that decide, `[rows][reads * tokens]`.
+    /// One decoder pass over each row's prompt, and the logits that decide, `[rows][reads * tokens]`, as
+    /// [`AnswerTrie::reads`] and [`AnswerTrie::tokens`] order them.
     ///
     /// # Errors
-    /// When the device fails while the result is read.
-    pub fn decode(&mut self, encoded: Encoded, rows: &[Row]) -> Result<Vec<Vec<f32>>, TensorReadError> {
+    /// When the device fails while the result is read, and when the pass was asked to give up.
+    pub fn decode(
+        &mut self,
+        encoded: &Encoded,
+        rows: &[Row],
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Vec<Vec<f32>>, RunError> {
         let paths = self.trie.paths().to_vec();
         // The decoder's prompt is the source without its end.
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row.source[..row.source.len() - 1]).collect();
@@ -224,31 +257,43 @@ impl Ofa {
             prompts.iter().flat_map(|prompt| paths.iter().map(|path| [prompt, path.as_slice()].concat())).collect();
         let tokens = self.padded(sequences.iter().map(Vec::len).max().unwrap_or_default());
         let embedded = self.embed(&sequences.iter().map(Vec::as_slice).collect::<Vec<_>>(), tokens);
-        let biases: Vec<DecoderBias> =
-            self.per_row(rows, |model, length| model.decoder_bias(tokens, encoded.tokens, length));
-        let cross = joined(biases.iter().map(|bias| bias.cross.clone()).collect());
-        let own = biases[0].own.clone();
-        let (encoded, cross) = match paths.len() {
-            1 => (encoded.states, cross),
+        let bias = self.decoder_bias(tokens, encoded.visible.sequence - self.patches());
+        let cross = match encoded.visible.mask(&bias.cross) {
+            Some(mask) => bias.cross.clone() + mask,
+            None => bias.cross.clone(),
+        };
+        let (states, cross) = match paths.len() {
+            1 => (encoded.states.clone(), cross),
             paths => (
-                repeat_rows(encoded.states, paths),
+                repeat_rows(encoded.states.clone(), paths),
                 if cross.dims()[0] > 1 { repeat_rows(cross, paths) } else { cross },
             ),
         };
-        let states = self.network.decoder.forward(embedded, encoded, &own, &cross);
-        let reads: Vec<i64> = prompts
-            .iter()
-            .enumerate()
-            .flat_map(|(row, prompt)| {
-                let first = row * paths.len();
-                let before = prompt.len() - 1;
-                self.trie.reads().map(move |(path, depth)| ((first + path) * tokens + before + depth) as i64)
-            })
-            .collect();
-        let [_, _, width] = states.dims();
-        let per_row = reads.len() / rows.len().max(1);
+        // The tokens of each sequence whose logits are read, in the order of the reads.
+        let mut asked: Vec<Vec<usize>> = vec![Vec::new(); sequences.len()];
+        for (row, prompt) in prompts.iter().enumerate() {
+            for (path, depth) in self.trie.reads() {
+                asked[row * paths.len() + path].push(prompt.len() - 1 + depth);
+            }
+        }
+        let per_row = self.trie.reads().count();
         if per_row == 0 {
             return Ok(vec![Vec::new(); rows.len()]);
+        }
+        let selection = Selection::new(&asked, tokens, &self.device);
+        let decoder = &self.network.decoder;
+        let states = decoder.forward(embedded, &states, &bias.own, &cross, selection.as_ref(), interrupt)?;
+        let [_, length, width] = states.dims();
+        // Where each read is now, sequence by sequence; several of one sequence follow each other.
+        let mut taken = vec![0; sequences.len()];
+        let mut reads = Vec::with_capacity(rows.len() * per_row);
+        for row in 0..rows.len() {
+            for (path, _) in self.trie.reads() {
+                let sequence = row * paths.len() + path;
+                let at = taken[sequence];
+                taken[sequence] += 1;
+                reads.push((sequence * length + if selection.is_some() { at } else { asked[sequence][at] }) as i64);
+            }
         }
         let last = states.reshape([-1, width as i32]).select(0, self.indices(reads)).cast(DType::F32);
         let answers = self.indices(self.trie.tokens().iter().map(|&token| token.into()).collect());
@@ -257,18 +302,30 @@ impl Ofa {
         Ok(logits.chunks_exact(per_row * self.trie.tokens().len()).map(<[f32]>::to_vec).collect())
     }
 
+    /// Computes what depends on the length of a text alone, for texts of up to this many tokens.
+    pub fn prepare_lengths(&mut self, tokens_max: usize) {
+        let multiple = self.options.token_multiple.max(1);
+        for tokens in (multiple..=tokens_max.next_multiple_of(multiple)).step_by(multiple) {
+            let tokens = self.padded(tokens);
+            // The decoder reads the source without its end, and an answer's beginning at most.
+            for decoder in [self.padded(tokens - 1), tokens] {
+                self.decoder_bias(decoder, tokens);
+            }
+        }
+    }
+
     /// The answers' trie.
     pub fn trie(&self) -> &AnswerTrie {
         &self.trie
     }
 
-    fn padded(&self, tokens: usize) -> usize {
+    /// Positions that a text of so many tokens takes, with its padding.
+    pub fn padded(&self, tokens: usize) -> usize {
         tokens.next_multiple_of(self.options.token_multiple.max(1)).min(self.positions_max).max(tokens)
     }
 
     fn indices(&self, values: Vec<i64>) -> Tensor<1, Int> {
-        let length = values.len();
-        Tensor::from_data(TensorData::new(values, [length]), &self.device)
+        indices(values, &self.device)
     }
 
     /// Embedded ids `[rows, tokens, d_model]`, padded on the right.
@@ -281,29 +338,22 @@ impl Ofa {
         self.network.embedding.val().select(0, ids).reshape([rows.len() as i32, tokens as i32, -1])
     }
 
-    /// One value for all rows where their texts are equally long, otherwise one per row.
-    fn per_row<T>(&mut self, rows: &[Row], mut make: impl FnMut(&mut Self, usize) -> T) -> Vec<T> {
-        let lengths: Vec<usize> = rows.iter().map(|row| row.source.len()).collect();
-        match lengths.iter().all(|length| *length == lengths[0]) {
-            true => vec![make(self, lengths[0])],
-            false => lengths.into_iter().map(|length| make(self, length)).collect(),
-        }
+    fn encoder_bias(&mut self, tokens: usize) -> EncoderBias {
+        let (network, image, width) = (&self.network, &self.image_bias, self.options.precision.bytes());
+        self.encoder_biases.get_or_make(tokens, || {
+            let bias = network.encoder.bias(image, tokens);
+            let bytes = bias.values() * width;
+            (bias, bytes)
+        })
     }
 
-    fn encoder_bias(&mut self, tokens: usize, length: usize) -> EncoderBias {
-        let (network, image) = (&self.network, &self.image_bias);
-        let bytes = self.layers * self.heads * (self.patches + tokens).pow(2) * self.options.precision.bytes();
-        self.encoder_biases.get_or_make((tokens, length), || (network.encoder.bias(image, tokens, length), bytes))
-    }
-
-    fn decoder_bias(&mut self, tokens: usize, source_tokens: usize, source_length: usize) -> DecoderBias {
-        let positions = self.encoder_bias(source_tokens, source_length).positions;
-        let sequence = self.patches + source_tokens;
-        let bytes = self.heads * tokens * (self.layers * tokens + sequence) * self.options.precision.bytes();
-        let visible = self.patches + source_length;
-        let network = &self.network;
-        self.decoder_biases.get_or_make((tokens, source_tokens, source_length), || {
-            (network.decoder.bias(tokens, &positions, visible), bytes)
+    fn decoder_bias(&mut self, tokens: usize, source_tokens: usize) -> DecoderBias {
+        let positions = self.encoder_bias(source_tokens).positions;
+        let (network, width) = (&self.network, self.options.precision.bytes());
+        self.decoder_biases.get_or_make((tokens, source_tokens), || {
+            let bias = network.decoder.bias(tokens, &positions);
+            let bytes = bias.values() * width;
+            (bias, bytes)
         })
     }
 }
@@ -327,18 +377,10 @@ pub enum LoadError {
     },
 }
 
-/// Biases of the rows as one tensor; a single one broadcasts over all rows.
-fn joined(mut biases: Vec<Tensor<4>>) -> Tensor<4> {
-    match biases.len() {
-        1 => biases.remove(0),
-        _ => Tensor::cat(biases, 0),
-    }
-}
-
 /// Repeats every row `times` times, one after the other: `[rows, …]` to `[rows * times, …]`.
 fn repeat_rows<const D: usize>(tensor: Tensor<D>, times: usize) -> Tensor<D> {
     let rows = tensor.dims()[0];
-    let indices: Vec<i64> = (0..rows * times).map(|row| (row / times) as i64).collect();
-    let indices: Tensor<1, Int> = Tensor::from_data(TensorData::new(indices, [rows * times]), &tensor.device());
-    tensor.select(0, indices)
+    let repeated = (0..rows * times).map(|row| (row / times) as i64).collect();
+    let device = tensor.device();
+    tensor.select(0, indices(repeated, &device))
 }

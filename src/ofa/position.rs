@@ -34,9 +34,22 @@ pub(super) fn image_bucket(query: (usize, usize), key: (usize, usize), bucket_si
 /// A relative bias `[1, heads, length, length]` from a table `[buckets, heads]`.
 pub(super) fn relative_bias(table: Tensor<2>, length: usize, bucket: impl Fn(usize, usize) -> i64) -> Tensor<4> {
     let [_, heads] = table.dims();
-    let indices: Vec<i64> = (0..length * length).map(|at| bucket(at / length, at % length)).collect();
-    let indices: Tensor<1, Int> = Tensor::from_data(TensorData::new(indices, [length * length]), &table.device());
-    table.select(0, indices).reshape([length, length, heads]).permute([2, 0, 1]).unsqueeze()
+    let buckets = (0..length * length).map(|at| bucket(at / length, at % length)).collect();
+    let device = table.device();
+    table.select(0, indices(buckets, &device)).reshape([length, length, heads]).permute([2, 0, 1]).unsqueeze()
+}
+
+/// Indices as a tensor, to select rows by.
+pub(super) fn indices(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+/// `[rows, 1, 1, columns]`: zero for the first columns of each row, otherwise [`MASKED`].
+pub(super) fn mask_behind(visible: &[usize], columns: usize, (device, dtype): (&Device, DType)) -> Tensor<4> {
+    let values: Vec<f32> =
+        visible.iter().flat_map(|&seen| (0..columns).map(move |at| if at < seen { 0.0 } else { MASKED })).collect();
+    Tensor::from_data(TensorData::new(values, [visible.len(), 1, 1, columns]), (device, dtype))
 }
 
 /// `[1, 1, rows, columns]`: zero where `keep` says so, otherwise [`MASKED`].
@@ -48,43 +61,6 @@ pub(super) fn mask(
     let values: Vec<f32> =
         (0..rows * columns).map(|at| if keep(at / columns, at % columns) { 0.0 } else { MASKED }).collect();
     Tensor::from_data(TensorData::new(values, [1, 1, rows, columns]), (device, dtype))
-}
-
-/// A small cache bounded by bytes, the least recently used entry going first. An entry larger than
-/// the bound is not kept.
-#[derive(Debug)]
-pub(super) struct BiasCache<K, V> {
-    entries: Vec<(K, V, usize)>,
-    bytes_max: usize,
-}
-
-impl<K: PartialEq, V: Clone> BiasCache<K, V> {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { entries: Vec::new(), bytes_max }
-    }
-
-    /// Bytes of all entries.
-    pub(super) fn bytes(&self) -> usize {
-        self.entries.iter().map(|(.., held)| held).sum()
-    }
-
-    /// The entry for a key, made where it is not there. `make` also says how many bytes it holds.
-    pub(super) fn get_or_make(&mut self, key: K, make: impl FnOnce() -> (V, usize)) -> V {
-        if let Some(found) = self.entries.iter().position(|(existing, ..)| *existing == key) {
-            let entry = self.entries.remove(found);
-            let value = entry.1.clone();
-            self.entries.push(entry);
-            return value;
-        }
-        let (value, bytes) = make();
-        if bytes <= self.bytes_max {
-            while self.bytes() + bytes > self.bytes_max {
-                self.entries.remove(0);
-            }
-            self.entries.push((key, value.clone(), bytes));
-        }
-        value
-    }
 }
 
 #[cfg(test)]
@@ -126,19 +102,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn the_cache_never_holds_more_than_its_bound_and_drops_the_least_recently_used() {
-        let mut cache = BiasCache::new(10);
-        for key in [1, 2] {
-            cache.get_or_make(key, || (key * 10, 5));
-        }
-        assert_eq!(cache.get_or_make(1, || unreachable!("1 is kept")), 10);
-        cache.get_or_make(3, || (30, 5));
-        assert_eq!(cache.get_or_make(1, || unreachable!("1 was used after 2")), 10);
-        assert_eq!(cache.get_or_make(2, || (21, 5)), 21);
-        assert_eq!(cache.get_or_make(9, || (90, 11)), 90);
-        assert!(cache.entries.iter().all(|(key, ..)| *key != 9));
     }
 }

@@ -13,6 +13,7 @@ use burn::{
 use super::{
     checkpoint::Checkpoint,
     config::{ConfigError, NetworkConfig},
+    interrupt::{Interrupt, RunError},
 };
 use crate::kernels::{self, Geometry, WINOGRAD_TILES, winograd_weights};
 
@@ -54,13 +55,16 @@ impl ResNet {
         config.resnet_base_planes * 4 * EXPANSION
     }
 
-    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, images: Tensor<4>, interrupt: Option<&Interrupt>) -> Result<Tensor<4>, RunError> {
         let stem = self.stem.forward(images, None, true);
         let pooled = match self.stem.kernels {
             true => kernels::max_pool(stem),
             false => max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1])),
         };
-        self.blocks.iter().fold(pooled, |states, block| block.forward(states))
+        self.blocks.iter().try_fold(pooled, |states, block| {
+            Interrupt::check(interrupt)?;
+            Ok(block.forward(states))
+        })
     }
 }
 

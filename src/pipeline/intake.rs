@@ -1,154 +1,205 @@
-//! From a record to a request that is parsed, checked, routed and prepared.
+//! The intake threads: records in, jobs to the engine, outcomes to the release thread.
 
 use std::{
-    fs::File,
-    io::Read,
-    path::Path,
-    time::{Duration, Instant},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
 };
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
-use sha2::{Digest, Sha256};
+use crossbeam_channel::{Receiver, Sender};
 
-use super::failure::Failure;
+use super::{
+    admission::{Admission, Admitted},
+    comparison::{Comparison, Outlet},
+    failure::Failure,
+    ledger::Ticket,
+    outcome::{Outcome, Outcomes, Told},
+    release::Release,
+    run::{Arrived, Guarded, Shared},
+    specs::image_limits,
+};
 use crate::{
-    engine::{Engine, InferenceError, Prepared},
-    message::{ImageSource, Record, Request, Texts},
-    routing::{Features, Route, Table},
-    settings::LimitsPlan,
-    vision::{self, Header, Limits},
+    engine::{AnswerKey, Engine, Identity, InferenceError, Job, Judged, Prepared, Reply, Version, panic_message},
+    kafka::Publisher,
+    message::Record,
+    telemetry, vision,
 };
 
-/// What intake needs, shared by its threads.
-pub(super) struct Intake<'a> {
-    pub(super) table: &'a Table,
-    pub(super) limits: &'a LimitsPlan,
-    pub(super) images: Limits,
-    pub(super) engine: &'a Engine,
+/// One intake thread.
+pub(super) struct Thread {
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) finished: Sender<Release>,
 }
 
-/// A request on its way to the model, with all that its verdict will say.
-pub(super) struct Admitted {
-    pub(super) request: Request,
-    pub(super) route: Route,
-    pub(super) header: Header,
-    pub(super) image_hash: String,
-    pub(super) text_length: usize,
-    pub(super) fetching: Duration,
-    pub(super) preparing: Duration,
+/// What a routed request still needs.
+enum Work {
+    /// Nothing: its answer was kept from an earlier one.
+    Kept(Judged),
+    /// A pass.
+    Pass { prepared: Prepared, answer_key: Option<AnswerKey>, shadows: Vec<(String, Prepared)> },
 }
 
-impl Admitted {
-    /// The variant, for a request in an experiment.
-    pub(super) fn group(&self) -> Option<String> {
-        self.route.variant.as_ref().map(|(_, variant)| variant.clone())
+/// A request between its record and its outcome.
+struct Underway {
+    ticket: Ticket,
+    record: Record,
+    arrived: Instant,
+    admitted: Admitted,
+}
+
+impl Thread {
+    /// Runs until the poll loop has ended.
+    pub(super) fn run(&self, records: &Receiver<Arrived>) {
+        let _guarded = Guarded(&self.shared, "intake");
+        while let Some((ticket, record, arrived)) = self.shared.next(records) {
+            if self.shared.is_wanted(ticket) {
+                self.take_in(ticket, record, arrived);
+            }
+        }
     }
-}
 
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+    fn take_in(&self, ticket: Ticket, record: Record, arrived: Instant) {
+        // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
+        // partition, along.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.prepare(&record)));
+        let defect = |panic: Box<dyn std::any::Any + Send>| Failure::Defect(panic_message(panic.as_ref()));
+        let (admitted, work) = match taken.unwrap_or_else(|panic| Err((defect(panic), None))) {
+            Ok(taken) => taken,
+            Err((failure, group)) => {
+                let outcome = Outcomes::of(&self.shared.plan).refused(record, &failure, group);
+                return finish(&self.finished, ticket, outcome);
+            }
+        };
+        let underway = Underway { ticket, record, arrived, admitted };
+        match work {
+            Work::Kept(judged) => self.answer_kept(underway, judged),
+            Work::Pass { prepared, answer_key, shadows } => self.submit(underway, prepared, answer_key, shadows),
+        }
+    }
 
-impl Intake<'_> {
-    /// Takes a record as far as the model's door. A failure behind the routing comes with the variant.
-    pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Prepared), (Failure, Option<String>)> {
-        let (mut admitted, image) = self.route(record).map_err(|failure| (failure, None))?;
+    /// A failure behind the routing comes with the variant.
+    fn prepare(&self, record: &Record) -> Result<(Admitted, Work), (Failure, Option<String>)> {
+        let plan = &self.shared.plan;
+        let admission = Admission { table: &plan.table, limits: &plan.limits, images: image_limits(plan) };
+        let (mut admitted, image) = admission.admit(record).map_err(|failure| (failure, None))?;
         let begun = Instant::now();
-        match self.prepare(&admitted, &image) {
-            Ok(prepared) => {
+        match self.work(&admitted, &image) {
+            Ok(work) => {
                 admitted.preparing = begun.elapsed();
-                Ok((admitted, prepared))
+                Ok((admitted, work))
             }
             Err(failure) => Err((failure, admitted.group())),
         }
     }
 
-    fn route(&self, record: &Record) -> Result<(Admitted, Vec<u8>), Failure> {
-        let mut request = Request::from_json(record.payload.as_deref().unwrap_or_default())?;
-        let text_length = self.text_length(&request)?;
-        let begun = Instant::now();
-        // The base64 text is dropped here: the record still has it, and a verdict does not need it.
-        let image = self.fetch(std::mem::take(&mut request.image))?;
-        let fetching = begun.elapsed();
-        let header = vision::probe(&image, &self.images)?;
-        let features = Features {
-            request_id: &request.request_id,
-            key: record.key_text(),
-            text_length,
-            image_width: header.width,
-            image_height: header.height,
-            image_bytes: image.len(),
-            image_format: header.format.as_str(),
-            attributes: &request.attributes,
-            forced_version: request.model_version.as_deref(),
-        };
-        let route = self.table.decide(&features, None)?;
-        let image_hash = format!("sha256:{}", hex::encode(Sha256::digest(&image)));
-        Ok((Admitted { request, route, header, image_hash, text_length, fetching, preparing: Duration::ZERO }, image))
-    }
-
-    fn prepare(&self, admitted: &Admitted, image: &[u8]) -> Result<Prepared, Failure> {
-        let (name, request) = (&admitted.route.version, &admitted.request);
-        // The table and the engine are made from the same settings, so the version is there.
-        let missing = || InferenceError::Stopped(format!("there is no version `{name}`"));
-        let version = self.engine.version(name).ok_or_else(missing)?;
-        Ok(version.preparer().prepare(image, request.text.as_slice(), request.caption.as_deref())?)
-    }
-
-    /// Characters of the longest text, once all texts are within their limits.
-    fn text_length(&self, request: &Request) -> Result<usize, Failure> {
-        let LimitsPlan { texts_max, text_characters_max, .. } = *self.limits;
-        let too_long = |field, reason| Err(Failure::TextTooLong { field, reason });
-        if let Texts::Many(texts) = &request.text
-            && texts.len() > texts_max
-        {
-            return too_long("text", format!("is a list of {}, `requests.texts_max` allows {texts_max}", texts.len()));
-        }
-        let longest = request.text.as_slice().iter().map(|text| text.chars().count()).max().unwrap_or_default();
-        let caption = request.caption.as_deref().map_or(0, |caption| caption.chars().count());
-        for (field, length) in [("text", longest), ("caption", caption)] {
-            if length > text_characters_max {
-                return too_long(
-                    field,
-                    format!("has {length} characters, `requests.text_characters_max` allows {text_characters_max}"),
-                );
+    fn work(&self, admitted: &Admitted, image: &[u8]) -> Result<Work, Failure> {
+        let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
+        let version = self.version(&admitted.route.version)?;
+        let key = version.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
+        if let Some(key) = &key {
+            let kept = version.kept_answer(key);
+            telemetry::answer_lookup(&version.identity().name, kept.is_some());
+            if let Some(judged) = kept {
+                return Ok(Work::Kept(judged));
             }
         }
-        Ok(longest)
+        let decoded = vision::decode(image, &image_limits(&self.shared.plan))?;
+        let pixels = version.preparer().pixels(&decoded);
+        let mut shadows = Vec::new();
+        for name in &admitted.route.shadows {
+            let preparer = self.version(name)?.preparer();
+            let pixels = match preparer.shares_pixels_with(version.preparer()) {
+                true => pixels.clone(),
+                false => preparer.pixels(&decoded),
+            };
+            shadows.push((name.clone(), preparer.with_pixels(admitted.image, pixels, texts, caption)));
+        }
+        let prepared = version.preparer().with_pixels(admitted.image, pixels, texts, caption);
+        Ok(Work::Pass { prepared, answer_key: key, shadows })
     }
 
-    fn fetch(&self, source: ImageSource) -> Result<Vec<u8>, Failure> {
-        if let Some(text) = source.base64 {
-            return BASE64.decode(text.as_bytes()).map_err(|error| Failure::Base64(error.to_string()));
+    /// The table and the engine are made from the same settings, so the version is there.
+    fn version(&self, name: &str) -> Result<&Version, InferenceError> {
+        self.engine.version(name).ok_or_else(|| InferenceError::Stopped(format!("there is no version `{name}`")))
+    }
+
+    fn answer_kept(&self, underway: Underway, judged: Judged) {
+        let Underway { ticket, record, arrived, admitted } = underway;
+        for shadow in &admitted.route.shadows {
+            telemetry::shadow_dropped(shadow, "live_answer_kept");
         }
-        match source.path {
-            Some(path) => self.read(Path::new(&path)),
-            None => Err(Failure::UrlRefused),
+        // It was found a moment ago.
+        let Some(version) = self.engine.version(&admitted.route.version) else { return };
+        let outcome = Outcomes::of(&self.shared.plan).answered(record, arrived, admitted, version.identity(), &judged);
+        finish(&self.finished, ticket, outcome);
+    }
+
+    /// The live job first: shadows take what is left.
+    fn submit(
+        &self,
+        underway: Underway,
+        prepared: Prepared,
+        answer_key: Option<AnswerKey>,
+        shadows: Vec<(String, Prepared)>,
+    ) {
+        let ticket = underway.ticket;
+        let asking = self.shared.clone();
+        let wanted = Box::new(move || asking.is_wanted(ticket));
+        let comparison = (!shadows.is_empty()).then(|| {
+            let outlet = Outlet::of(&self.shared.plan, self.publisher.clone());
+            Arc::new(Comparison::new(&underway.record, outlet))
+        });
+        let Some(version) = self.engine.version(&underway.admitted.route.version) else { return };
+        let reply = self.reply(underway, version.identity().clone(), comparison.clone());
+        version.submit(Job { prepared, wanted, reply, answer_key });
+        let Some(comparison) = comparison else { return };
+        for (name, prepared) in shadows {
+            let Some(version) = self.engine.version(&name) else { continue };
+            let (identity, comparing) = (version.identity().clone(), comparison.clone());
+            let reply = Reply::new(move |judged| comparing.shadow(identity, judged));
+            let asking = comparison.clone();
+            let wanted = Box::new(move || asking.is_wanted());
+            if !version.offer_shadow(Job { prepared, wanted, reply, answer_key: None }) {
+                telemetry::shadow_dropped(&name, "queue_full");
+            }
         }
     }
 
-    /// Reads a file below the allowed root, wherever links lead.
-    fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
-        let Some(root) = &self.limits.path_root else {
-            return Err(Failure::PathRefused("paths are off: `images.path_root` is not set".to_owned()));
-        };
-        let unreadable = |error: std::io::Error| Failure::FileUnreadable(error.to_string());
-        let resolved = root.join(path).canonicalize().map_err(unreadable)?;
-        if !resolved.starts_with(root) {
-            return Err(Failure::PathRefused("it leads out of `images.path_root`".to_owned()));
-        }
-        // A pipe or a device would hold the thread for ever.
-        if !resolved.is_file() {
-            return Err(Failure::PathRefused("it leads to no ordinary file".to_owned()));
-        }
-        // One byte more than allowed is enough for the limit to refuse it.
-        let file = File::open(&resolved).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(self.images.bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        Ok(bytes)
+    fn reply(&self, underway: Underway, identity: Arc<Identity>, comparison: Option<Arc<Comparison>>) -> Reply {
+        let (shared, finished) = (self.shared.clone(), self.finished.clone());
+        let Underway { ticket, record, arrived, admitted } = underway;
+        Reply::new(move |judged: Result<Judged, InferenceError>| {
+            let outcomes = Outcomes::of(&shared.plan);
+            let outcome = match judged {
+                Ok(judged) => outcomes.answered(record, arrived, admitted, &identity, &judged),
+                // Everything for this version would fail: a topic must not be emptied into the
+                // dead letters because a device is gone.
+                Err(InferenceError::Stopped(reason)) => {
+                    // At the end of the pipeline a broken version may still hold requests, which nobody waits for.
+                    if shared.is_wanted(ticket) {
+                        shared.fail(format!("version `{}`: {reason}", identity.name));
+                    }
+                    return;
+                }
+                Err(error) => {
+                    let group = admitted.group();
+                    outcomes.refused(record, &error.into(), group)
+                }
+            };
+            if let Some(comparison) = comparison {
+                match &outcome.told {
+                    Told::Verdict(verdict) => comparison.live(Some(verdict)),
+                    Told::Refused { .. } => comparison.live(None),
+                }
+            }
+            finish(&finished, ticket, outcome);
+        })
     }
+}
+
+fn finish(finished: &Sender<Release>, ticket: Ticket, outcome: Outcome) {
+    // The receiver lives as long as the pipeline's thread; without it nobody waits any more.
+    finished.send(Release::Finished(ticket, Box::new(outcome))).ok();
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{failure::Failure, intake::Admitted};
+use super::{admission::Admitted, failure::Failure};
 use crate::{
     engine::{Identity, Judged},
     message::{
@@ -74,7 +74,7 @@ impl<'a> Outcomes<'a> {
     }
 
     fn verdict(&self, arrived: Instant, admitted: Admitted, version: &Identity, judged: &Judged) -> Verdict {
-        let Admitted { request, route, header, image_hash, text_length, fetching, preparing } = admitted;
+        let Admitted { request, route, header, image, text_length, fetching, preparing } = admitted;
         let texts = request.text.as_slice();
         let answer = |(scores, text): (&Scores, &String)| Answer::new(*scores, text, self.preview_characters);
         let answers: Vec<Answer> = judged.scores.iter().zip(texts).map(answer).collect();
@@ -103,7 +103,7 @@ impl<'a> Outcomes<'a> {
                 rule: route.rule,
                 config_digest: self.config_digest.to_owned(),
             },
-            image_hash,
+            image_hash: image.to_string(),
             text_length,
             image_width: header.width,
             image_height: header.height,
@@ -114,19 +114,24 @@ impl<'a> Outcomes<'a> {
                 queue: milliseconds(judged.queued),
                 inference: milliseconds(judged.inference),
             },
+            cached: judged.cached,
+            live: None,
             request_id: request.request_id,
         }
     }
 }
 
 /// Headers that consumers filter by without parsing; `traceparent` and `tracestate` go through.
-fn verdict_headers(incoming: &[Header], verdict: &Verdict) -> Vec<Header> {
+pub(super) fn verdict_headers(incoming: &[Header], verdict: &Verdict) -> Vec<Header> {
     let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
     let traced = incoming.iter().filter(|(name, _)| matches!(name.as_str(), "traceparent" | "tracestate")).cloned();
     let mut headers: Vec<Header> = traced.collect();
     headers.push(text("content-type", "application/json"));
     headers.push(text("ofa-schema-version", SCHEMA_VERSION));
     headers.push(text("ofa-model-version", &verdict.model_version));
+    if verdict.ab_role == Role::Shadow {
+        headers.push(text("ofa-ab-role", "shadow"));
+    }
     headers.extend(verdict.ab_variant.as_deref().map(|variant| text("ofa-ab-variant", variant)));
     headers
 }

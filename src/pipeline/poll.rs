@@ -13,7 +13,7 @@ use super::{
     run::{Arrived, PipelineError, Shared},
 };
 use crate::{
-    engine::{Engine, Version},
+    engine::{Cost, Engine, Lane, State, Version},
     kafka::{Consumer, Publisher},
     message::Record,
     telemetry::{self, Gauges},
@@ -156,12 +156,15 @@ fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag
     lag.values_mut().for_each(|records| *records = 0);
     lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
     engine.versions().for_each(show_version);
-    let named = |version: &'_ Version| (version.identity().name.clone(), version.queue_depth());
-    let queues: Vec<(String, usize)> = engine.versions().map(named).collect();
-    telemetry::gauges(&Gauges { records, bytes, partitions: partitions.len(), paused, queues: &queues, lag });
+    let unhealthy = engine.unhealthy().into_iter().map(|(version, reason)| (version.to_owned(), reason));
+    shared.monitor.set_unhealthy(unhealthy.collect());
+    for (device, Cost { threads, tokens, bytes }) in engine.used() {
+        telemetry::device(&device, threads, tokens, bytes);
+    }
+    telemetry::gauges(&Gauges { records, bytes, partitions: partitions.len(), paused, lag });
 }
 
-/// A version loaded at its first use is waiting until then.
+/// What is known of a version now.
 pub(super) fn show_version(version: &Version) {
     let identity = version.identity();
     let labels = telemetry::ModelLabels {
@@ -169,7 +172,11 @@ pub(super) fn show_version(version: &Version) {
         device: &identity.device.to_string(),
         digest: &identity.digest,
     };
-    telemetry::model(&labels, version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes)));
+    let loaded = version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes));
+    telemetry::model(&labels, version.state().as_str(), &State::NAMES, loaded);
+    for lane in Lane::ALL {
+        telemetry::queue_depth(&identity.name, lane.as_str(), version.queue_depth(lane));
+    }
 }
 
 struct Interval {

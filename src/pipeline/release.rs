@@ -163,7 +163,7 @@ fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
                 version: &verdict.model_version,
                 variant: verdict.ab_variant.as_deref(),
                 result: verdict.result.as_str(),
-                latency_ms: verdict.latency_ms,
+                latency_ms: (!verdict.cached).then_some(verdict.latency_ms),
                 stages_ms: [
                     ("fetch", verdict.timings_ms.fetch),
                     ("decode", verdict.timings_ms.decode),

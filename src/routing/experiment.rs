@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     features::{Features, Unit},
     hash,
+    shadow::{Shadows, all, is_all},
 };
 
 /// An experiment as settings write it.
@@ -32,6 +33,12 @@ pub struct ExperimentSpec {
     pub scheme: String,
     /// The variants, at least one.
     pub variants: Vec<VariantSpec>,
+    /// Versions that judge what it takes beside the live ones, for comparison.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<String>,
+    /// The share of what it takes that they judge, 0 to 1.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub shadow_fraction: f64,
 }
 
 /// A variant as settings write it.
@@ -71,6 +78,7 @@ pub(super) struct Experiment {
     salt: String,
     ratio_parts: u32,
     variants: Vec<Variant>,
+    pub(super) shadows: Shadows,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -140,6 +148,8 @@ impl Experiment {
         if total == 0 {
             return Err("no variant has a weight above 0".to_owned());
         }
+        let salt = spec.salt.clone().unwrap_or_else(|| format!("{}#{}", spec.name, spec.epoch));
+        let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, salt.clone(), version_exists)?;
         let variants = spec.variants.iter().zip(weights).map(|(variant, weight)| Variant {
             name: variant.name.clone(),
             version: variant.model_version.clone(),
@@ -150,9 +160,10 @@ impl Experiment {
             name: spec.name.clone(),
             unit: Unit::from_name(&spec.unit),
             epoch: spec.epoch,
-            salt: spec.salt.clone().unwrap_or_else(|| format!("{}#{}", spec.name, spec.epoch)),
+            salt,
             ratio_parts: (spec.traffic_ratio * f64::from(hash::PARTS)).round() as u32,
             variants: variants.collect(),
+            shadows,
         })
     }
 

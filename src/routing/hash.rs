@@ -29,6 +29,11 @@ pub fn variant_hash(salt: &str, unit: &str) -> u32 {
     murmur3([salt, ":variant:", unit])
 }
 
+/// The hash that decides on shadows: apart from the others, so that what is compared is a fair sample of each variant.
+pub fn shadow_hash(salt: &str, unit: &str) -> u32 {
+    murmur3([salt, ":shadow:", unit])
+}
+
 /// `(hash * range) >> 32`: an even spread of the hash over `0..range`, without modulo bias.
 pub fn spread(hash: u32, range: u64) -> u64 {
     ((u128::from(hash) * u128::from(range)) >> 32) as u64

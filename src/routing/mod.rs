@@ -4,6 +4,7 @@
 //! * [`Table`]: the versions, rules and experiments of one configuration; [`Table::decide`] is the
 //!   one function that routes, for live requests and for `explain` alike.
 //! * [`Features`]: what it may look at.
+//! * `shadow`: versions that judge the same requests beside the live ones.
 //! * [`condition`]: the language of rules.
 //! * [`hash`]: the frozen assignment scheme `m3v1`.
 
@@ -11,6 +12,7 @@ pub mod condition;
 mod experiment;
 mod features;
 pub mod hash;
+mod shadow;
 mod table;
 
 pub use experiment::{ExperimentSpec, VariantSpec};

@@ -10,6 +10,7 @@ use super::{
     experiment::{Experiment, ExperimentSpec, LAYER, Outcome, Variant},
     features::Features,
     hash,
+    shadow::{Shadows, all, is_all},
 };
 use crate::message::Assignment;
 
@@ -39,6 +40,12 @@ pub struct RuleSpec {
     pub condition: String,
     /// The version that then answers.
     pub version: String,
+    /// Versions that judge the same requests beside it, for comparison.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<String>,
+    /// The share of these requests that they judge, 0 to 1, by hash of the request's id.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub shadow_fraction: f64,
 }
 
 /// A table that cannot work.
@@ -67,6 +74,7 @@ struct Rule {
     name: String,
     condition: Condition,
     version: String,
+    shadows: Shadows,
 }
 
 /// Why a version was chosen.
@@ -107,6 +115,8 @@ pub struct Route {
     pub variant: Option<(String, String)>,
     /// How the unit was assigned.
     pub assignment: Option<Assignment>,
+    /// Versions that judge it beside, for comparison.
+    pub shadows: Vec<String>,
 }
 
 /// A request that cannot be routed.
@@ -161,7 +171,9 @@ impl Table {
                 Condition::parse(&rule.condition).map_err(|error| refuse(place("condition"), error.to_string()))?;
             exists(&rule.version).map_err(|reason| refuse(place("version"), reason))?;
             let name = rule.name.clone().unwrap_or_else(|| rule.condition.clone());
-            rules.push(Rule { name, condition, version: rule.version.clone() });
+            let shadows = Shadows::new(&rule.shadow, rule.shadow_fraction, format!("rule:{name}"), exists)
+                .map_err(|reason| refuse(format!("routing_rules[{index}]"), reason))?;
+            rules.push(Rule { name, condition, version: rule.version.clone(), shadows });
         }
         let mut experiments: Vec<Experiment> = Vec::new();
         for (index, spec) in spec.experiments.iter().enumerate() {
@@ -186,6 +198,12 @@ impl Table {
     /// The version that answers when nothing else decides.
     pub fn default_version(&self) -> &str {
         &self.default
+    }
+
+    /// Whether any request is judged for comparison.
+    pub fn has_shadows(&self) -> bool {
+        let of_rules = self.rules.iter().map(|rule| &rule.shadows);
+        of_rules.chain(self.experiments.iter().map(|experiment| &experiment.shadows)).any(Shadows::are_there)
     }
 
     /// SHA-256 of what this table was made from, `sha256:` and 64 digits.
@@ -220,7 +238,8 @@ impl Table {
             let truth = rule.condition.evaluate(features);
             note(truth == Truth::True, &|| (format!("rule \"{}\"", rule.name), in_words(truth)));
             if truth == Truth::True {
-                return Ok(Route { rule: Some(rule.name.clone()), ..route(&rule.version, Reason::Rule) });
+                let shadows = rule.shadows.of(features.request_id, &rule.version);
+                return Ok(Route { rule: Some(rule.name.clone()), shadows, ..route(&rule.version, Reason::Rule) });
             }
         }
         for experiment in &self.experiments {
@@ -228,7 +247,8 @@ impl Table {
             let taken = matches!(outcome, Outcome::Assigned { .. });
             note(taken, &|| (format!("experiment {}", experiment.name), outcome.in_words(experiment)));
             if let Outcome::Assigned { variant, .. } = outcome {
-                return Ok(assigned(experiment, variant));
+                let unit = experiment.unit.of(features).unwrap_or_default();
+                return Ok(assigned(experiment, variant, unit));
             }
         }
         note(true, &|| ("default".to_owned(), format!("version {}", self.default)));
@@ -236,7 +256,7 @@ impl Table {
     }
 }
 
-fn assigned(experiment: &Experiment, variant: &Variant) -> Route {
+fn assigned(experiment: &Experiment, variant: &Variant, unit: &str) -> Route {
     let assignment = Assignment {
         unit: experiment.unit.to_string(),
         scheme: hash::SCHEME.to_owned(),
@@ -247,12 +267,13 @@ fn assigned(experiment: &Experiment, variant: &Variant) -> Route {
     Route {
         variant: Some((experiment.name.clone(), variant.name.clone())),
         assignment: Some(assignment),
+        shadows: experiment.shadows.of(unit, &variant.version),
         ..route(&variant.version, Reason::Experiment)
     }
 }
 
 fn route(version: &str, reason: Reason) -> Route {
-    Route { version: version.to_owned(), reason, rule: None, variant: None, assignment: None }
+    Route { version: version.to_owned(), reason, rule: None, variant: None, assignment: None, shadows: Vec::new() }
 }
 
 fn in_words(truth: Truth<'_>) -> String {

@@ -2,11 +2,13 @@
 //!
 //! * `raw`: the file as it is written, with every default.
 //! * `load`: file, then environment; errors with file, line and remedy.
-//! * `plan`: what the program runs on, checked as a whole.
+//! * `plan`: what the program runs on, checked as a whole; `versions`: its versions and devices.
 
 mod load;
 mod plan;
 mod raw;
+mod versions;
 
 pub use load::SettingsError;
-pub use plan::{KafkaPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds, VersionPlan};
+pub use plan::{KafkaPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
+pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};

@@ -11,12 +11,12 @@ use serde::Deserialize;
 
 use super::{
     load::{SettingsError, Source},
-    raw::{self, Delivery, Raw},
+    raw::{self, Delivery},
+    versions::{self, DevicesPlan, VersionPlan},
 };
 use crate::{
-    message::{Decision, Device, Label, Load, VersionName},
+    message::{Decision, Label},
     routing::{Table, TableSpec},
-    weights::Precision,
 };
 
 /// Validated settings.
@@ -26,6 +26,8 @@ pub struct Plan {
     pub kafka: KafkaPlan,
     /// Versions by name.
     pub versions: BTreeMap<String, VersionPlan>,
+    /// What passes may take at the same time.
+    pub devices: DevicesPlan,
     /// Rules, experiments and default.
     pub table: Table,
     /// What a request may hold.
@@ -51,6 +53,8 @@ pub struct KafkaPlan {
     pub verdicts: String,
     /// Topic of dead letters.
     pub dead_letters: String,
+    /// Topic of shadow verdicts.
+    pub shadows: String,
     /// Partitions of each topic on the embedded broker.
     pub embedded_partitions: i32,
     /// Largest record to be published.
@@ -63,27 +67,6 @@ pub struct KafkaPlan {
     pub publish_timeout: Duration,
     /// Options of librdkafka.
     pub options: BTreeMap<String, String>,
-}
-
-/// One version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionPlan {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// Where it was published, for people.
-    pub model_id: Option<String>,
-    /// Where it runs.
-    pub device: Device,
-    /// What it runs in.
-    pub precision: Precision,
-    /// When it is loaded.
-    pub load: Load,
-    /// Requests in one forward pass, at most.
-    pub batch_size: usize,
-    /// Requests that may wait.
-    pub queue_size: usize,
-    /// Bound of the position biases kept per shape, in bytes.
-    pub position_cache_bytes: usize,
 }
 
 /// What a request may hold.
@@ -169,9 +152,6 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
-/// Texts in one forward pass; each costs memory on the device.
-const ROWS_MAX: usize = 1_024;
-
 const EMBEDDED: &str = "embedded";
 
 impl Plan {
@@ -186,6 +166,32 @@ impl Plan {
     /// The version that answers when nothing else decides.
     pub fn default_version(&self) -> &str {
         self.table.default_version()
+    }
+
+    /// The sections in which other settings differ in more than what may change while versions run: `batching` of each
+    /// version and `devices`.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<String> {
+        let sections = [
+            ("kafka", self.kafka == other.kafka),
+            ("routing", self.table.digest() == other.table.digest()),
+            ("requests and images", self.limits == other.limits),
+            ("decision", self.thresholds == other.thresholds),
+            ("pipeline", self.pipeline == other.pipeline),
+            ("telemetry", self.telemetry == other.telemetry),
+        ];
+        let mut different: Vec<String> =
+            sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section.to_owned()).collect();
+        let same = |version: &VersionPlan, other: &VersionPlan| {
+            VersionPlan { batching: version.batching, ..other.clone() } == *version
+        };
+        for name in self.versions.keys().chain(other.versions.keys().filter(|name| !self.versions.contains_key(*name)))
+        {
+            if !matches!((self.versions.get(name), other.versions.get(name)), (Some(one), Some(two)) if same(one, two))
+            {
+                different.push(format!("model_versions.versions.{name}"));
+            }
+        }
+        different
     }
 
     fn from_source(source: &Source) -> Result<Self, SettingsError> {
@@ -204,6 +210,11 @@ impl Plan {
             ("pipeline.records_in_flight_max", raw.pipeline.records_in_flight_max as u64, 1, 1_000_000),
             ("pipeline.bytes_in_flight_max", raw.pipeline.bytes_in_flight_max as u64, 1 << 16, 1 << 40),
             ("pipeline.drain_timeout_ms", raw.pipeline.drain_timeout_ms, 0, 600_000),
+            ("devices.cpu.threads", raw.devices.cpu.threads as u64, 0, 1_024),
+            ("devices.cpu.pass_tokens_max", raw.devices.cpu.pass_tokens_max as u64, 1, 1 << 40),
+            ("devices.cpu.pass_bytes_max", raw.devices.cpu.pass_bytes_max, 1, 1 << 50),
+            ("devices.gpu.pass_tokens_max", raw.devices.gpu.pass_tokens_max as u64, 1, 1 << 40),
+            ("devices.gpu.pass_bytes_max", raw.devices.gpu.pass_bytes_max, 1, 1 << 50),
             ("telemetry.text_preview_characters", raw.telemetry.text_preview_characters as u64, 0, 10_000),
         ];
         for (field, value, low, high) in bounds {
@@ -219,7 +230,8 @@ impl Plan {
                 return Err(source.field(field, format!("is {value}, it must lie between 0 and 1")));
             }
         }
-        let versions = versions(source, &raw)?;
+        let versions = versions::plans(source, &raw)?;
+        let devices = versions::devices(&raw.devices);
         let spec = TableSpec {
             versions: versions.keys().cloned().collect(),
             default: raw.model_versions.default.clone(),
@@ -231,6 +243,7 @@ impl Plan {
         Ok(Self {
             kafka: kafka(source, raw.kafka)?,
             versions,
+            devices,
             table,
             limits: limits(source, raw.requests, raw.images)?,
             thresholds: Thresholds {
@@ -269,6 +282,7 @@ fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
         ("kafka.requests", &raw.requests),
         ("kafka.verdicts", &raw.verdicts),
         ("kafka.dead_letters", &raw.dead_letters),
+        ("kafka.shadows", &raw.shadows),
     ];
     for (field, name) in names {
         if name.trim().is_empty() {
@@ -281,8 +295,13 @@ fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
             return Err(source.field(field, "must differ from `kafka.requests`"));
         }
     }
-    if raw.verdicts == raw.dead_letters {
-        return Err(source.field("kafka.dead_letters", "must differ from `kafka.verdicts`"));
+    for (field, name, others) in [
+        ("kafka.dead_letters", &raw.dead_letters, &[&raw.verdicts][..]),
+        ("kafka.shadows", &raw.shadows, &[&raw.verdicts, &raw.dead_letters]),
+    ] {
+        if others.contains(&name) {
+            return Err(source.field(field, "must differ from the other topics"));
+        }
     }
     // Names in the environment have no dots, those of librdkafka no underscores.
     let options: BTreeMap<String, String> =
@@ -296,6 +315,7 @@ fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
         requests: raw.requests,
         verdicts: raw.verdicts,
         dead_letters: raw.dead_letters,
+        shadows: raw.shadows,
         embedded_partitions: raw.embedded_partitions,
         record_bytes_max: raw.record_bytes_max,
         prefetch_bytes: raw.prefetch_bytes,
@@ -303,43 +323,6 @@ fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
         publish_timeout: Duration::from_millis(raw.publish_timeout_ms),
         options,
     })
-}
-
-fn versions(source: &Source, raw: &Raw) -> Result<BTreeMap<String, VersionPlan>, SettingsError> {
-    let directory = Path::new(&raw.model_versions.directory);
-    let mut plans = BTreeMap::new();
-    for (name, version) in &raw.model_versions.versions {
-        let place = |field: &str| format!("model_versions.versions.{name}{field}");
-        if let Err(error) = name.parse::<VersionName>() {
-            return Err(source.field(&place(""), error.to_string()));
-        }
-        for (field, value, high) in
-            [(".batch_size", version.batch_size, 1024), (".queue_size", version.queue_size, 1_000_000)]
-        {
-            if !(1..=high).contains(&value) {
-                return Err(source.field(&place(field), format!("is {value}, it must lie between 1 and {high}")));
-            }
-        }
-        let rows = version.batch_size * raw.requests.texts_max;
-        if rows > ROWS_MAX {
-            let reason = format!(
-                "times `requests.texts_max` allows {rows} texts in one forward pass, at most {ROWS_MAX} may be"
-            );
-            return Err(source.field(&place(".batch_size"), reason));
-        }
-        let plan = VersionPlan {
-            folder: directory.join(name),
-            model_id: version.model_id.clone(),
-            device: version.device,
-            precision: version.precision,
-            load: version.load,
-            batch_size: version.batch_size,
-            queue_size: version.queue_size,
-            position_cache_bytes: version.position_cache_bytes,
-        };
-        plans.insert(name.clone(), plan);
-    }
-    Ok(plans)
 }
 
 fn limits(source: &Source, requests: raw::Requests, images: raw::Images) -> Result<LimitsPlan, SettingsError> {

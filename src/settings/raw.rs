@@ -18,6 +18,8 @@ pub(super) struct Raw {
     pub(super) kafka: Kafka,
     pub(super) model_versions: ModelVersions,
     #[serde(default)]
+    pub(super) devices: Devices,
+    #[serde(default)]
     pub(super) routing_rules: Vec<RuleSpec>,
     #[serde(default)]
     pub(super) experiments: Vec<ExperimentSpec>,
@@ -41,6 +43,7 @@ pub(super) struct Kafka {
     pub(super) requests: String,
     pub(super) verdicts: String,
     pub(super) dead_letters: String,
+    pub(super) shadows: String,
     pub(super) delivery: Delivery,
     pub(super) embedded_partitions: i32,
     pub(super) record_bytes_max: usize,
@@ -58,6 +61,7 @@ impl Default for Kafka {
             requests: "moderation.requests".to_owned(),
             verdicts: "moderation.verdicts".to_owned(),
             dead_letters: "moderation.dead-letters".to_owned(),
+            shadows: "moderation.shadows".to_owned(),
             delivery: Delivery::AtLeastOnce,
             embedded_partitions: 4,
             record_bytes_max: 16 << 20,
@@ -111,9 +115,19 @@ pub(super) struct Version {
     pub(super) device: Device,
     pub(super) precision: Precision,
     pub(super) load: Load,
+    pub(super) threads: usize,
     pub(super) batch_size: usize,
+    pub(super) max_delay_ms: u64,
+    pub(super) pass_tokens_max: usize,
+    pub(super) padding_max: f64,
     pub(super) queue_size: usize,
+    pub(super) shadow_queue_size: usize,
     pub(super) position_cache_bytes: usize,
+    pub(super) image_cache_bytes: usize,
+    pub(super) answer_cache_bytes: usize,
+    pub(super) warm_up_tokens: usize,
+    pub(super) restarts_max: u32,
+    pub(super) restart_delay_ms: u64,
 }
 
 impl Default for Version {
@@ -123,10 +137,54 @@ impl Default for Version {
             device: Device::Flex,
             precision: Precision::F32,
             load: Load::Start,
+            threads: 0,
             batch_size: 4,
+            max_delay_ms: 0,
+            pass_tokens_max: 16_384,
+            padding_max: 0.25,
             queue_size: 64,
-            position_cache_bytes: 1 << 30,
+            shadow_queue_size: 64,
+            position_cache_bytes: 256 << 20,
+            image_cache_bytes: 0,
+            answer_cache_bytes: 4 << 20,
+            warm_up_tokens: 64,
+            restarts_max: 5,
+            restart_delay_ms: 1_000,
         }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Devices {
+    pub(super) cpu: Cpu,
+    pub(super) gpu: Gpu,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cpu {
+    pub(super) threads: usize,
+    pub(super) pass_tokens_max: usize,
+    pub(super) pass_bytes_max: u64,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self { threads: 0, pass_tokens_max: 65_536, pass_bytes_max: 2 << 30 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Gpu {
+    pub(super) pass_tokens_max: usize,
+    pub(super) pass_bytes_max: u64,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self { pass_tokens_max: 131_072, pass_bytes_max: 16 << 30 }
     }
 }
 

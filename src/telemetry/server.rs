@@ -22,8 +22,8 @@ use tokio::net::TcpListener;
 pub struct Probes {
     /// Whether the process works at all; a supervisor restarts it otherwise.
     pub live: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Whether it takes requests now.
-    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why it does not answer all requests now, if so.
+    pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Histograms collect their samples until they are rendered or kept up; nobody may ever scrape.
@@ -68,13 +68,16 @@ async fn show_metrics(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
 }
 
 async fn show_health(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
-    told((pages.probes.live)(), "alive\n", "the poll loop is stuck\n")
+    told("alive", (!(pages.probes.live)()).then(|| "the poll loop is stuck".to_owned()))
 }
 
 async fn show_readiness(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
-    told((pages.probes.ready)(), "ready\n", "not ready: loading, draining or stopped\n")
+    told("ready", (pages.probes.not_ready)().map(|reason| format!("not ready: {reason}")))
 }
 
-fn told(good: bool, yes: &'static str, no: &'static str) -> impl IntoResponse {
-    if good { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) }
+fn told(good: &str, problem: Option<String>) -> impl IntoResponse {
+    match problem {
+        None => (StatusCode::OK, format!("{good}\n")),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
+    }
 }

@@ -1,7 +1,5 @@
 //! Bytes to the floats that the network was trained on.
 
-use super::RgbImage;
-
 /// Mean and deviation per channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
@@ -27,13 +25,12 @@ impl Normalization {
         Self { table }
     }
 
-    /// Planar floats `[3, height, width]`, red first.
-    pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
-        let mut planes = Vec::with_capacity(image.data.len());
+    /// Appends the planar floats `[3, height, width]`, red first, of RGB bytes `[height, width, 3]`.
+    pub fn apply_to(&self, rgb: &[u8], planes: &mut Vec<f32>) {
+        planes.reserve(rgb.len());
         for (channel, table) in self.table.iter().enumerate() {
-            planes.extend(image.data.iter().skip(channel).step_by(3).map(|&byte| table[usize::from(byte)]));
+            planes.extend(rgb.iter().skip(channel).step_by(3).map(|&byte| table[usize::from(byte)]));
         }
-        planes
     }
 }
 
@@ -43,8 +40,8 @@ mod tests {
 
     #[test]
     fn planes_are_red_green_blue_and_between_minus_one_and_one() {
-        let image = RgbImage { width: 2, height: 1, data: vec![0, 255, 51, 255, 0, 204] };
-        let planes = Normalization::half().apply(&image);
+        let mut planes = Vec::new();
+        Normalization::half().apply_to(&[0, 255, 51, 255, 0, 204], &mut planes);
         let expected = [-1.0, 1.0, 1.0, -1.0, -0.6, 0.6];
         assert!(planes.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{planes:?}");
     }

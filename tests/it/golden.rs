@@ -10,11 +10,11 @@ use std::{
 };
 
 use ofa_stream::{
-    engine::{Judge, Model, ModelOptions, Prepared, Preparer},
+    engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
     message::{Device, Label, Scores},
-    ofa::{Batch, Row},
+    ofa::Row,
     store::{Thoroughness, VersionFolder},
-    vision::{self, Limits, Normalization, RgbImage},
+    vision::{self, Limits, RgbImage},
     weights::Precision,
 };
 use serde_json::Value;
@@ -60,7 +60,7 @@ impl Set {
     }
 
     fn try_load(&self, device: Device, precision: Precision) -> Result<Model, String> {
-        let options = ModelOptions { device, precision, bias_cache_bytes: 1 << 24 };
+        let options = ModelOptions { precision, ..ModelOptions::on(device) };
         Model::load(&self.version, options).map_err(|error| error.to_string())
     }
 
@@ -77,7 +77,7 @@ impl Set {
         let image = vision::resize(&self.decoded(case["image"].as_str().unwrap()), side, side);
         let source =
             self.version.definition.prompter.source_ids(case["text"].as_str().unwrap(), case["text2"].as_str());
-        Prepared { pixels: Normalization::half().apply(&image), sources: vec![source] }
+        Prepared { image: ImageId::of(&image.data), pixels: image.data.into(), sources: vec![source] }
     }
 }
 
@@ -191,20 +191,21 @@ fn stages_are_within(set: &Set, name: &str, device: Device, precision: Precision
     let (mut stem, mut encoder, mut logit, mut probability) = (0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32);
     for (index, case) in set.cases.iter().enumerate().filter(|(_, case)| !has_special_literal(case)) {
         let prepared = set.prepared(case);
+        let pixels = model.floats([&*prepared.pixels]);
         let network = model.network();
-        let features = network.feature_map(std::slice::from_ref(&prepared.pixels));
+        let features = network.feature_map(pixels, None).unwrap();
         let map: Vec<f32> = features.clone().try_into_vec_as().unwrap();
         if let Some(expected) = set.intermediates.get(&format!("img.{}.resnet_out", case["image"].as_str().unwrap())) {
             let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
             stem = stem.max(furthest(&map, expected) / largest);
         }
         let rows = [Row { image: 0, source: prepared.sources[0].clone() }];
-        let encoded = network.encode(features, &rows);
+        let encoded = network.encode(network.image_tokens(features), &rows, None).unwrap();
         let expected = &set.intermediates[&format!("{index}.encoder_out")];
         let states: Vec<f32> = encoded.states.clone().try_into_vec_as().unwrap();
         // Padding, where the device wants it, lies behind what the reference has.
         encoder = encoder.max(furthest(&states[..expected.len()], expected));
-        let logits = network.decode(encoded, &rows).unwrap().remove(0);
+        let logits = network.decode(&encoded, &rows, None).unwrap().remove(0);
         let tokens = network.trie().tokens().to_vec();
         for (answer, expected) in
             case["answer_tokens"].as_array().unwrap().iter().zip(floats(&case["answer_first_token_logits"]))
@@ -303,9 +304,12 @@ fn several_texts_about_one_image_answer_as_each_alone() {
     let (first, second) = (set.prepared(&set.cases[0]), set.prepared(&set.cases[1]));
     let sources = vec![first.sources[0].clone(), second.sources[0].clone()];
     let image = Row { image: 0, source: sources[1].clone() };
-    let both = model.judge(&[&Prepared { pixels: first.pixels.clone(), sources }]).remove(0).unwrap();
+    let both = model.judge(&[&Prepared { sources, ..first.clone() }]).remove(0).unwrap();
     assert!((both[0].yes - expected_scores(&set.cases[0])[0]).abs() < 2e-4);
-    let alone = model.network().answer(&Batch { images: vec![first.pixels], rows: vec![image] }).unwrap();
+    let pixels = model.floats([&*first.pixels]);
+    let network = model.network();
+    let tokens = network.image_tokens(network.feature_map(pixels, None).unwrap());
+    let alone = network.answer(tokens, &[image], None).unwrap();
     let alone = ofa_stream::ofa::AnswerTrie::probabilities(&alone[0]);
     let got = [both[1].no, both[1].yes, both[1].maybe];
     assert!(furthest(&got, &alone) < 1e-5, "{got:?} {alone:?}");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ofa_stream::{
-    engine::{Judge, Model, ModelOptions, Prepared},
+    engine::{ImageId, Judge, Model, ModelOptions, Prepared},
     message::Device,
     ofa::{NetworkConfig, wanted_tensors},
     store::{ImportOptions, Inventory, Thoroughness, VersionFolder, Watch, import},
@@ -254,10 +254,12 @@ fn a_whole_checkpoint_of_the_tiny_size_is_imported_loaded_and_answers() {
     let manifest = import_into(models.path(), checkpoint.path(), |_| {}).unwrap();
     assert_eq!((manifest.architecture.as_str(), manifest.parameters), ("tiny", 33_488_336));
     let version = VersionFolder::open(&models.path().join("v"), Thoroughness::Hashes).unwrap();
-    let options = ModelOptions { device: Device::Flex, precision: Precision::F32, bias_cache_bytes: 1 << 28 };
-    let mut model = Model::load(&version, options).unwrap();
+    let mut model = Model::load(&version, ModelOptions::on(Device::Flex)).unwrap();
     let sources = vec![version.definition.prompter.source_ids("a red mug", None)];
-    let scores = model.judge(&[&Prepared { pixels: vec![0.2; 3 * 480 * 480], sources }]).remove(0).unwrap()[0];
+    let scores = model
+        .judge(&[&Prepared { image: ImageId::of(b"grey"), pixels: vec![153; 3 * 480 * 480].into(), sources }])
+        .remove(0)
+        .unwrap()[0];
     assert!((scores.yes + scores.maybe + scores.no - 1.0).abs() < 1e-5, "{scores:?}");
 }
 

@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("kernels", &[]),
     ("ofa", &["kernels", "weights"]),
     ("store", &["ofa", "text", "message", "weights"]),
-    ("engine", &["store", "ofa", "vision", "text", "message", "weights"]),
+    ("engine", &["store", "ofa", "vision", "text", "message", "weights", "telemetry"]),
     ("kafka", &["message"]),
     ("pipeline", &["message", "vision", "routing", "engine", "kafka", "settings", "store", "telemetry"]),
     ("telemetry", &[]),

@@ -8,11 +8,10 @@ use std::{
 };
 
 use ofa_stream::{
-    engine::{Engine, InferenceError, Job, Judge, ModelOptions, Prepared, Reply, VersionSpec},
+    engine::{Answer, Engine, ImageId, Job, Judge, PassError, Prepared, Reply, VersionSpec},
     message::{Device, Load, Scores},
-    store::Thoroughness,
+    ofa::Interrupt,
     vision::Limits,
-    weights::Precision,
 };
 
 use crate::support::{import_into, program, repository, skip};
@@ -20,15 +19,7 @@ use crate::support::{import_into, program, repository, skip};
 const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
 
 fn spec(name: &str, folder: &Path, load: Load, device: Device) -> VersionSpec {
-    VersionSpec {
-        name: name.to_owned(),
-        folder: folder.to_owned(),
-        thoroughness: Thoroughness::Hashes,
-        load,
-        options: ModelOptions { device, precision: Precision::F32, bias_cache_bytes: 1 << 24 },
-        batch_size: 4,
-        queue_size: 64,
-    }
+    VersionSpec { load, ..VersionSpec::new(name, folder, device) }
 }
 
 fn shipped() -> std::path::PathBuf {
@@ -37,19 +28,24 @@ fn shipped() -> std::path::PathBuf {
 
 /// A request that the shipped version can answer.
 fn prepared() -> Prepared {
-    Prepared { pixels: vec![0.1; 3 * 96 * 96], sources: vec![vec![0, 4, 5, 2]] }
+    Prepared { image: ImageId::of(b"grey"), pixels: vec![140; 3 * 96 * 96].into(), sources: vec![vec![0, 4, 5, 2]] }
 }
 
 fn submit(engine: &Engine, name: &str, reply: Reply) {
-    engine.version(name).unwrap().submit(Job { prepared: prepared(), wanted: Box::new(|| true), reply });
+    engine.version(name).unwrap().submit(Job {
+        prepared: prepared(),
+        wanted: Box::new(|| true),
+        reply,
+        answer_key: None,
+    });
 }
 
 /// Says what is asked of it after a while.
 struct Slow;
 
 impl Judge for Slow {
-    fn judge(&mut self, batch: &[&Prepared]) -> Vec<Result<Vec<Scores>, InferenceError>> {
-        batch.iter().map(|_| Ok(vec![Scores { yes: 1.0, maybe: 0.0, no: 0.0 }])).collect()
+    fn attempt(&mut self, batch: &[&Prepared], _: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
+        Ok(batch.iter().map(|_| Ok(vec![Scores { yes: 1.0, maybe: 0.0, no: 0.0 }])).collect())
     }
 }
 
@@ -84,18 +80,33 @@ fn a_version_that_loads_at_its_first_use_keeps_no_other_waiting() {
     engine.stop();
 }
 
-#[test]
-fn a_version_that_fails_at_its_first_use_says_so_to_all_who_ask() {
+/// A version loaded at its first use, whose files were altered behind the back of the running program.
+fn altered(restarts_max: u32) -> (tempfile::TempDir, Engine) {
     let models = tempfile::tempdir().unwrap();
     import_into(models.path(), &repository("testdata/golden/dev"), |_| {}).unwrap();
     let folder = models.path().join("v");
-    let engine = Engine::start(&[spec("v", &folder, Load::FirstUse, Device::Flex)], LIMITS).unwrap();
-    // Altered behind the back of a running program, sizes unchanged.
+    let late = VersionSpec {
+        restarts_max,
+        restart_delay: Duration::from_millis(20),
+        ..spec("v", &folder, Load::FirstUse, Device::Flex)
+    };
+    let engine = Engine::start(&[late], LIMITS).unwrap();
+    flip_last_byte(&folder);
+    (models, engine)
+}
+
+/// Alters the weights, or puts them right again; their size stays.
+fn flip_last_byte(folder: &Path) {
     let weights = folder.join("weights.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&weights, bytes).unwrap();
+}
+
+#[test]
+fn a_version_that_cannot_be_loaded_is_given_up_and_says_so_to_all_who_ask() {
+    let (_models, engine) = altered(2);
     let (sender, answers) = channel();
     for _ in 0..3 {
         let sender = sender.clone();
@@ -107,6 +118,24 @@ fn a_version_that_fails_at_its_first_use_says_so_to_all_who_ask() {
         assert_eq!(error.code(), "version_stopped");
         assert!(error.to_string().contains("weights.safetensors was changed"), "{error}");
     }
+    assert_eq!(engine.version("v").unwrap().state().as_str(), "stopped");
+    engine.stop();
+}
+
+#[test]
+fn requests_wait_for_a_version_that_does_not_load_until_it_does() {
+    let (models, engine) = altered(1_000);
+    let (sender, answers) = channel();
+    submit(&engine, "v", Reply::new(move |judged| sender.send(judged.is_ok()).unwrap()));
+    while engine.unhealthy().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (version, reason) = engine.unhealthy().remove(0);
+    assert!(version == "v" && reason.contains("weights.safetensors was changed"), "{reason}");
+    assert!(answers.try_recv().is_err(), "the request waits");
+    flip_last_byte(&models.path().join("v"));
+    assert!(answers.recv_timeout(Duration::from_secs(60)).unwrap());
+    assert!(engine.unhealthy().is_empty());
     engine.stop();
 }
 

@@ -14,7 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
 use crate::{
     engine::Engine,
-    pipeline::{Pipeline, connection, engine_specs, image_limits},
+    pipeline::{Pipeline, connection, engine_options, engine_specs},
+    settings::Plan,
     telemetry::logging,
 };
 
@@ -42,10 +43,7 @@ pub(super) struct Arguments {
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let mut plan = arguments.settings.plan()?;
-    // Whatever cluster the settings name, the demo stays on this machine.
-    plan.kafka.bootstrap_servers = None;
-    plan.kafka.options.clear();
+    let plan = plan(&arguments.settings)?;
     logging::start("error", false)?;
     let say = |text: String| {
         if !arguments.json {
@@ -60,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         plan.kafka.requests, plan.kafka.verdicts, plan.kafka.dead_letters
     ));
     let loading = spinner("loading versions");
-    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), image_limits(&plan))?;
+    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), engine_options(&plan))?;
     loading.finish_and_clear();
     for version in engine.versions() {
         let (identity, millions) = (version.identity(), version.identity().parameters as f64 / 1e6);
@@ -85,7 +83,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     match service {
         Some(service) => {
             say(report::how_to_go_on(&plan, &address));
-            service.until_stopped(pipeline)?;
+            let settings = arguments.settings.clone();
+            service.until_stopped(pipeline, move || self::plan(&settings))?;
         }
         None => {
             pipeline.stopper()();
@@ -96,6 +95,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         0 => Ok(()),
         lost => Err(failed(format!("{lost} requests got neither a verdict nor a dead letter"))),
     }
+}
+
+/// Whatever cluster the settings name, the demo stays on this machine.
+fn plan(settings: &SettingsArguments) -> Result<Plan, CliError> {
+    let mut plan = settings.plan()?;
+    plan.kafka.bootstrap_servers = None;
+    plan.kafka.options.clear();
+    Ok(plan)
 }
 
 fn spinner(text: &'static str) -> ProgressBar {

@@ -4,6 +4,16 @@ use super::*;
 use crate::message::{AttributeValue, Attributes};
 use crate::routing::VariantSpec;
 
+fn rule(name: Option<&str>, condition: &str, version: &str) -> RuleSpec {
+    RuleSpec {
+        name: name.map(Into::into),
+        condition: condition.into(),
+        version: version.into(),
+        shadow: vec![],
+        shadow_fraction: 1.0,
+    }
+}
+
 fn spec() -> TableSpec {
     let variant =
         |name: &str, version: &str| VariantSpec { name: name.into(), model_version: version.into(), weight: 0.5 };
@@ -11,10 +21,7 @@ fn spec() -> TableSpec {
         versions: vec!["large".into(), "base".into(), "small".into()],
         default: "base".into(),
         allow_forced: true,
-        rules: vec![
-            RuleSpec { name: Some("tiny".into()), condition: "image_resolution < 64".into(), version: "small".into() },
-            RuleSpec { name: None, condition: "user_role == 'admin'".into(), version: "large".into() },
-        ],
+        rules: vec![rule(Some("tiny"), "image_resolution < 64", "small"), rule(None, "user_role == 'admin'", "large")],
         experiments: vec![ExperimentSpec {
             name: "compare".into(),
             description: String::new(),
@@ -24,6 +31,8 @@ fn spec() -> TableSpec {
             epoch: 1,
             scheme: "m3v1".into(),
             variants: vec![variant("control", "large"), variant("treatment", "small")],
+            shadow: vec![],
+            shadow_fraction: 1.0,
         }],
     }
 }

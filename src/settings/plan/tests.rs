@@ -19,7 +19,25 @@ fn the_shipped_pipeline_toml_is_read_and_explains_every_default() {
     assert_eq!(shipped.thresholds, defaults.thresholds);
     assert_eq!(shipped.pipeline, defaults.pipeline);
     assert_eq!(shipped.telemetry, defaults.telemetry);
+    assert_eq!(shipped.devices, defaults.devices);
+    let of = |plan: &Plan| VersionPlan { model_id: None, ..plan.versions["ofa_base"].clone() };
+    assert_eq!(of(&shipped), of(&defaults));
     assert!(shipped.versions.len() >= 2);
+}
+
+#[test]
+fn batching_and_devices_may_change_while_versions_run_and_nothing_else() {
+    let plan = |text: &str| Plan::from_source(&Source::from_text(text)).unwrap();
+    let before = plan(SMALL);
+    let free = plan(&format!("[devices.cpu]\nthreads = 1\n{SMALL}batch_size = 2\nmax_delay_ms = 5\nqueue_size = 9"));
+    assert_eq!(before.fixed_differences(&free), [""; 0]);
+    assert!(free.devices != before.devices && free.versions != before.versions);
+    let fixed = plan(&format!(
+        "[kafka]\ngroup_id = 'x'\n{SMALL}threads = 3\n[model_versions.versions.new]\n\
+         [[routing_rules]]\ncondition = 'text_length < 3'\nversion = 'new'"
+    ));
+    let expected = ["kafka", "routing", "model_versions.versions.ofa_base", "model_versions.versions.new"];
+    assert_eq!(before.fixed_differences(&fixed), expected);
 }
 
 #[test]
@@ -46,6 +64,10 @@ fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
         refusal("[model_versions]\ndefault = 'ofa_base'\nversions = {}"),
         refusal(&format!("{SMALL}device = 'cuda'")),
         refusal(&format!("{SMALL}batch_size = 0")),
+        refusal(&format!("{SMALL}padding_max = 2")),
+        with("[kafka]\nshadows = 'moderation.verdicts'"),
+        with("[devices.cpu]\nthreads = 5000"),
+        with("[[routing_rules]]\ncondition = 'text_length < 3'\nversion = 'ofa_base'\nshadow = ['ofa_huge']"),
         refusal("[model_versions]\ndefault = 'a/b'\n[model_versions.versions.'a/b']"),
         refusal(""),
     ];

@@ -1,0 +1,94 @@
+//! What is known of a version from outside its thread.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// What is known of a version once it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The device by its own name.
+    pub adapter: String,
+    /// Memory of weights, position biases and kept images, in bytes.
+    pub memory_bytes: u64,
+    /// How long loading took, digests and warm-up included.
+    pub loading: Duration,
+    /// How long the first, empty request took, which shows that it works.
+    pub first_request: Duration,
+}
+
+/// What a version is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is loaded at its first use, and nobody has asked yet.
+    NotLoaded,
+    /// It is being loaded.
+    Loading,
+    /// It answers.
+    Ready,
+    /// It broke, and is loaded again; requests wait.
+    Unhealthy(String),
+    /// It was given up, and answers nothing any more.
+    Stopped(String),
+}
+
+impl State {
+    /// Every state as metrics spell it.
+    pub const NAMES: [&str; 5] = ["not_loaded", "loading", "ready", "unhealthy", "stopped"];
+
+    /// The state as metrics spell it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotLoaded => "not_loaded",
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Unhealthy(_) => "unhealthy",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+/// State and figures of one version, written by its thread.
+#[derive(Debug)]
+pub(super) struct Status(Mutex<(State, Option<Loaded>)>);
+
+impl Status {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((State::NotLoaded, None)))
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.lock().0.clone()
+    }
+
+    pub(super) fn loaded(&self) -> Option<Loaded> {
+        self.lock().1.clone()
+    }
+
+    pub(super) fn is_unhealthy(&self) -> bool {
+        matches!(self.lock().0, State::Unhealthy(_))
+    }
+
+    pub(super) fn set(&self, state: State) {
+        let mut status = self.lock();
+        if state != State::Ready {
+            status.1 = None;
+        }
+        status.0 = state;
+    }
+
+    pub(super) fn set_loaded(&self, loaded: Loaded) {
+        *self.lock() = (State::Ready, Some(loaded));
+    }
+
+    pub(super) fn set_memory(&self, bytes: u64) {
+        if let Some(loaded) = &mut self.lock().1 {
+            loaded.memory_bytes = bytes;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (State, Option<Loaded>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+use std::{path::Path, sync::mpsc::channel};
+
+use super::*;
+use crate::{
+    engine::{Answer, InferenceError, PassError, Prepared, Reply, prepare::tests::numbered},
+    message::Scores,
+    ofa::Interrupt,
+};
+
+/// Answers each request with the number of requests in its batch; number 7 is not answered.
+struct Counting;
+
+impl Judge for Counting {
+    fn attempt(&mut self, batch: &[&Prepared], _: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
+        let scores = Scores { yes: batch.len() as f32, maybe: 0.0, no: 0.0 };
+        let answer = |request: &&Prepared| match request.sources[0][0] {
+            7 => Err(InferenceError::NotFinite),
+            _ => Ok(vec![scores]),
+        };
+        Ok(batch.iter().map(answer).collect())
+    }
+}
+
+fn spec() -> VersionSpec {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ofa_small");
+    VersionSpec { restart_delay: Duration::from_millis(1), ..VersionSpec::new("v", folder, Device::Flex) }
+}
+
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+
+/// A job whose answer is sent with its number.
+fn job(number: u32, sender: &std::sync::mpsc::Sender<(u32, Result<Judged, InferenceError>)>) -> Job {
+    let sender = sender.clone();
+    Job {
+        prepared: numbered(number),
+        wanted: Box::new(move || number != 9),
+        reply: Reply::new(move |judged| sender.send((number, judged)).unwrap()),
+        answer_key: None,
+    }
+}
+
+#[test]
+fn every_job_is_answered_and_no_batch_exceeds_its_size() {
+    let engine = Engine::start_with(&[spec()], LIMITS, |_, _| Ok(Counting)).unwrap();
+    let (sender, answers) = channel();
+    for number in 0..50 {
+        engine.version("v").unwrap().submit(job(number, &sender));
+    }
+    engine.stop();
+    drop(sender);
+    let answers: BTreeMap<u32, Result<Judged, InferenceError>> = answers.iter().collect();
+    assert_eq!(answers.len(), 49, "all but the one that nobody wanted");
+    assert_eq!(answers[&7], Err(InferenceError::NotFinite));
+    for judged in answers.into_values().flatten() {
+        assert!(judged.batch <= 4 && judged.scores[0].yes == judged.batch as f32);
+    }
+}
+
+#[test]
+fn a_request_whose_worker_is_gone_is_answered_all_the_same() {
+    let (sender, answers) = channel();
+    drop(Reply::new(move |judged| sender.send(judged).unwrap()));
+    assert!(matches!(answers.recv().unwrap(), Err(InferenceError::Stopped(_))));
+    let engine = Engine::start_with(&[spec()], LIMITS, |_, _| Ok(Counting)).unwrap();
+    engine.stop();
+    let (sender, answers) = channel();
+    engine.version("v").unwrap().submit(job(1, &sender));
+    assert!(matches!(answers.recv().unwrap(), (1, Err(InferenceError::Stopped(_)))));
+}
+
+#[test]
+fn a_version_that_does_not_load_is_named() {
+    let missing = VersionSpec { folder: "no/such/folder".into(), ..spec() };
+    let error = Engine::start(&[missing], LIMITS).err().unwrap().to_string();
+    assert!(error.starts_with("version `v`: no/such/folder is not a folder"), "{error}");
+}
+
+/// Panics over some requests, as a network does whose device is lost.
+struct Mortal {
+    poison: fn(u32) -> bool,
+}
+
+impl Judge for Mortal {
+    fn attempt(&mut self, batch: &[&Prepared], _: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
+        assert!(!batch.iter().any(|request| (self.poison)(request.sources[0][0])), "the device is lost");
+        Ok(batch.iter().map(|_| Ok(vec![Scores::default()])).collect())
+    }
+}
+
+#[test]
+fn a_request_that_breaks_the_version_twice_is_refused_and_costs_no_other() {
+    let engine =
+        Engine::start_with(&[spec()], LIMITS, |_, _| Ok(Mortal { poison: |number| number % 20 == 13 })).unwrap();
+    let (sender, answers) = channel();
+    for number in 0..60 {
+        engine.version("v").unwrap().submit(job(number, &sender));
+    }
+    drop(sender);
+    let answers: BTreeMap<u32, Result<Judged, InferenceError>> = answers.iter().take(59).collect();
+    engine.stop();
+    for (number, answer) in answers {
+        match number % 20 {
+            13 => assert!(matches!(answer, Err(InferenceError::Device(_))), "{number}: {answer:?}"),
+            _ => assert!(answer.is_ok(), "{number}: {answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_version_that_keeps_breaking_is_given_up_and_what_waits_is_told_so() {
+    let mortal = VersionSpec { restarts_max: 3, ..spec() };
+    let loads = Arc::new(Mutex::new(0));
+    let counting = loads.clone();
+    let engine = Engine::start_with(&[mortal], LIMITS, move |_, _| {
+        *counting.lock().unwrap() += 1;
+        // It works once, and then not even for a moment.
+        match *counting.lock().unwrap() {
+            1 => Ok(Mortal { poison: |_| true }),
+            _ => Err(ModelError::WarmUp("the device is lost".to_owned())),
+        }
+    })
+    .unwrap();
+    let (sender, answers) = channel();
+    (0..5).for_each(|number| engine.version("v").unwrap().submit(job(number, &sender)));
+    drop(sender);
+    for (_, answer) in answers.iter().take(5) {
+        assert!(matches!(answer, Err(InferenceError::Stopped(_))), "{answer:?}");
+    }
+    assert_eq!(*loads.lock().unwrap(), 4, "once, and three times again");
+    assert_eq!(engine.unhealthy().len(), 1);
+}
+
+/// Takes a while over everything, in steps; gives up when it is asked to.
+struct Stepwise;
+
+impl Judge for Stepwise {
+    fn attempt(&mut self, batch: &[&Prepared], interrupt: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
+        for _ in 0..50 {
+            if interrupt.is_some_and(Interrupt::is_raised) {
+                return Err(PassError::Interrupted);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(batch.iter().map(|_| Ok(vec![Scores::default()])).collect())
+    }
+}
+
+#[test]
+fn a_shadow_pass_gives_way_to_live_requests_of_its_own_version_and_of_others_and_is_done_afterwards() {
+    let specs = ["live", "shadow"].map(|name| VersionSpec { name: name.to_owned(), ..spec() });
+    let engine = Engine::start_with(&specs, LIMITS, |_, _| Ok(Stepwise)).unwrap();
+    for name in ["live", "shadow"] {
+        let (sender, answers) = channel();
+        assert!(engine.version("shadow").unwrap().offer_shadow(job(1, &sender)));
+        std::thread::sleep(Duration::from_millis(20));
+        let begun = std::time::Instant::now();
+        engine.version(name).unwrap().submit(job(2, &sender));
+        assert_eq!(answers.recv().unwrap().0, 2, "the live one first");
+        let took = begun.elapsed();
+        // Alone it takes 100 ms; behind the shadow it would be 180.
+        assert!(took < Duration::from_millis(150), "{name}: {took:?}");
+        let (number, shadow) = answers.recv().unwrap();
+        assert!(number == 1 && shadow.is_ok());
+    }
+}
+
+#[test]
+fn shadows_beyond_their_queue_are_dropped_and_none_is_waited_for_at_the_end() {
+    let small = VersionSpec { knobs: Knobs { shadow_queue_size: 3, ..spec().knobs }, ..spec() };
+    let engine = Engine::start_with(&[small], LIMITS, |_, _| Ok(Stepwise)).unwrap();
+    let (sender, answers) = channel();
+    let version = engine.version("v").unwrap();
+    let taken = (0..20).filter(|_| version.offer_shadow(job(1, &sender))).count();
+    assert!((3..=8).contains(&taken), "{taken}: those that wait, and those of the first pass");
+    let begun = std::time::Instant::now();
+    engine.stop();
+    assert!(begun.elapsed() < Duration::from_millis(400));
+    drop(sender);
+    assert!(answers.iter().count() < taken);
+}
+
+#[test]
+fn a_kept_answer_is_given_back_for_the_same_request_alone() {
+    let keeping = VersionSpec { answer_cache_bytes: 1 << 16, ..spec() };
+    let engine = Engine::start_with(&[keeping], LIMITS, |_, _| Ok(Counting)).unwrap();
+    let version = engine.version("v").unwrap();
+    let key = |number| AnswerKey::new(&numbered(number).image, &["a mug".to_owned()], None);
+    let (sender, answers) = channel();
+    for number in [1, 7] {
+        version.submit(Job { answer_key: Some(key(number)), ..job(number, &sender) });
+        answers.recv().unwrap().1.ok();
+    }
+    let kept = version.kept_answer(&key(1)).unwrap();
+    assert!(kept.cached && kept.scores.len() == 1);
+    assert_eq!(version.kept_answer(&key(2)), None);
+    assert_eq!(version.kept_answer(&key(7)), None, "failures are not kept");
+}
+
+#[test]
+fn knobs_change_while_the_version_runs() {
+    let engine = Engine::start_with(&[spec()], LIMITS, |_, _| Ok(Counting)).unwrap();
+    assert!(engine.set_knobs("v", Knobs { batch_size: 1, ..spec().knobs }));
+    assert!(!engine.set_knobs("w", spec().knobs));
+    let (sender, answers) = channel();
+    (20..40).for_each(|number| engine.version("v").unwrap().submit(job(number, &sender)));
+    drop(sender);
+    assert!(answers.iter().all(|(_, judged)| judged.unwrap().batch == 1));
+}

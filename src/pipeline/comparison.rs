@@ -1,0 +1,145 @@
+//! A live verdict and the shadow verdicts beside it, whichever comes first.
+//!
+//! Shadow verdicts are for comparison: they hold nothing up, are not waited for at a stop, and may be missing or come
+//! twice after a crash.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::outcome::verdict_headers;
+use crate::{
+    engine::{Identity, InferenceError, Judged},
+    kafka::Publisher,
+    message::{Answer, Decision, Header, LiveAnswer, Outgoing, Record, Role, Scores, TimingsMs, Verdict},
+    settings::{Plan, Thresholds},
+    telemetry,
+};
+
+/// Where shadow verdicts go.
+pub(super) struct Outlet {
+    topic: String,
+    thresholds: Thresholds,
+    publisher: Arc<Publisher>,
+}
+
+impl Outlet {
+    pub(super) fn of(plan: &Plan, publisher: Arc<Publisher>) -> Self {
+        Self { topic: plan.kafka.shadows.clone(), thresholds: plan.thresholds, publisher }
+    }
+}
+
+/// What is known of one request so far.
+pub(super) struct Comparison {
+    outlet: Outlet,
+    key: Option<Vec<u8>>,
+    /// Those that the verdict carries through.
+    headers: Vec<Header>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Shadow answers that came before the live one.
+    Waiting(Vec<(Arc<Identity>, Judged)>),
+    /// The live verdict is there.
+    Live(Box<Verdict>),
+    /// There is none to compare with.
+    Refused,
+}
+
+impl Comparison {
+    pub(super) fn new(record: &Record, outlet: Outlet) -> Self {
+        let (key, headers) = (record.key.clone(), record.headers.clone());
+        Self { outlet, key, headers, state: Mutex::new(State::Waiting(Vec::new())) }
+    }
+
+    /// Whether a shadow's answer would be used.
+    pub(super) fn is_wanted(&self) -> bool {
+        !matches!(*self.lock(), State::Refused)
+    }
+
+    /// Takes the live verdict, or that there is none.
+    pub(super) fn live(&self, verdict: Option<&Verdict>) {
+        let next = verdict.map_or(State::Refused, |verdict| State::Live(Box::new(verdict.clone())));
+        let State::Waiting(early) = std::mem::replace(&mut *self.lock(), next) else { return };
+        for (identity, judged) in early {
+            match verdict {
+                Some(live) => self.publish(live, &identity, &judged),
+                None => telemetry::shadow_dropped(&identity.name, "live_refused"),
+            }
+        }
+    }
+
+    /// Takes a shadow's answer.
+    pub(super) fn shadow(&self, identity: Arc<Identity>, judged: Result<Judged, InferenceError>) {
+        let Ok(judged) = judged else { return telemetry::shadow_dropped(&identity.name, "failed") };
+        let live = match &mut *self.lock() {
+            State::Waiting(early) => return early.push((identity, judged)),
+            State::Refused => return telemetry::shadow_dropped(&identity.name, "live_refused"),
+            State::Live(live) => live.clone(),
+        };
+        self.publish(&live, &identity, &judged);
+    }
+
+    fn publish(&self, live: &Verdict, identity: &Identity, judged: &Judged) {
+        let verdict = beside(live, identity, judged, self.outlet.thresholds);
+        let agrees = verdict.live.as_ref().is_some_and(|live| live.agrees);
+        let outgoing = Outgoing {
+            topic: self.outlet.topic.clone(),
+            key: self.key.clone(),
+            // Plain data with string keys: serializing cannot fail.
+            payload: Some(serde_json::to_vec(&verdict).unwrap_or_default()),
+            headers: verdict_headers(&self.headers, &verdict),
+        };
+        match self.outlet.publisher.publish_aside(&outgoing) {
+            Ok(()) => telemetry::shadow_verdict(&identity.name, &live.model_version, agrees),
+            Err(error) => {
+                telemetry::shadow_dropped(&identity.name, "not_published");
+                tracing::debug!(%error, "A shadow verdict was not published.");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The verdict of a shadow version about what a live verdict is about.
+fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thresholds) -> Verdict {
+    // The previews were cut already.
+    let previews: Vec<&str> = match &live.answers {
+        Some(answers) => answers.iter().map(|answer| answer.text_preview.as_str()).collect(),
+        None => vec![&live.text_preview],
+    };
+    let answer = |(scores, preview): (&Scores, &str)| Answer::new(*scores, preview, usize::MAX);
+    let answers: Vec<Answer> = judged.scores.iter().zip(previews).map(answer).collect();
+    let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
+    let decision = thresholds.decide(decisive.result, decisive.confidence);
+    let milliseconds = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+    let (queue, inference) = (milliseconds(judged.queued), milliseconds(judged.inference));
+    let TimingsMs { fetch, decode, .. } = live.timings_ms;
+    Verdict {
+        result: decisive.result,
+        confidence: decisive.confidence,
+        scores: decisive.scores,
+        text_preview: decisive.text_preview,
+        answers: live.answers.as_ref().map(|_| answers),
+        decision,
+        is_manual_review: decision == Decision::Review,
+        model_version: identity.name.clone(),
+        model_digest: identity.digest.clone(),
+        backend: identity.device,
+        ab_role: Role::Shadow,
+        latency_ms: fetch + decode + queue + inference,
+        timings_ms: TimingsMs { fetch, decode, queue, inference },
+        cached: judged.cached,
+        live: Some(LiveAnswer {
+            model_version: live.model_version.clone(),
+            result: live.result,
+            confidence: live.confidence,
+            scores: live.scores,
+            decision: live.decision,
+            agrees: live.result == decisive.result,
+        }),
+        ..live.clone()
+    }
+}

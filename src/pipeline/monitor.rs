@@ -1,0 +1,86 @@
+//! What a running pipeline says about itself.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Counts, readiness and the poll loop's heartbeat.
+#[derive(Debug)]
+pub struct Monitor {
+    verdicts: AtomicU64,
+    dead_letters: AtomicU64,
+    ready: AtomicBool,
+    /// Versions that broke, with the reason.
+    unhealthy: Mutex<Vec<(String, String)>>,
+    started: Instant,
+    /// Milliseconds from the start to the last poll.
+    polled: AtomicU64,
+}
+
+/// A poll loop that has not come round for so long is stuck.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+
+impl Monitor {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            verdicts: zero(),
+            dead_letters: zero(),
+            ready: AtomicBool::new(false),
+            unhealthy: Mutex::default(),
+            started: Instant::now(),
+            polled: zero(),
+        }
+    }
+
+    /// Verdicts published since the start.
+    pub fn verdicts(&self) -> u64 {
+        self.verdicts.load(Ordering::Relaxed)
+    }
+
+    /// Dead letters published since the start.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Why requests are not all answered, if so: versions load, the cluster has not answered, a stop was asked for, or a
+    /// version broke.
+    pub fn not_ready(&self) -> Option<String> {
+        if !self.ready.load(Ordering::Acquire) {
+            return Some("loading, draining or stopped".to_owned());
+        }
+        let unhealthy = self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = unhealthy.iter().map(|(version, reason)| format!("version `{version}` broke: {reason}"));
+        (!unhealthy.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Whether the poll loop still comes round.
+    pub fn is_alive(&self) -> bool {
+        let polled = Duration::from_millis(self.polled.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(polled) < HEARTBEAT_MAX
+    }
+
+    pub(super) fn count_verdict(&self) {
+        self.verdicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_dead_letter(&self) {
+        self.dead_letters.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    pub(super) fn set_unhealthy(&self, versions: Vec<(String, String)>) {
+        *self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner) = versions;
+    }
+
+    pub(super) fn beat(&self) {
+        self.polled.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}

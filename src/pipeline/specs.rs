@@ -1,0 +1,78 @@
+//! The plan, as the engine and the clients take it.
+
+use crate::{
+    engine::{Cost, EngineOptions, Knobs, ModelOptions, VersionSpec},
+    kafka::Connection,
+    message::Load,
+    settings::{BatchingPlan, DevicesPlan, Plan, VersionPlan},
+    store::Thoroughness,
+    vision::Limits,
+};
+
+/// Where the plan's cluster is; `embedded` is the address of the embedded broker, where the plan
+/// wants one.
+pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
+    let (embedded, bootstrap_servers) = match &plan.kafka.bootstrap_servers {
+        Some(address) => (false, address.clone()),
+        None => (true, embedded.unwrap_or_default()),
+    };
+    Connection { bootstrap_servers, options: plan.kafka.options.clone(), embedded }
+}
+
+/// The plan's versions, as the engine takes them.
+pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec> {
+    let spec = |(name, version): (&String, &VersionPlan)| VersionSpec {
+        name: name.clone(),
+        folder: version.folder.clone(),
+        thoroughness,
+        load: version.load,
+        options: ModelOptions {
+            device: version.device,
+            precision: version.precision,
+            threads: version.threads,
+            bias_cache_bytes: version.position_cache_bytes,
+            image_cache_bytes: version.image_cache_bytes,
+            warm_up_tokens: version.warm_up_tokens,
+            batch_size: version.batching.batch_size,
+        },
+        knobs: knobs(plan, version),
+        answer_cache_bytes: version.answer_cache_bytes,
+        restarts_max: version.restarts_max,
+        restart_delay: version.restart_delay,
+    };
+    plan.versions.iter().map(spec).collect()
+}
+
+/// How the requests of a version come together.
+pub(super) fn knobs(plan: &Plan, version: &VersionPlan) -> Knobs {
+    let BatchingPlan { batch_size, max_delay, pass_tokens_max, padding_max, queue_size, shadow_queue_size } =
+        version.batching;
+    let queue_size = match version.load {
+        Load::Start => queue_size,
+        // Whoever hands a request over must not be held up while the version loads: the same threads
+        // serve the others.
+        Load::FirstUse => queue_size.max(plan.pipeline.records_in_flight_max),
+    };
+    Knobs { batch_size, max_delay, tokens_max: pass_tokens_max, padding_max, queue_size, shadow_queue_size }
+}
+
+/// The plan's image limits and devices, as the engine takes them.
+pub fn engine_options(plan: &Plan) -> EngineOptions {
+    let images = image_limits(plan);
+    let (cpu, gpu) = device_limits(&plan.devices, EngineOptions::from(images).cpu.threads);
+    EngineOptions { images, cpu, gpu }
+}
+
+/// What passes may take at the same time, on the CPU and on each GPU.
+pub(super) fn device_limits(devices: &DevicesPlan, cores: usize) -> (Cost, Cost) {
+    let threads = if devices.cpu_threads == 0 { cores } else { devices.cpu_threads };
+    (
+        Cost { threads, tokens: devices.cpu_tokens_max, bytes: devices.cpu_bytes_max },
+        Cost { threads: 0, tokens: devices.gpu_tokens_max, bytes: devices.gpu_bytes_max },
+    )
+}
+
+/// The plan's image limits.
+pub fn image_limits(plan: &Plan) -> Limits {
+    Limits { bytes_max: plan.limits.image_bytes_max, pixels_max: plan.limits.image_pixels_max }
+}

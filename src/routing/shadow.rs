@@ -1,0 +1,101 @@
+//! Versions that judge the same requests beside the live ones, for comparison.
+
+use super::hash;
+
+/// The shadows of one rule or experiment, and the share of its units that they judge.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shadows {
+    versions: Vec<String>,
+    salt: String,
+    parts: u32,
+}
+
+/// The default share.
+pub(super) fn all() -> f64 {
+    1.0
+}
+
+/// Whether a share is the default: it is then left out of the table's digest, which so stays what it was before there
+/// were shadows.
+pub(super) fn is_all(fraction: &f64) -> bool {
+    *fraction >= all()
+}
+
+impl Shadows {
+    /// The reason why they cannot be is for the caller to put beside the name of whose they are.
+    pub(super) fn new(
+        versions: &[String],
+        fraction: f64,
+        salt: String,
+        version_exists: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(format!("shadow_fraction is {fraction}, it must lie between 0 and 1"));
+        }
+        for (index, version) in versions.iter().enumerate() {
+            version_exists(version).map_err(|reason| format!("shadow: {reason}"))?;
+            if versions[..index].contains(version) {
+                return Err(format!("shadow: `{version}` appears twice"));
+            }
+        }
+        let parts = (fraction * f64::from(hash::PARTS)).round() as u32;
+        Ok(Self { versions: versions.to_vec(), salt, parts })
+    }
+
+    /// The versions that judge a unit beside `live`, which does not shadow itself. By hash, so that all texts and
+    /// repetitions of a unit are compared, or none.
+    pub(super) fn of(&self, unit: &str, live: &str) -> Vec<String> {
+        let exposed = hash::spread(hash::shadow_hash(&self.salt, unit), hash::PARTS.into()) < self.parts.into();
+        match exposed {
+            true => self.versions.iter().filter(|version| *version != live).cloned().collect(),
+            false => Vec::new(),
+        }
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        !self.versions.is_empty() && self.parts > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shadows(fraction: f64) -> Shadows {
+        Shadows::new(&["a".to_owned(), "b".to_owned()], fraction, "salt".to_owned(), |_| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn a_version_does_not_shadow_itself() {
+        assert_eq!(shadows(1.0).of("unit", "a"), ["b"]);
+        assert_eq!(shadows(1.0).of("unit", "c"), ["a", "b"]);
+        assert!(shadows(0.0).of("unit", "c").is_empty());
+    }
+
+    #[test]
+    fn the_share_is_kept_and_raising_it_only_adds_units() {
+        let units: Vec<String> = (0..20_000).map(|unit| format!("unit-{unit}")).collect();
+        let of = |fraction: f64| {
+            let shadows = shadows(fraction);
+            units.iter().map(|unit| !shadows.of(unit, "c").is_empty()).collect::<Vec<_>>()
+        };
+        let (tenth, third) = (of(0.1), of(0.3));
+        let count = |exposed: &[bool]| exposed.iter().filter(|exposed| **exposed).count();
+        // Five standard deviations of a binomial count.
+        assert!(count(&tenth).abs_diff(2_000) < 213 && count(&third).abs_diff(6_000) < 325);
+        assert!(tenth.iter().zip(&third).all(|(tenth, third)| *third || !*tenth));
+    }
+
+    #[test]
+    fn unknown_versions_and_impossible_shares_are_refused() {
+        let new = |versions: &[&str], fraction| {
+            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            let exists = |name: &str| if name == "a" { Ok(()) } else { Err(format!("there is no version `{name}`")) };
+            Shadows::new(&versions, fraction, String::new(), exists).map(drop)
+        };
+        assert_eq!(new(&["z"], 1.0).unwrap_err(), "shadow: there is no version `z`");
+        assert_eq!(new(&["a", "a"], 1.0).unwrap_err(), "shadow: `a` appears twice");
+        assert_eq!(new(&["a"], 1.5).unwrap_err(), "shadow_fraction is 1.5, it must lie between 0 and 1");
+        assert!(new(&["a"], f64::NAN).is_err());
+    }
+}
