@@ -5,104 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::{Headers, Message, OwnedHeaders},
-    mocking::MockCluster,
-    producer::{BaseProducer, BaseRecord, Producer},
-};
+use rdkafka::{consumer::Consumer, message::Message};
 use serde_json::{Value, json};
 
-use crate::support::{Running, page, program, repository, settings};
-
-const REQUESTS: &str = "moderation.requests";
-const VERDICTS: &str = "moderation.verdicts";
-const DEAD_LETTERS: &str = "moderation.dead-letters";
-const PARTITIONS: i32 = 4;
-
-/// What came out for one request.
-#[derive(Clone, Debug)]
-struct Outcome {
-    number: u64,
-    topic: String,
-    partition: i32,
-    key: Option<Vec<u8>>,
-    payload: Vec<u8>,
-    headers: BTreeMap<String, String>,
-}
-
-fn image(name: &str) -> String {
-    STANDARD.encode(std::fs::read(repository("testdata/demo").join(name)).unwrap())
-}
-
-/// The number of a request is in its id, and in a header for those whose id cannot be read.
-fn produce(bootstrap_servers: &str, requests: &[(String, Vec<u8>)]) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap_servers)
-        .set("enable.idempotence", "true")
-        .create()
-        .unwrap();
-    for (number, (key, payload)) in requests.iter().enumerate() {
-        let number = number.to_string();
-        let headers = OwnedHeaders::new()
-            .insert(rdkafka::message::Header { key: "number", value: Some(&number) })
-            .insert(rdkafka::message::Header {
-                key: "traceparent",
-                value: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-            });
-        producer
-            .send(BaseRecord::to(REQUESTS).key(key).payload(payload).headers(headers))
-            .map_err(|(error, _)| error)
-            .unwrap();
-        producer.poll(Duration::ZERO);
-    }
-    producer.flush(Duration::from_secs(30)).unwrap();
-}
-
-fn reader(bootstrap_servers: &str) -> BaseConsumer {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap_servers).set("group.id", "outside").set("auto.offset.reset", "earliest");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut all = TopicPartitionList::new();
-    for topic in [VERDICTS, DEAD_LETTERS] {
-        for partition in 0..PARTITIONS {
-            all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-        }
-    }
-    consumer.assign(&all).unwrap();
-    consumer
-}
-
-/// Reads outcomes until `enough` says so, or nothing comes for half a minute.
-fn read(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, enough: impl Fn(&[Outcome]) -> bool) {
-    let mut heard = Instant::now();
-    while !enough(outcomes) {
-        assert!(heard.elapsed() < Duration::from_secs(30), "nothing came for 30 s after {} outcomes", outcomes.len());
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message.unwrap();
-        heard = Instant::now();
-        let headers: BTreeMap<String, String> = message.headers().map_or_else(BTreeMap::new, |headers| {
-            headers
-                .iter()
-                .map(|header| {
-                    (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
-                })
-                .collect()
-        });
-        let payload = message.payload().unwrap_or_default().to_vec();
-        let number = match headers.get("number") {
-            Some(number) => number.parse().unwrap(),
-            None => {
-                let verdict: Value = serde_json::from_slice(&payload).unwrap();
-                verdict["request_id"].as_str().unwrap().strip_prefix("r-").unwrap().parse().unwrap()
-            }
-        };
-        let (topic, partition) = (message.topic().to_owned(), message.partition());
-        outcomes.push(Outcome { number, topic, partition, key: message.key().map(<[u8]>::to_vec), payload, headers });
-    }
-}
+use crate::{
+    broker::{DEAD_LETTERS, Outcome, PARTITIONS, REQUESTS, VERDICTS, cluster, image, produce, read, reader},
+    support::{Running, page, program, repository, settings},
+};
 
 /// Ten ways to be wrong, with the code each must get.
 fn bad(way: usize, id: &str) -> (Vec<u8>, &'static str) {
@@ -194,10 +103,7 @@ fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_bro
 
 #[test]
 fn a_kill_in_mid_run_loses_nothing() {
-    let cluster = MockCluster::new(1).unwrap();
-    for topic in [REQUESTS, VERDICTS, DEAD_LETTERS] {
-        cluster.create_topic(topic, PARTITIONS, 1).unwrap();
-    }
+    let cluster = cluster();
     let address = cluster.bootstrap_servers();
     let thumbnail = image("thumbnail.png");
     let request =
@@ -278,10 +184,7 @@ fn what_produce_publishes_is_answered() {
 
 #[test]
 fn a_stop_waits_no_longer_than_its_bound_and_what_is_left_is_read_again() {
-    let cluster = MockCluster::new(1).unwrap();
-    for topic in [REQUESTS, VERDICTS, DEAD_LETTERS] {
-        cluster.create_topic(topic, PARTITIONS, 1).unwrap();
-    }
+    let cluster = cluster();
     let address = cluster.bootstrap_servers();
     let image = image("mug.jpg");
     let request =

@@ -8,6 +8,7 @@
     reason = "a test prints, and ends where it cannot go on"
 )]
 
+mod broker;
 mod commands;
 mod contract;
 mod delivery;
@@ -15,9 +16,11 @@ mod formats;
 mod golden;
 mod hub;
 mod imports;
+mod load;
 mod pull;
 mod refusals;
 mod rooms;
+mod shadows;
 mod support;
 mod versions;
 mod vocabulary;

@@ -88,7 +88,10 @@ bootstrap_servers = "{bootstrap_servers}"
 [model_versions]
 default = "ofa_base"
 [model_versions.versions.ofa_base]
+# Most tests send one picture and one text again and again, and mean a pass each time.
+answer_cache_bytes = 0
 [model_versions.versions.ofa_small]
+answer_cache_bytes = 0
 [[experiments]]
 name = "both"
 traffic_ratio = 1.0
@@ -107,7 +110,7 @@ log_format = "json"
 pub(crate) struct Running {
     child: Child,
     lines: Receiver<Value>,
-    _settings: tempfile::TempDir,
+    settings: tempfile::TempDir,
 }
 
 impl Running {
@@ -125,7 +128,7 @@ impl Running {
                 sender.send(serde_json::from_str(&line).unwrap_or(Value::String(line))).ok();
             }
         });
-        Self { child, lines, _settings: folder }
+        Self { child, lines, settings: folder }
     }
 
     /// The next log line with this message.
@@ -139,6 +142,18 @@ impl Running {
             seen.push(line.to_string());
         }
         panic!("no log line \"{message}\" among:\n{}", seen.join("\n"));
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Changes its settings, and tells it so.
+    pub(crate) fn change_settings(&self, settings: &str) {
+        std::fs::write(self.settings.path().join("pipeline.toml"), settings).unwrap();
+        let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
     }
 
     /// Kills without any chance to clean up.
@@ -161,6 +176,19 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Memory of a process in bytes, from the system.
+pub(crate) fn resident(process: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The sum of a metric over its labels; zero where it was never written.
+pub(crate) fn metric(page: &str, name: &str, labels: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(labels));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// One page over HTTP, status line and headers included.

@@ -14,7 +14,7 @@ use ofa_stream::{
     vision::Limits,
 };
 
-use crate::support::{import_into, program, repository, skip};
+use crate::support::{import_into, program, repository, resident, skip};
 
 const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
 
@@ -139,13 +139,6 @@ fn requests_wait_for_a_version_that_does_not_load_until_it_does() {
     engine.stop();
 }
 
-/// Memory of this process in bytes, from the system.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
 const ALONE: &str = "OFA_STREAM_TEST_ALONE";
 const LOADS: usize = 50;
 
@@ -165,7 +158,7 @@ fn a_version_unloaded_fifty_times_gives_its_memory_back() {
             let base = spec("v", &repository("models/ofa_base"), Load::Start, device);
             let engine = Engine::start(&[base], LIMITS).unwrap();
             engine.stop();
-            after.push(resident());
+            after.push(resident("self"));
         }
         // The first loads make the thread pools and fill the allocator's caches.
         let (settled, last) = (after[LOADS / 5], after[LOADS - 1]);
@@ -183,11 +176,11 @@ fn wgpu_gives_the_memory_of_an_unloaded_version_back() {
         Err(error) => return skip(&format!("no wgpu device: {error}")),
     };
     first.stop();
-    let settled = resident();
+    let settled = resident("self");
     for _ in 0..LOADS / 5 {
         load().unwrap().stop();
     }
-    let grown = resident().saturating_sub(settled) >> 20;
+    let grown = resident("self").saturating_sub(settled) >> 20;
     println!("wgpu: {grown} MB more after {} loads", LOADS / 5);
     assert!(grown < 64, "{grown} MB more");
 }
