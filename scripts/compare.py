@@ -1,42 +1,19 @@
-"""The measuring half of scripts/compare: one request, this program beside the reference's own model code."""
+"""The measuring half of scripts/compare: one request, this program beside its peers."""
 import json
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
-from compare_loading import REFERENCE, SHAPES, measured, table, texts
+from compare_loading import SHAPES, introduction, measured, texts
 
 ROUNDS = 3
 REPEATS = 5
 TEXT = "a red mug"
 IMAGE = "testdata/demo/mug.jpg"
-DEVICES = ["flex", "ndarray"]
-
-# As ModelScope's pipeline scores an answer: one encoder pass, then for each answer a decoder pass whose logits
-# cover the whole vocabulary.
-FORWARD = REFERENCE.split("config, file, make")[0] + r"""
-import statistics
-from PIL import Image
-import numpy
-torch.set_grad_enabled(False)
-folder, ids, answers, repeats = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
-model = OFAModel(OFAConfig(**json.load(open(f"{folder}/config.json")))).eval()
-model.load_state_dict(torch.load(f"{folder}/pytorch_model.bin", map_location="cpu", weights_only=True))
-seconds, source = [], torch.tensor([ids])
-for _ in range(repeats):
-    begun = time.perf_counter()
-    image = Image.open(sys.argv[5]).convert("RGB").resize((480, 480), Image.BICUBIC)
-    pixels = torch.from_numpy((numpy.asarray(image, dtype=numpy.float32) / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]
-    encoded = model.encoder(input_ids=source, patch_images=pixels, patch_masks=torch.tensor([True]))
-    scores = []
-    for answer in answers:
-        prompt = torch.tensor([ids[:-1] + [answer]])
-        logits = model(decoder_input_ids=prompt, encoder_outputs=encoded).logits
-        scores.append(logits[0, len(ids) - 2, answer].item())
-    seconds.append(time.perf_counter() - begun)
-probabilities = torch.softmax(torch.tensor(scores), 0).tolist()
-print(json.dumps({"milliseconds": statistics.median(seconds) * 1e3, "probabilities": probabilities}))
-"""
+SIDE = 480
+STAGES = ["decode", "resize", "resnet", "encoder", "decoder", "total"]
 
 
 def encode(text, vocabulary, merges):
@@ -54,47 +31,100 @@ def encode(text, vocabulary, merges):
     return ids
 
 
-def row(program, size, folder):
+def peer(name, folder, ids, answers, image=IMAGE):
+    """What a peer says of itself, from a process of its own."""
+    command = [sys.executable, "-W", "ignore", "scripts/peers.py", name, folder, image, json.dumps(ids)]
+    output, _, _ = measured([*command, json.dumps(answers), str(REPEATS)], stderr=subprocess.DEVNULL)
+    return json.loads(output.splitlines()[-1])
+
+
+def ours(program, models, device, image=IMAGE):
+    command = [program, "predict", "--image", image, "--text", TEXT, "--models-dir", models, "--version", "v"]
+    output, _, peak = measured([*command, "--device", device, "--repeat", str(REPEATS), "--json"])
+    result = json.loads(output)
+    scores = [result["scores"][label] for label in ("yes", "maybe", "no")]
+    stages = {**result["stages_ms"], "total": result["latency_ms"]}
+    load = result["load_seconds"]
+    return {"milliseconds": stages, "load_seconds": load, "peak_mb": peak, "probabilities": scores}
+
+
+def encoder_operations(config, tokens):
+    """Floating point operations of the encoder, image projection included."""
+    width, layers = config["d_model"], config["encoder_layers"]
+    patches = (SIDE // 16) ** 2
+    sequence = patches + tokens
+    layer = 2 * sequence * width * (4 * width + 2 * config["encoder_ffn_dim"]) + 4 * sequence**2 * width
+    return layers * layer + 2 * patches * 1024 * width
+
+
+def compare(program, size, folder, devices):
     config = json.loads((SHAPES / f"config_{size}.json").read_text())
     published, models = folder / "published", folder / "models"
     published.mkdir()
     texts(published, config)
-    quiet = {"stderr": subprocess.DEVNULL}
-    checkpoint = published / "pytorch_model.bin"
-    measured([sys.executable, "-W", "ignore", "-c", REFERENCE, published / "config.json", checkpoint, "make"], **quiet)
-    measured([program, "models", "import", published, "--as", "v", "--models-dir", models], **quiet)
     vocabulary = json.loads((published / "vocab.json").read_text())
     merges = [tuple(line.split()) for line in (published / "merges.txt").read_text().splitlines()[1:]]
     ids = [0, *encode(f' does the image describe " {TEXT} "?', vocabulary, merges), 2]
     answers = [vocabulary["\u0120" + answer] for answer in ("yes", "maybe", "no")]
-    arguments = [published, json.dumps(ids), json.dumps(answers), str(REPEATS), IMAGE]
-    theirs, ours = [], {device: [] for device in DEVICES}
+    for step in ("make", "export"):
+        peer(step, published, ids, answers)
+    importing = [program, "models", "import", published, "--as", "v", "--models-dir", models]
+    measured(importing, stderr=subprocess.DEVNULL)
+    results = {"ModelScope": [], "ONNX Runtime": [], **{device: [] for device in devices}}
+    rates = []
     for _ in range(ROUNDS):
-        output, _, _ = measured([sys.executable, "-W", "ignore", "-c", FORWARD, *arguments])
-        theirs.append(json.loads(output))
-        for device in DEVICES:
-            command = [program, "predict", "--image", IMAGE, "--text", TEXT, "--models-dir", models, "--version", "v"]
-            output, _, _ = measured([*command, "--device", device, "--repeat", str(REPEATS), "--json"])
-            ours[device].append(json.loads(output))
-    reference = statistics.median(result["milliseconds"] for result in theirs)
-    cells = [size, str(len(ids)), f"{reference:.0f} ms"]
-    for device in DEVICES:
-        latency = statistics.median(result["latency_ms"] for result in ours[device])
-        scores = ours[device][0]["scores"]
-        off = max(abs(scores[label] - p) for label, p in zip(("yes", "maybe", "no"), theirs[0]["probabilities"]))
+        rates.append(max(peer("rate", published, ids, answers)["gflops"].values()))
+        results["ModelScope"].append(peer("pipeline", published, ids, answers))
+        results["ONNX Runtime"].append(peer("onnxruntime", published, ids, answers))
+        for device in devices:
+            results[device].append(ours(program, models, device))
+    expected = results["ModelScope"][0]["probabilities"]
+    weights = (models / "v" / "weights.safetensors").stat().st_size / 1e6
+    print(f"\n{size}, {len(ids)} tokens, weights of {weights:.0f} MB, products at {statistics.median(rates):.0f} GFLOP/s:\n")
+    head = ["", *STAGES[:-1], "whole request", "flex is faster by", "encoder, share of the rate", "load", "peak memory", "furthest probability"]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    median = lambda name, key: statistics.median(result[key] for result in results[name])
+    stage = lambda name, key: statistics.median(result["milliseconds"].get(key, 0) for result in results[name])
+    for name, rounds in results.items():
+        off = max(abs(a - b) for a, b in zip(rounds[0]["probabilities"], expected))
         if off > 0.01:
-            sys.exit(f"{size}: {device} gives {scores}, the reference {theirs[0]['probabilities']}")
-        cells += [f"{latency:.0f} ms", f"{reference / latency:.2f}", f"{off:.0e}"]
-    return cells
+            sys.exit(f"{size}: {name} gives {rounds[0]['probabilities']}, ModelScope {expected}")
+        # Each against flex of the same round: the machine's own rate changes from minute to minute.
+        pairs = zip(rounds, results["flex"])
+        ratio = statistics.median(a["milliseconds"]["total"] / b["milliseconds"]["total"] for a, b in pairs)
+        operations = encoder_operations(config, len(ids)) / 1e9
+        shares = [operations / result["milliseconds"]["encoder"] * 1e3 / rate for result, rate in zip(rounds, rates)]
+        cells = [name, *(f"{stage(name, key):.1f} ms" for key in STAGES)]
+        cells += [f"{ratio:.2f}", f"{statistics.median(shares) * 100:.0f} %", f"{median(name, 'load_seconds'):.2f} s"]
+        cells += [f"{median(name, 'peak_mb'):.0f} MB", f"{off:.0e}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def decoding(program, models, folder):
+    """A JPEG of twelve megapixels."""
+    photo = folder / "photo.jpg"
+    subprocess.run([sys.executable, "scripts/peers.py", "photo", "-", photo, "-", "-", "-"], check=True)
+    theirs, own = [], []
+    for _ in range(ROUNDS):
+        theirs.append(peer("pillow", folder, [], [], photo)["milliseconds"])
+        own.append(ours(program, models, "flex", photo)["milliseconds"])
+    print(f"\nA JPEG of 4000x3000, {photo.stat().st_size / 1e6:.1f} MB, to {SIDE}x{SIDE}:\n")
+    print("| | decode | resize | both |\n|---|---|---|---|")
+    for name, rounds in (("Pillow", theirs), ("ofa-stream", own)):
+        decode, resize = (statistics.median(round[stage] for round in rounds) for stage in ("decode", "resize"))
+        print(f"| {name} | {decode:.0f} ms | {resize:.0f} ms | {decode + resize:.0f} ms |", flush=True)
 
 
 def main():
     program, *sizes = sys.argv[1:]
-    head = ["size", "tokens", "reference"]
-    for device in DEVICES:
-        head += [device, f"reference / {device}", f"{device}: furthest probability"]
-    how = f"medians of {ROUNDS} interleaved rounds of {REPEATS}"
-    table(head, how, sizes, lambda size, folder: row(program, size, folder))
+    devices = ["flex", "ndarray", *(["wgpu"] if "--wgpu" in sizes else [])]
+    print(introduction(f"medians of {ROUNDS} interleaved rounds of {REPEATS} requests each"))
+    for index, size in enumerate([size for size in sizes if size != "--wgpu"] or ["tiny", "base"]):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            compare(program, size, folder, devices)
+            if index == 0:
+                decoding(program, folder / "models", folder)
 
 
 main()

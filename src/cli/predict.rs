@@ -1,17 +1,17 @@
 //! `predict`: one judgement without Kafka.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use clap::Args;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{CliError, SettingsArguments, VerifyArguments, failed, output};
 use crate::{
-    engine::{Judge, Model, ModelOptions, Preparer},
+    engine::{ImageId, Judge, Model, ModelOptions, Preparer},
     message::{Answer, Device, Label, Scores},
     settings::{Plan, VersionPlan},
     store::VersionFolder,
@@ -70,6 +70,10 @@ struct Prediction {
     image_height: u32,
     text_preview: String,
     latency_ms: f64,
+    /// Medians of the stages, of as many further passes, and what loading took; for comparisons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stages_ms: Option<BTreeMap<&'static str, f64>>,
+    load_seconds: f64,
 }
 
 struct Chosen {
@@ -87,21 +91,32 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         std::fs::read(&arguments.image).map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
     let header = vision::probe(&image, &chosen.limits)
         .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+    let begun = Instant::now();
     let folder = VersionFolder::open(&chosen.folder, arguments.verify.thoroughness()).map_err(failed)?;
     let mut model = Model::load(&folder, chosen.options).map_err(failed)?;
+    let load_seconds = begun.elapsed().as_secs_f64();
     let preparer = Preparer::new(&folder.definition, chosen.limits);
-    let mut latencies = Vec::new();
+    let refused = |error: vision::ImageError| failed(format!("{}: {error}", arguments.image.display()));
+    let id = ImageId::of(&image);
+    let (mut latencies, mut stages) = (Vec::new(), BTreeMap::<&str, Vec<f64>>::new());
     let mut scores = Vec::new();
     for _ in 0..arguments.repeat {
-        let begun = Instant::now();
-        let prepared = preparer
-            .prepare(&image, &arguments.text, arguments.caption.as_deref())
-            .map_err(|error| failed(format!("{}: {error}", arguments.image.display())))?;
+        let mut clock = Clock::new();
+        let decoded = vision::decode(&image, &chosen.limits).map_err(refused)?;
+        stages.entry("decode").or_default().push(clock.lap());
+        let pixels = preparer.pixels(&decoded);
+        stages.entry("resize").or_default().push(clock.lap());
+        let prepared = preparer.with_pixels(id, pixels, &arguments.text, arguments.caption.as_deref());
         scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
-        latencies.push(begun.elapsed().as_secs_f64() * 1e3);
+        latencies.push(clock.whole());
+        if arguments.repeat > 1 {
+            for (stage, took) in model.stages(&prepared).map_err(failed)? {
+                stages.entry(stage).or_default().push(took.as_secs_f64() * 1e3);
+            }
+        }
     }
-    latencies.sort_by(f64::total_cmp);
-    let latency_ms = latencies[latencies.len() / 2];
+    let latency_ms = median(latencies);
+    let stages = stages.into_iter().map(|(stage, times)| (stage, median(times))).collect();
     let answers: Vec<Answer> =
         scores.into_iter().zip(&arguments.text).map(|(scores, text)| Answer::new(scores, text, usize::MAX)).collect();
     let decisive = Answer::decisive(&answers).cloned().ok_or_else(|| failed("there is no text"))?;
@@ -114,10 +129,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         model_version: chosen.name,
         model_digest: folder.manifest.digest(),
         backend: chosen.options.device,
-        image_hash: format!("sha256:{}", hex::encode(Sha256::digest(&image))),
+        image_hash: id.to_string(),
         image_width: header.width,
         image_height: header.height,
         latency_ms,
+        stages_ms: (arguments.repeat > 1).then_some(stages),
+        load_seconds,
     };
     if arguments.json {
         output::json(&prediction);
@@ -125,6 +142,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         show(&prediction, &answers);
     }
     Ok(())
+}
+
+/// Milliseconds of one request, stage by stage.
+struct Clock {
+    begun: Instant,
+    lap: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { begun: now, lap: now }
+    }
+
+    fn lap(&mut self) -> f64 {
+        let before = std::mem::replace(&mut self.lap, Instant::now());
+        self.lap.duration_since(before).as_secs_f64() * 1e3
+    }
+
+    fn whole(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64() * 1e3
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn show(prediction: &Prediction, answers: &[Answer]) {

@@ -300,6 +300,31 @@ impl Model {
         planes
     }
 
+    /// One request, each stage waited for and timed by itself: ResNet, encoder, decoder.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn stages(&mut self, request: &Prepared) -> Result<[(&'static str, Duration); 3], RunError> {
+        let pixels = self.floats([&*request.pixels]);
+        let rows: Vec<Row> = request.sources.iter().map(|source| Row { image: 0, source: source.clone() }).collect();
+        let Self { network, pool, _cleanup: Cleanup(device), .. } = self;
+        on(pool.as_ref(), || {
+            let mut begun = Instant::now();
+            let mut lap = |stage: &'static str| {
+                // A device that failed says so when the answer is read.
+                device.sync().ok();
+                let before = std::mem::replace(&mut begun, Instant::now());
+                (stage, begun.duration_since(before))
+            };
+            let features = network.feature_map(pixels, None)?;
+            let resnet = lap("resnet");
+            let encoded = network.encode(network.image_tokens(features), &rows, None)?;
+            let encoder = lap("encoder");
+            network.decode(&encoded, &rows, None)?;
+            Ok([resnet, encoder, lap("decoder")])
+        })
+    }
+
     /// Log-probabilities of the answers for each text of each request.
     fn run(&mut self, batch: &[&Prepared], interrupt: Option<&Interrupt>) -> Result<Vec<Vec<f32>>, RunError> {
         // Each image once, however many requests are about it.
