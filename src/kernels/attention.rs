@@ -30,7 +30,8 @@ pub(super) struct Positions<'b> {
     pub(super) absolute: &'b [f32],
     pub(super) relative: &'b [f32],
     pub(super) right: &'b [f32],
-    pub(super) lower: &'b [f32],
+    pub(super) left: &'b [f32],
+    pub(super) corner: &'b [f32],
     /// Patches in a row of the image.
     pub(super) grid: usize,
     /// Tokens of the text.
@@ -64,12 +65,13 @@ impl Positions<'_> {
     fn write(&self, head: usize, query: usize, logits: &mut [f32]) {
         let Self { grid, tokens, .. } = *self;
         let (patches, span) = (grid * grid, 2 * grid - 1);
+        let (image, text) = logits.split_at_mut(patches);
         if query >= patches {
-            let first = (head * tokens + query - patches) * (patches + tokens);
-            logits.copy_from_slice(&self.lower[first..][..logits.len()]);
+            let row = head * tokens + query - patches;
+            image.copy_from_slice(&self.left[row * patches..][..patches]);
+            text.copy_from_slice(&self.corner[row * tokens..][..text.len()]);
             return;
         }
-        let (image, text) = logits.split_at_mut(patches);
         text.copy_from_slice(&self.right[(head * patches + query) * tokens..][..text.len()]);
         let absolute = &self.absolute[(head * patches + query) * patches..][..patches];
         let (down, across) = (query / grid, query % grid);

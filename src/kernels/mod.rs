@@ -68,7 +68,8 @@ pub trait Kernels: Backend {
         absolute: FloatTensor<Self>,
         relative: FloatTensor<Self>,
         right: FloatTensor<Self>,
-        lower: FloatTensor<Self>,
+        left: FloatTensor<Self>,
+        corner: FloatTensor<Self>,
         gain: FloatTensor<Self>,
         sequence: Sequence,
     ) -> FloatTensor<Self>;
@@ -142,10 +143,12 @@ pub struct Positions {
     /// Patch to patch, by the distance from query to key, down and across, the most negative first:
     /// `[heads, (2 * grid - 1)^2]`.
     pub relative: Tensor<2>,
-    /// Patch to token: `[heads, patches, tokens]`.
+    /// Patch to token, the same for every layer: `[heads, patches, tokens]`.
     pub right: Tensor<3>,
-    /// Token to all: `[heads, tokens, patches + tokens]`.
-    pub lower: Tensor<3>,
+    /// Token to patch, the same for every layer: `[heads, tokens, patches]`.
+    pub left: Tensor<3>,
+    /// Token to token: `[heads, tokens, tokens]`.
+    pub corner: Tensor<3>,
 }
 
 /// The sequences of a batch: patches of square images, and behind them tokens of texts.
@@ -174,7 +177,8 @@ pub fn attention_by_position(
         positions.absolute.clone().into_dispatch(),
         positions.relative.clone().into_dispatch(),
         positions.right.clone().into_dispatch(),
-        positions.lower.clone().into_dispatch(),
+        positions.left.clone().into_dispatch(),
+        positions.corner.clone().into_dispatch(),
         gain.into_dispatch(),
         sequence,
     ))
@@ -230,24 +234,27 @@ impl Kernels for Flex {
         absolute: FlexTensor,
         relative: FlexTensor,
         right: FlexTensor,
-        lower: FlexTensor,
+        left: FlexTensor,
+        corner: FlexTensor,
         gain: FlexTensor,
         Sequence { grid, seen, scale }: Sequence,
     ) -> FlexTensor {
-        let parts = [&absolute, &relative, &right, &lower].map(FlexTensor::to_contiguous);
-        let [absolute, relative, right, lower] = &parts;
+        let parts = [&absolute, &relative, &right, &left, &corner].map(FlexTensor::to_contiguous);
+        let [absolute, relative, right, left, corner] = &parts;
         let ([batch, sequence, _], [heads, patches, tokens]) = (sides(&queries), sides(right));
         assert!(grid > 0 && patches == grid * grid && sequence == patches + tokens, "patches, and tokens behind them");
         assert_eq!(sides(absolute), [heads, patches, patches], "the shape of the absolute bias");
         assert_eq!(sides(relative), [heads, (2 * grid - 1).pow(2)], "the shape of the relative bias");
-        assert_eq!(sides(lower), [heads, tokens, sequence], "the shape of the tokens' bias");
+        assert_eq!(sides(left), [heads, tokens, patches], "the shape of the bias from tokens to patches");
+        assert_eq!(sides(corner), [heads, tokens, tokens], "the shape of the bias among tokens");
         let within = seen.iter().all(|seen| (patches..=sequence).contains(seen));
         assert!(seen.len() == batch && within, "positions that count, for every row of the batch");
         let bias = attention::Bias::Positions(attention::Positions {
             absolute: floats(absolute),
             relative: floats(relative),
             right: floats(right),
-            lower: floats(lower),
+            left: floats(left),
+            corner: floats(corner),
             grid,
             tokens,
             seen: &seen,

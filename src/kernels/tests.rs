@@ -93,7 +93,8 @@ fn attention_by_position_agrees_with_the_whole_bias_and_leaves_padding_out() {
             absolute: random([heads, patches, patches], seed + 5),
             relative: random([heads, span * span], seed + 6),
             right: random([heads, patches, tokens], seed + 7),
-            lower: random([heads, tokens, sequence], seed + 8),
+            left: random([heads, tokens, patches], seed + 8),
+            corner: random([heads, tokens, tokens], seed + 9),
         };
         // Put together, one patch after the other.
         let distance = |query: usize, key: usize| {
@@ -104,7 +105,8 @@ fn attention_by_position_agrees_with_the_whole_bias_and_leaves_padding_out() {
         let distances = Tensor::<1, Int>::from_data(TensorData::new(distances, [patches * patches]), &Device::flex());
         let relative = positions.relative.clone().select(1, distances).reshape([heads, patches, patches]);
         let upper = Tensor::cat(vec![positions.absolute.clone() + relative, positions.right.clone()], 2);
-        let whole: Tensor<4> = Tensor::cat(vec![upper, positions.lower.clone()], 1).unsqueeze();
+        let lower = Tensor::cat(vec![positions.left.clone(), positions.corner.clone()], 2);
+        let whole: Tensor<4> = Tensor::cat(vec![upper, lower], 1).unsqueeze();
         let seen: Vec<usize> = (0..batch).map(|row| sequence - row % tokens).collect();
         let padding: Vec<f32> =
             seen.iter().flat_map(|&seen| (0..sequence).map(move |at| if at < seen { 0.0 } else { -1e9 })).collect();

@@ -238,14 +238,14 @@ impl EncoderBias {
     pub(super) fn values(&self) -> usize {
         let of_layer = |bias: &LayerBias| match bias {
             LayerBias::Whole(bias) => bias.shape().num_elements(),
-            LayerBias::Parts(positions) => positions.lower.shape().num_elements(),
+            LayerBias::Parts(positions) => positions.corner.shape().num_elements(),
         };
-        let right = match self.layers.first() {
-            // One tensor, which all layers share.
-            Some(LayerBias::Parts(positions)) => positions.right.shape().num_elements(),
+        let shared = match self.layers.first() {
+            // Two tensors, which all layers share.
+            Some(LayerBias::Parts(positions)) => 2 * positions.right.shape().num_elements(),
             _ => 0,
         };
-        self.layers.iter().map(of_layer).sum::<usize>() + right + self.positions.shape().num_elements()
+        self.layers.iter().map(of_layer).sum::<usize>() + shared + self.positions.shape().num_elements()
     }
 }
 
@@ -320,27 +320,29 @@ impl EncoderPositions {
         let text_to_image = query.clone().matmul(image.key.clone().transpose());
         let text_to_text = query.matmul(key.transpose());
         let bucket = |query: usize, key: usize| token_bucket(query as i64 - key as i64, self.token_bucket_size);
-        let lower = self.token_tables.iter().map(|table| {
-            let text_to_text = text_to_text.clone() + relative_bias(table.val(), tokens, bucket);
-            Tensor::cat(vec![text_to_image.clone(), text_to_text], 3)
+        let corners = self.token_tables.iter().map(|table| {
+            let corner: Tensor<4> = text_to_text.clone() + relative_bias(table.val(), tokens, bucket);
+            corner
         });
         let layers = match &image.layers {
             ImageLayers::Whole(layers) => {
-                let whole = layers.iter().zip(lower).map(|(image_to_image, lower)| {
+                let whole = layers.iter().zip(corners).map(|(image_to_image, corner)| {
                     let upper = Tensor::cat(vec![image_to_image.clone(), image_to_text.clone()], 3);
+                    let lower = Tensor::cat(vec![text_to_image.clone(), corner], 3);
                     LayerBias::Whole(Tensor::cat(vec![upper, lower], 2))
                 });
                 whole.collect()
             }
             ImageLayers::Parts(absolute, relative) => {
                 let right: Tensor<3> = image_to_text.squeeze_dim(0);
-                let parts = relative.iter().zip(lower).map(|(relative, lower)| {
-                    let (absolute, relative) = (absolute.clone(), relative.clone());
+                let left: Tensor<3> = text_to_image.squeeze_dim(0);
+                let parts = relative.iter().zip(corners).map(|(relative, corner)| {
                     LayerBias::Parts(Positions {
-                        absolute,
-                        relative,
+                        absolute: absolute.clone(),
+                        relative: relative.clone(),
                         right: right.clone(),
-                        lower: lower.squeeze_dim(0),
+                        left: left.clone(),
+                        corner: corner.squeeze_dim(0),
                     })
                 });
                 parts.collect()
