@@ -1,5 +1,6 @@
 //! The pipeline's own cost per message: Kafka, parsing, decoding, routing, releasing, committing, with
-//! a model that answers at once; beside it the same records through the same broker and nothing else.
+//! a model that answers at once; the same without decoding, because the answer was kept; beside them the same records
+//! through the same broker and nothing else.
 //!
 //! cargo bench --bench pipeline
 
@@ -82,11 +83,22 @@ fn drain(tail: &Tail, mut left: usize) {
     }
 }
 
-const IMAGES: [&str; 2] = ["testdata/demo/thumbnail.png", "testdata/demo/mug.jpg"];
+const IMAGES: [&str; 2] = ["testdata/demo/thumbnail.png", "testdata/demo/shoe.jpg"];
 
 #[divan::bench(args = IMAGES, sample_count = 10, sample_size = 1)]
 fn through_the_pipeline(bencher: Bencher<'_, '_>, image: &str) {
-    let setting = Setting::new();
+    run(bencher, image, 0);
+}
+
+/// What is left beyond decoding, resizing and the model.
+#[divan::bench(args = IMAGES, sample_count = 10, sample_size = 1)]
+fn through_the_pipeline_with_the_answer_kept(bencher: Bencher<'_, '_>, image: &str) {
+    run(bencher, image, 1 << 20);
+}
+
+fn run(bencher: Bencher<'_, '_>, image: &str, answer_cache_bytes: usize) {
+    let mut setting = Setting::new();
+    setting.plan.versions.values_mut().for_each(|version| version.answer_cache_bytes = answer_cache_bytes);
     let engine =
         Engine::start_with(&engine_specs(&setting.plan, Thoroughness::Sizes), engine_options(&setting.plan), |_, _| {
             Ok(AtOnce)

@@ -273,10 +273,11 @@ impl Engine {
     }
 }
 
-/// An engine that is let go ends its workers, which nobody can ask any more.
+/// An engine that is let go has its workers end, and waits for none: one may be loading, and a start that failed for
+/// another version should say so at once.
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.stop();
+        self.versions.values().for_each(|version| version.queue.close());
     }
 }
 

@@ -80,12 +80,13 @@ impl Worker {
             let reason = match self.load(&load) {
                 Err(error) if at_start => {
                     // Nobody listens where another version failed first.
-                    report.send(Err(error)).ok();
+                    report.try_send(Err(error)).ok();
                     return;
                 }
                 Err(error) => format!("it does not load: {error}"),
                 Ok(mut model) => {
-                    report.send(Ok(())).ok();
+                    // Once is enough, and nobody listens to a version that is loaded again.
+                    report.try_send(Ok(())).ok();
                     at_start = false;
                     if let Some(job) = suspect.take() {
                         // It works without this request, so the request is to blame.

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::outcome::verdict_headers;
+use super::outcome::{traced, verdict_headers};
 use crate::{
     engine::{Identity, InferenceError, Judged},
     kafka::Publisher,
@@ -47,7 +47,7 @@ enum State {
 
 impl Comparison {
     pub(super) fn new(record: &Record, outlet: Outlet) -> Self {
-        let (key, headers) = (record.key.clone(), record.headers.clone());
+        let (key, headers) = (record.key.clone(), traced(&record.headers));
         Self { outlet, key, headers, state: Mutex::new(State::Waiting(Vec::new())) }
     }
 

@@ -125,13 +125,21 @@ impl Thread {
         self.engine.version(name).ok_or_else(|| InferenceError::Stopped(format!("there is no version `{name}`")))
     }
 
+    /// A version that was there a moment ago. If it were not, its record would wait in vain, so the pipeline stops.
+    fn found(&self, name: &str) -> Option<&Version> {
+        let version = self.engine.version(name);
+        if version.is_none() {
+            self.shared.fail(format!("there is no version `{name}` any more"));
+        }
+        version
+    }
+
     fn answer_kept(&self, underway: Underway, judged: Judged) {
         let Underway { ticket, record, arrived, admitted } = underway;
         for shadow in &admitted.route.shadows {
             telemetry::shadow_dropped(shadow, "live_answer_kept");
         }
-        // It was found a moment ago.
-        let Some(version) = self.engine.version(&admitted.route.version) else { return };
+        let Some(version) = self.found(&admitted.route.version) else { return };
         let outcome = Outcomes::of(&self.shared.plan).answered(record, arrived, admitted, version.identity(), &judged);
         finish(&self.finished, ticket, outcome);
     }
@@ -151,7 +159,7 @@ impl Thread {
             let outlet = Outlet::of(&self.shared.plan, self.publisher.clone());
             Arc::new(Comparison::new(&underway.record, outlet))
         });
-        let Some(version) = self.engine.version(&underway.admitted.route.version) else { return };
+        let Some(version) = self.found(&underway.admitted.route.version) else { return };
         let reply = self.reply(underway, version.identity().clone(), comparison.clone());
         version.submit(Job { prepared, wanted, reply, answer_key });
         let Some(comparison) = comparison else { return };

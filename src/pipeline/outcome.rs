@@ -121,11 +121,15 @@ impl<'a> Outcomes<'a> {
     }
 }
 
+/// The headers that a verdict carries through.
+pub(super) fn traced(incoming: &[Header]) -> Vec<Header> {
+    incoming.iter().filter(|(name, _)| matches!(name.as_str(), "traceparent" | "tracestate")).cloned().collect()
+}
+
 /// Headers that consumers filter by without parsing; `traceparent` and `tracestate` go through.
 pub(super) fn verdict_headers(incoming: &[Header], verdict: &Verdict) -> Vec<Header> {
     let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
-    let traced = incoming.iter().filter(|(name, _)| matches!(name.as_str(), "traceparent" | "tracestate")).cloned();
-    let mut headers: Vec<Header> = traced.collect();
+    let mut headers = traced(incoming);
     headers.push(text("content-type", "application/json"));
     headers.push(text("ofa-schema-version", SCHEMA_VERSION));
     headers.push(text("ofa-model-version", &verdict.model_version));

@@ -71,7 +71,10 @@ impl Footprint {
     pub fn of(config: &NetworkConfig, parameters: u64, side: usize) -> Self {
         let grid = (0..4).fold(side, |side, _| side.div_ceil(2));
         let sequence = grid * grid + TOKENS;
-        let biases = 2 * config.encoder_layers * config.encoder_attention_heads * sequence.pow(2) * BYTES;
+        let patches = grid * grid;
+        // One for all layers, and per layer a table of distances; what a text adds is small beside them.
+        let tables = config.encoder_layers * (2 * grid).saturating_sub(1).pow(2);
+        let biases = config.encoder_attention_heads * (patches.pow(2) + tables + 2 * patches * TOKENS) * BYTES;
         let stem = STEM_STATES * (side / 2).pow(2) * config.resnet_base_planes * BYTES;
         let hidden = 3 * sequence * config.encoder_ffn_dim * BYTES;
         let layer = |tokens: usize, keys: usize, ffn: usize| {

@@ -287,6 +287,45 @@ fn a_batch_of_unequal_texts_answers_as_each_alone() {
 }
 
 #[test]
+fn wgpu_answers_a_padded_batch_as_each_request_alone() {
+    let set = Set::open("dev");
+    let mut model = match set.try_load(Device::Wgpu(None), Precision::F32) {
+        Ok(model) => model,
+        Err(error) => return skip(&format!("no wgpu device, not even a software one: {error}")),
+    };
+    // Three rows about two images, each rounded up to a power of two, of unequal texts.
+    let mut requests: Vec<Prepared> = set.cases[..2].iter().map(|case| set.prepared(case)).collect();
+    requests.push(Prepared { sources: requests[1].sources.clone(), ..requests[0].clone() });
+    let together = model.judge(&requests.iter().collect::<Vec<_>>());
+    for (request, together) in requests.iter().zip(together) {
+        let (alone, together) = (model.judge(&[request]).remove(0).unwrap()[0], together.unwrap()[0]);
+        let off = furthest(&[alone.yes, alone.maybe, alone.no], &[together.yes, together.maybe, together.no]);
+        assert!(off < 1e-5, "{off}");
+    }
+}
+
+#[test]
+fn kept_image_features_change_no_answer() {
+    for device in CPUS {
+        let set = Set::open("dev");
+        let options = ModelOptions { image_cache_bytes: 64 << 20, ..ModelOptions::on(device) };
+        let (mut keeping, mut plain) = (Model::load(&set.version, options).unwrap(), set.load(device));
+        let requests: Vec<Prepared> = set.cases.iter().map(|case| set.prepared(case)).collect();
+        for (round, batch) in requests.chunks(3).chain(requests.chunks(2)).enumerate() {
+            let batch: Vec<&Prepared> = batch.iter().collect();
+            for (kept, computed) in keeping.judge(&batch).into_iter().zip(plain.judge(&batch)) {
+                let (kept, computed) = (kept.unwrap()[0], computed.unwrap()[0]);
+                let off = furthest(&[kept.yes, kept.maybe, kept.no], &[computed.yes, computed.maybe, computed.no]);
+                assert!(off < 1e-5, "{device}: {off}");
+            }
+            if round >= requests.len().div_ceil(3) {
+                assert_eq!(keeping.images_reused(), (batch.len(), batch.len()), "every image was seen before");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_text_longer_than_the_positions_costs_that_request_alone() {
     let set = Set::open("dev");
     let mut model = set.load(Device::Flex);
