@@ -63,6 +63,8 @@ pub(super) fn start_broker(plan: &Plan) -> Result<Option<EmbeddedBroker>, CliErr
 /// watched and its metrics are kept.
 pub(super) struct Service {
     runtime: Runtime,
+    /// Heard from the start: unheard, it would end the process while versions load.
+    hang_up: Signal,
     /// Empty while versions load.
     monitor: Arc<OnceLock<Arc<Monitor>>>,
 }
@@ -70,7 +72,11 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn start(plan: &Plan) -> Result<Self, CliError> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
-        let service = Self { runtime, monitor: Arc::default() };
+        let hang_up = {
+            let _inside = runtime.enter();
+            signal(SignalKind::hangup()).map_err(failed)?
+        };
+        let service = Self { runtime, hang_up, monitor: Arc::default() };
         // Without pages nobody would read the metrics, and their samples would pile up.
         if let Some(address) = plan.telemetry.listen {
             let metrics = telemetry::install().map_err(failed)?;
@@ -106,10 +112,10 @@ impl Service {
         // Set once: a service has one pipeline.
         self.monitor.set(pipeline.monitor()).ok();
         let (stop, retune) = (pipeline.stopper(), pipeline.retuner());
+        let mut hang_up = self.hang_up;
         let ended = self.runtime.block_on(async {
             let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
             let mut stopping = Stopping::new()?;
-            let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
             loop {
                 tokio::select! {
                     joined = &mut joined => return Ok(joined.map_err(failed)??),

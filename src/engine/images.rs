@@ -37,26 +37,27 @@ impl ImageCache {
         self.0.as_ref()?.get(image).cloned()
     }
 
-    /// The tokens of all images of a pass, `[images, patches, d_model]`: those that were `known`, and in the place of
-    /// the others those of the `fresh` ones, in order, which are kept from now on. Padding behind the fresh ones is
-    /// left out.
-    pub(super) fn complete(
-        &mut self,
-        known: Vec<Option<Tensor<3>>>,
-        fresh: Option<Tensor<3>>,
-        ids: &[ImageId],
-    ) -> Tensor<3> {
-        let all_new = known.iter().all(Option::is_none);
-        let mut parts = fresh.iter().flat_map(|fresh| (0..ids.len()).map(|at| fresh.clone().slice_dim(0, at..at + 1)));
-        if let Some(cache) = &mut self.0 {
+    /// Keeps the tokens of new images, `[images or more, patches, d_model]`.
+    pub(super) fn keep(&mut self, fresh: Option<Tensor<3>>, ids: &[ImageId]) {
+        let (Some(cache), Some(fresh)) = (&mut self.0, fresh) else { return };
+        for (at, id) in ids.iter().enumerate() {
+            let part = fresh.clone().slice_dim(0, at..at + 1);
             // A slice would keep the whole batch alive, which the cache's bound knows nothing of; a sum is a copy.
-            for (id, part) in ids.iter().zip(parts.clone()) {
-                cache.insert(*id, if ids.len() > 1 { part + 0.0 } else { part });
-            }
+            cache.insert(*id, if fresh.dims()[0] > 1 { part + 0.0 } else { part });
         }
-        match fresh.clone() {
-            Some(fresh) if all_new => fresh.slice_dim(0, 0..ids.len()),
-            _ => Tensor::cat(known.into_iter().filter_map(|tokens| tokens.or_else(|| parts.next())).collect(), 0),
+    }
+
+    /// The tokens of all images of a pass, `[images, patches, d_model]`: those that were `known`, and in the place of
+    /// the others the `new` ones of `fresh`, in order. Padding behind these is left out.
+    pub(super) fn complete(known: Vec<Option<Tensor<3>>>, fresh: Option<Tensor<3>>, new: usize) -> Tensor<3> {
+        let all_new = known.iter().all(Option::is_none);
+        match fresh {
+            Some(fresh) if all_new => fresh.slice_dim(0, 0..new),
+            fresh => {
+                let part = |at: usize| fresh.as_ref().map(|fresh| fresh.clone().slice_dim(0, at..at + 1));
+                let mut parts = (0..new).filter_map(part);
+                Tensor::cat(known.into_iter().filter_map(|tokens| tokens.or_else(|| parts.next())).collect(), 0)
+            }
         }
     }
 }
@@ -76,10 +77,12 @@ mod tests {
     fn known_and_fresh_images_come_in_the_order_of_the_pass() {
         let id = |number: u8| ImageId([number; 32]);
         let mut cache = ImageCache::new(1 << 20);
-        let all = cache.complete(vec![None, None], Some(tokens(4, 1.0)), &[id(1), id(2)]);
+        let all = ImageCache::complete(vec![None, None], Some(tokens(4, 1.0)), 2);
         assert_eq!(all.dims(), [2, 4, 8], "padding is left out");
+        cache.keep(Some(tokens(4, 1.0)), &[id(1), id(2)]);
         let known = [id(3), id(2), id(4), id(1)].iter().map(|id| cache.get(id)).collect();
-        let mixed = cache.complete(known, Some(tokens(2, 3.0)), &[id(3), id(4)]);
+        let mixed = ImageCache::complete(known, Some(tokens(2, 3.0)), 2);
+        cache.keep(Some(tokens(2, 3.0)), &[id(3), id(4)]);
         let first: Vec<f32> = mixed.slice_dim(2, 0..1).slice_dim(1, 0..1).flatten::<1>(0, 2).try_into_vec_as().unwrap();
         assert_eq!(first, [3.0, 2.0, 4.0, 1.0]);
         assert_eq!(cache.bytes(), 4 * 4 * 8 * 4);
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn a_cache_of_no_bytes_keeps_nothing() {
         let mut cache = ImageCache::new(0);
-        cache.complete(vec![None], Some(tokens(1, 1.0)), &[ImageId([1; 32])]);
+        cache.keep(Some(tokens(1, 1.0)), &[ImageId([1; 32])]);
         assert!(cache.get(&ImageId([1; 32])).is_none());
     }
 }

@@ -141,14 +141,22 @@ impl Judge for Model {
         };
         let answer = |(request, refused): (&&Prepared, Option<InferenceError>)| match refused {
             Some(error) => Err(error),
-            None => rows.by_ref().take(request.sources.len()).map(|row| self.scores(&row)).collect(),
+            None => {
+                // All of its rows, whatever they are: one left behind would answer the next request.
+                let mine: Vec<Vec<f32>> = rows.by_ref().take(request.sources.len()).collect();
+                mine.iter().map(|row| self.scores(row)).collect()
+            }
         };
         Ok(batch.iter().zip(refused).map(answer).collect())
     }
 
     fn works(&mut self) -> bool {
+        // Without what was kept: its ResNet must work too.
+        let kept = std::mem::replace(&mut self.images, ImageCache::new(0));
         let empty = self.empty.clone();
-        self.attempt(&[&empty], None).is_ok()
+        let works = self.attempt(&[&empty], None).is_ok_and(|answers| answers.iter().all(Result::is_ok));
+        self.images = kept;
+        works
     }
 
     fn shape(&self) -> Shape {
@@ -260,7 +268,10 @@ impl Model {
         if self.powers_of_two {
             let filler = empty.sources[0].last().copied().unwrap_or_default();
             let mut images = 0_u64..;
-            for tokens in (0..=longest).step_by(self.network.options().token_multiple).skip(1) {
+            let multiple = self.network.options().token_multiple;
+            let buckets = (0..=longest).step_by(multiple).skip(1);
+            // The shortest text of a length too: its decoder, which reads one token less, is a length shorter.
+            for tokens in buckets.flat_map(|tokens| [tokens + 1 - multiple, tokens]) {
                 let mut source = empty.sources[0].clone();
                 source.resize(tokens, filler);
                 for rows in (0..).map(|power| 1_usize << power).take_while(|rows| *rows < 2 * options.batch_size) {
@@ -360,8 +371,13 @@ impl Model {
                 true => None,
                 false => Some(network.image_tokens(network.feature_map(pixels, interrupt)?)),
             };
-            let tokens = kept.complete(known, fresh, &ids);
-            network.answer(tokens, &rows, interrupt)
+            let tokens = ImageCache::complete(known, fresh.clone(), ids.len());
+            let answers = network.answer(tokens, &rows, interrupt)?;
+            // Only now: a device's faults show when its answers are read.
+            if answers.iter().flatten().all(|score| score.is_finite()) {
+                kept.keep(fresh, &ids);
+            }
+            Ok::<_, RunError>(answers)
         })?;
         answers.truncate(asked);
         Ok(answers)

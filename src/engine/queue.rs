@@ -32,21 +32,26 @@ pub(super) struct Queue {
 struct State {
     lanes: Lanes<Job>,
     knobs: Knobs,
+    /// Whether the version answers: whoever brings a request to one that does not is not held up, because the same
+    /// threads serve the others. What is in flight is bounded elsewhere.
+    ready: bool,
+    /// Whether requests no longer wait for company.
+    hurried: bool,
     closed: bool,
 }
 
 impl Queue {
     pub(super) fn new(knobs: Knobs) -> Self {
-        let state = State { lanes: Lanes::default(), knobs, closed: false };
+        let state = State { lanes: Lanes::default(), knobs, ready: false, hurried: false, closed: false };
         Self { state: Mutex::new(state), came: Condvar::new(), left: Condvar::new(), interrupt: Interrupt::default() }
     }
 
-    /// Puts a live request into its lane; waits while that is full. One that comes after the end is dropped, and its
-    /// reply says so.
+    /// Puts a live request into its lane; waits while that is full and the version answers. One that comes after the end
+    /// is dropped, and its reply says so.
     pub(super) fn push(&self, job: Job) {
         let waiting = waiting(job);
         let mut state = self.lock();
-        while state.lanes.len(Lane::Live) >= state.knobs.queue_size && !state.closed {
+        while state.lanes.len(Lane::Live) >= state.knobs.queue_size && state.ready && !state.closed {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !state.closed {
@@ -78,7 +83,7 @@ impl Queue {
             if state.closed {
                 state.lanes.clear(Lane::Shadow).into_iter().for_each(|shadow| shadow.item.reply.discard());
             }
-            let decision = state.lanes.decide(Instant::now(), &state.knobs, shape, state.closed);
+            let decision = state.lanes.decide(Instant::now(), &state.knobs, shape, state.closed || state.hurried);
             state = match decision {
                 Decision::Go { lane, reason, places } => {
                     let batch = state.lanes.take(lane, &places);
@@ -131,9 +136,22 @@ impl Queue {
         self.lock().lanes.put_back(lane, batch);
     }
 
-    /// Says that nothing comes any more.
+    /// Says whether the version answers.
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.lock().ready = ready;
+        self.left.notify_all();
+    }
+
+    /// Has requests wait for company no longer.
+    pub(super) fn hurry(&self) {
+        self.lock().hurried = true;
+        self.came.notify_all();
+    }
+
+    /// Says that nothing comes any more. A shadow pass that runs is asked to give up.
     pub(super) fn close(&self) {
         self.lock().closed = true;
+        self.interrupt.raise();
         self.came.notify_all();
         self.left.notify_all();
     }

@@ -258,9 +258,19 @@ impl Engine {
         self.budgets.iter().map(move |(device, budget)| (name(device), budget.used()))
     }
 
+    /// Has requests wait for company no longer, because a stop began.
+    pub fn hurry(&self) {
+        self.versions.values().for_each(|version| version.queue.hurry());
+    }
+
+    /// Says that nothing comes any more, and waits for nobody: whoever is held up by a full lane goes on.
+    pub fn close(&self) {
+        self.versions.values().for_each(|version| version.queue.close());
+    }
+
     /// Lets the workers finish what waits, and ends them. Whoever asks afterwards is told that nobody answers.
     pub fn stop(&self) {
-        self.versions.values().for_each(|version| version.queue.close());
+        self.close();
         let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
             // A worker catches the network's panics; one of its own has nothing left to save.
@@ -277,7 +287,7 @@ impl Engine {
 /// another version should say so at once.
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.versions.values().for_each(|version| version.queue.close());
+        self.close();
     }
 }
 

@@ -92,9 +92,13 @@ impl Worker {
                         // It works without this request, so the request is to blame.
                         let reason = "the version breaks under this request".to_owned();
                         job.reply.send(Err(InferenceError::Device(reason)));
-                        failures = 0;
                     }
-                    match self.serve(&mut model) {
+                    self.queue.set_ready(true);
+                    let ended = self.serve(&mut model);
+                    self.queue.set_ready(false);
+                    // A device that is lost may panic once more.
+                    catch_unwind(AssertUnwindSafe(move || drop(model))).ok();
+                    match ended {
                         Ended::Closed => return,
                         Ended::Broken { reason, answered, suspect: blamed } => {
                             failures = if answered { 0 } else { failures };
@@ -147,7 +151,7 @@ impl Worker {
         let mut answered = false;
         while let Some(Formed { lane, reason, batch }) = self.queue.next(&shape) {
             let (batch, unwanted): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| (waiting.item.wanted)());
-            unwanted.into_iter().for_each(|waiting| waiting.item.reply.discard());
+            unwanted.into_iter().for_each(|waiting| let_go(lane, waiting.item));
             if batch.is_empty() {
                 continue;
             }
@@ -230,7 +234,7 @@ impl Worker {
     /// time. Shadows are let go: nobody waits for them.
     fn hand_back(&self, lane: Lane, mut open: Vec<Waiting<Job>>) -> Option<Job> {
         if lane == Lane::Shadow {
-            open.into_iter().for_each(|waiting| waiting.item.reply.discard());
+            open.into_iter().for_each(|waiting| let_go(lane, waiting.item));
             return None;
         }
         open.iter_mut().for_each(|waiting| waiting.breakages += 1);
@@ -255,6 +259,14 @@ impl Worker {
                 self.queue.take_all(lane).into_iter().for_each(answer);
             }
         }
+    }
+}
+
+/// Lets a request go that nobody waits for. A shadow's reply is told, because it counts those that get no verdict.
+fn let_go(lane: Lane, job: Job) {
+    match lane {
+        Lane::Live | Lane::Retry => job.reply.discard(),
+        Lane::Shadow => job.reply.send(Err(InferenceError::Device("nobody waits for it".to_owned()))),
     }
 }
 

@@ -305,10 +305,9 @@ impl Ofa {
     /// Computes what depends on the length of a text alone, for texts of up to this many tokens.
     pub fn prepare_lengths(&mut self, tokens_max: usize) {
         let multiple = self.options.token_multiple.max(1);
-        for tokens in (multiple..=tokens_max.next_multiple_of(multiple)).step_by(multiple) {
-            let tokens = self.padded(tokens);
-            // The decoder reads the source without its end, and an answer's beginning at most.
-            for decoder in [self.padded(tokens - 1), tokens] {
+        for tokens in (multiple..=tokens_max.min(self.positions_max)).step_by(multiple) {
+            // The decoder reads one token less, which may be a length shorter, and an answer's beginning at most.
+            for decoder in [tokens - multiple, tokens].into_iter().filter(|decoder| *decoder > 0) {
                 self.decoder_bias(decoder, tokens);
             }
         }

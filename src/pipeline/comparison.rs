@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::outcome::{traced, verdict_headers};
 use crate::{
     engine::{Identity, InferenceError, Judged},
-    kafka::Publisher,
+    kafka::{PublishError, Publisher},
     message::{Answer, Decision, Header, LiveAnswer, Outgoing, Record, Role, Scores, TimingsMs, Verdict},
     settings::{Plan, Thresholds},
     telemetry,
@@ -18,12 +18,13 @@ use crate::{
 pub(super) struct Outlet {
     topic: String,
     thresholds: Thresholds,
-    publisher: Arc<Publisher>,
+    publish: Box<dyn Fn(&Outgoing) -> Result<(), PublishError> + Send + Sync>,
 }
 
 impl Outlet {
     pub(super) fn of(plan: &Plan, publisher: Arc<Publisher>) -> Self {
-        Self { topic: plan.kafka.shadows.clone(), thresholds: plan.thresholds, publisher }
+        let publish = Box::new(move |record: &Outgoing| publisher.publish_aside(record));
+        Self { topic: plan.kafka.shadows.clone(), thresholds: plan.thresholds, publish }
     }
 }
 
@@ -70,11 +71,11 @@ impl Comparison {
 
     /// Takes a shadow's answer.
     pub(super) fn shadow(&self, identity: Arc<Identity>, judged: Result<Judged, InferenceError>) {
-        let Ok(judged) = judged else { return telemetry::shadow_dropped(&identity.name, "failed") };
-        let live = match &mut *self.lock() {
-            State::Waiting(early) => return early.push((identity, judged)),
-            State::Refused => return telemetry::shadow_dropped(&identity.name, "live_refused"),
-            State::Live(live) => live.clone(),
+        let (live, judged) = match (&mut *self.lock(), judged) {
+            (State::Refused, _) => return telemetry::shadow_dropped(&identity.name, "live_refused"),
+            (_, Err(_)) => return telemetry::shadow_dropped(&identity.name, "failed"),
+            (State::Waiting(early), Ok(judged)) => return early.push((identity, judged)),
+            (State::Live(live), Ok(judged)) => (live.clone(), judged),
         };
         self.publish(&live, &identity, &judged);
     }
@@ -89,7 +90,7 @@ impl Comparison {
             payload: Some(serde_json::to_vec(&verdict).unwrap_or_default()),
             headers: verdict_headers(&self.headers, &verdict),
         };
-        match self.outlet.publisher.publish_aside(&outgoing) {
+        match (self.outlet.publish)(&outgoing) {
             Ok(()) => telemetry::shadow_verdict(&identity.name, &live.model_version, agrees),
             Err(error) => {
                 telemetry::shadow_dropped(&identity.name, "not_published");
@@ -141,5 +142,103 @@ fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thre
             agrees: live.result == decisive.result,
         }),
         ..live.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::channel, time::Duration};
+
+    use super::*;
+    use crate::{
+        engine::ModelOptions,
+        message::{Device, Label, RouteTaken},
+    };
+
+    fn live() -> Verdict {
+        let answer = Answer::new(Scores { yes: 0.9, maybe: 0.1, no: 0.0 }, "a mug", 80);
+        Verdict {
+            request_id: "r".to_owned(),
+            timestamp: String::new(),
+            result: answer.result,
+            confidence: answer.confidence,
+            scores: answer.scores,
+            answers: None,
+            decision: Decision::Approve,
+            is_manual_review: false,
+            model_version: "live".to_owned(),
+            model_digest: String::new(),
+            backend: Device::Flex,
+            ab_experiment: None,
+            ab_variant: None,
+            ab_role: Role::Live,
+            ab: None,
+            route: RouteTaken { reason: "rule".to_owned(), rule: None, config_digest: String::new() },
+            image_hash: String::new(),
+            text_preview: answer.text_preview,
+            text_length: 5,
+            image_width: 1,
+            image_height: 1,
+            latency_ms: 1.0,
+            timings_ms: TimingsMs::default(),
+            cached: false,
+            live: None,
+        }
+    }
+
+    fn identity(name: &str) -> Arc<Identity> {
+        Arc::new(Identity {
+            name: name.to_owned(),
+            digest: String::new(),
+            device: Device::Flex,
+            precision: ModelOptions::on(Device::Flex).precision,
+            parameters: 0,
+        })
+    }
+
+    fn judged(yes: f32) -> Judged {
+        let scores = vec![Scores { yes, maybe: 0.0, no: 1.0 - yes }];
+        Judged { scores, queued: Duration::ZERO, inference: Duration::ZERO, batch: 1, cached: false }
+    }
+
+    /// Runs a comparison, and gives the shadow verdicts that came of it.
+    fn published(run: impl FnOnce(&Comparison)) -> Vec<Verdict> {
+        let (sender, records) = channel();
+        let publish = move |record: &Outgoing| {
+            sender.send(serde_json::from_slice(record.payload.as_deref().unwrap()).unwrap()).unwrap();
+            Ok(())
+        };
+        let thresholds = Thresholds { approve_confidence: 0.8, reject_confidence: 0.8 };
+        let outlet = Outlet { topic: "shadows".to_owned(), thresholds, publish: Box::new(publish) };
+        run(&Comparison::new(&Record::default(), outlet));
+        records.iter().collect()
+    }
+
+    #[test]
+    fn every_shadow_that_answers_is_published_once_whichever_comes_first() {
+        let verdicts = published(|comparison| {
+            comparison.shadow(identity("early"), Ok(judged(0.7)));
+            comparison.live(Some(&live()));
+            comparison.shadow(identity("late"), Ok(judged(0.1)));
+            comparison.shadow(identity("broken"), Err(InferenceError::NotFinite));
+        });
+        let told: Vec<(&str, Label, bool)> = verdicts
+            .iter()
+            .map(|verdict| (verdict.model_version.as_str(), verdict.result, verdict.live.as_ref().unwrap().agrees))
+            .collect();
+        assert_eq!(told, [("early", Label::Yes, true), ("late", Label::No, false)]);
+        assert_eq!(verdicts[1].decision, Decision::Reject, "by its own answer");
+    }
+
+    #[test]
+    fn without_a_live_verdict_there_is_nothing_to_compare_with() {
+        let verdicts = published(|comparison| {
+            comparison.shadow(identity("early"), Ok(judged(0.7)));
+            assert!(comparison.is_wanted());
+            comparison.live(None);
+            assert!(!comparison.is_wanted());
+            comparison.shadow(identity("late"), Ok(judged(0.7)));
+        });
+        assert_eq!(verdicts, []);
     }
 }

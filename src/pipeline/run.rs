@@ -174,7 +174,7 @@ fn retune(running: &Plan, engine: &Engine, plan: &Plan) -> Result<(), Vec<String
         return Err(fixed);
     }
     for (name, version) in &plan.versions {
-        engine.set_knobs(name, specs::knobs(plan, version));
+        engine.set_knobs(name, specs::knobs(version));
     }
     let (cpu, gpu) = specs::device_limits(&plan.devices, engine_options(plan).cpu.threads);
     engine.set_limits(cpu, gpu);
@@ -208,12 +208,14 @@ pub(super) type Arrived = (Ticket, Record, Instant);
 
 /// Says that the poll loop has ended, even where it ended by a panic: the other threads would wait for
 /// ever otherwise.
-struct Ending<'s>(&'s Shared);
+struct Ending<'s>(&'s Shared, &'s Engine);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.monitor.set_ready(false);
         self.0.over.store(true, Ordering::Release);
+        // Intake threads may stand before a version that is broken and holds them up.
+        self.1.close();
     }
 }
 
@@ -241,7 +243,7 @@ fn supervise(
     // Room for everything in flight, so that the poll loop does not wait here.
     let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
     let polled = thread::scope(|scope| {
-        let _ending = Ending(shared);
+        let _ending = Ending(shared, engine);
         let releasing = thread::Builder::new().name("release".to_owned());
         let mut started = releasing.spawn_scoped(scope, || release::run(shared, publisher, inbox)).is_ok();
         for index in 0..shared.plan.pipeline.decode_threads {

@@ -3,7 +3,6 @@
 use crate::{
     engine::{Cost, EngineOptions, Knobs, ModelOptions, VersionSpec},
     kafka::Connection,
-    message::Load,
     settings::{BatchingPlan, DevicesPlan, Plan, VersionPlan},
     store::Thoroughness,
     vision::Limits,
@@ -35,7 +34,7 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
             warm_up_tokens: version.warm_up_tokens,
             batch_size: version.batching.batch_size,
         },
-        knobs: knobs(plan, version),
+        knobs: knobs(version),
         answer_cache_bytes: version.answer_cache_bytes,
         restarts_max: version.restarts_max,
         restart_delay: version.restart_delay,
@@ -44,15 +43,9 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
 }
 
 /// How the requests of a version come together.
-pub(super) fn knobs(plan: &Plan, version: &VersionPlan) -> Knobs {
+pub(super) fn knobs(version: &VersionPlan) -> Knobs {
     let BatchingPlan { batch_size, max_delay, pass_tokens_max, padding_max, queue_size, shadow_queue_size } =
         version.batching;
-    let queue_size = match version.load {
-        Load::Start => queue_size,
-        // Whoever hands a request over must not be held up while the version loads: the same threads
-        // serve the others.
-        Load::FirstUse => queue_size.max(plan.pipeline.records_in_flight_max),
-    };
     Knobs { batch_size, max_delay, tokens_max: pass_tokens_max, padding_max, queue_size, shadow_queue_size }
 }
 

@@ -337,6 +337,21 @@ fn a_text_longer_than_the_positions_costs_that_request_alone() {
 }
 
 #[test]
+fn a_text_without_an_answer_leaves_the_next_request_its_own() {
+    let set = Set::open("dev");
+    let mut model = set.load(Device::Flex);
+    let (first, second) = (set.prepared(&set.cases[0]), set.prepared(&set.cases[1]));
+    // Three texts whose first is too long for the version: that request fails as a whole.
+    let sources = vec![vec![5; 300], first.sources[0].clone(), first.sources[0].clone()];
+    let bad = Prepared { sources, ..first.clone() };
+    let alone = model.judge(&[&second]).remove(0).unwrap();
+    let judged = model.judge(&[&bad, &second]);
+    assert!(judged[0].is_err());
+    let (got, alone) = (judged[1].as_ref().unwrap()[0], alone[0]);
+    assert!(furthest(&[got.yes, got.maybe, got.no], &[alone.yes, alone.maybe, alone.no]) < 1e-5);
+}
+
+#[test]
 fn several_texts_about_one_image_answer_as_each_alone() {
     let set = Set::open("dev");
     let mut model = set.load(Device::Flex);

@@ -23,11 +23,10 @@ fn every_live_verdict_of_an_experiment_gets_its_shadows_with_the_live_answer_bes
         .map(|number| {
             let texts = if number % 2 == 0 { json!("a ball") } else { json!(["a ball", "a red ball", "two"]) };
             let request = json!({"request_id": format!("r-{number}"), "text": texts, "image": {"base64": thumbnail}});
-            // One that is refused behind the routing: it has a shadow, and no live verdict.
-            let request = if number == 7 {
-                json!({"request_id": "r-7", "text": "x", "image": {"base64": "AAAA"}})
-            } else {
-                request
+            // One that is refused has no shadow.
+            let request = match number {
+                7 => json!({"request_id": "r-7", "text": "x", "image": {"base64": "AAAA"}}),
+                _ => request,
             };
             (format!("key-{number}"), request.to_string().into_bytes())
         })
