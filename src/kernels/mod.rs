@@ -60,7 +60,7 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self>;
 
     /// See [`attention_by_position()`].
-    #[expect(clippy::too_many_arguments, reason = "an extension takes tensors one by one")]
+    #[allow(clippy::too_many_arguments, reason = "an extension takes tensors one by one")]
     fn attention_by_position(
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,

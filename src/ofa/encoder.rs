@@ -96,9 +96,9 @@ pub(super) struct EncoderBias {
 #[derive(Clone, Debug)]
 enum LayerBias {
     /// `[1, heads, sequence, sequence]`
-    Whole(Tensor<4>),
+    Whole(Box<Tensor<4>>),
     /// For our own kernel.
-    Parts(Positions),
+    Parts(Box<Positions>),
 }
 
 /// Which positions of a batch's sequences are padding.
@@ -180,7 +180,11 @@ impl Encoder {
                 }
                 LayerBias::Whole(bias) => {
                     let mask = mask.get_or_insert_with(|| visible.mask(bias)).clone();
-                    let bias = mask.map_or_else(|| bias.clone(), |mask| bias.clone() + mask);
+                    let bias = Tensor::clone(bias);
+                    let bias = match mask {
+                        Some(mask) => bias + mask,
+                        None => bias,
+                    };
                     layer.forward(states, |attention, normed| attention.forward(normed, bias))
                 }
             };
@@ -216,7 +220,7 @@ enum ImageLayers {
     /// Per layer, `[1, heads, patches, patches]`.
     Whole(Vec<Tensor<4>>),
     /// `[heads, patches, patches]` for all layers, and per layer `[heads, (2 * grid - 1)^2]`.
-    Parts(Tensor<3>, Vec<Tensor<2>>),
+    Parts(Box<Tensor<3>>, Vec<Tensor<2>>),
 }
 
 impl ImageBias {
@@ -289,7 +293,7 @@ impl EncoderPositions {
         let layers = match self.kernels {
             true => {
                 let relative = self.image_tables.iter().map(|table| self.by_distance(&table.val(), grid));
-                ImageLayers::Parts(absolute.squeeze_dim(0), relative.collect())
+                ImageLayers::Parts(Box::new(absolute.squeeze_dim(0)), relative.collect())
             }
             false => {
                 let at = |patch: usize| (patch / grid, patch % grid);
@@ -329,7 +333,7 @@ impl EncoderPositions {
                 let whole = layers.iter().zip(corners).map(|(image_to_image, corner)| {
                     let upper = Tensor::cat(vec![image_to_image.clone(), image_to_text.clone()], 3);
                     let lower = Tensor::cat(vec![text_to_image.clone(), corner], 3);
-                    LayerBias::Whole(Tensor::cat(vec![upper, lower], 2))
+                    LayerBias::Whole(Box::new(Tensor::cat(vec![upper, lower], 2)))
                 });
                 whole.collect()
             }
@@ -337,13 +341,13 @@ impl EncoderPositions {
                 let right: Tensor<3> = image_to_text.squeeze_dim(0);
                 let left: Tensor<3> = text_to_image.squeeze_dim(0);
                 let parts = relative.iter().zip(corners).map(|(relative, corner)| {
-                    LayerBias::Parts(Positions {
-                        absolute: absolute.clone(),
+                    LayerBias::Parts(Box::new(Positions {
+                        absolute: (**absolute).clone(),
                         relative: relative.clone(),
                         right: right.clone(),
                         left: left.clone(),
                         corner: corner.squeeze_dim(0),
-                    })
+                    }))
                 });
                 parts.collect()
             }

@@ -18,8 +18,10 @@ use crate::{
 pub(super) struct Outlet {
     topic: String,
     thresholds: Thresholds,
-    publish: Box<dyn Fn(&Outgoing) -> Result<(), PublishError> + Send + Sync>,
+    publish: Box<Publish>,
 }
+
+type Publish = dyn Fn(&Outgoing) -> Result<(), PublishError> + Send + Sync;
 
 impl Outlet {
     pub(super) fn of(plan: &Plan, publisher: Arc<Publisher>) -> Self {

@@ -91,7 +91,6 @@ fn rounded(sum: i32) -> u8 {
 }
 
 /// The source samples of one output sample, and their integer weights.
-#[derive(Clone)]
 struct Taps {
     first: usize,
     weights: Vec<i32>,
@@ -160,32 +159,31 @@ mod tests {
 
     /// As Pillow's sources have it: one sample after the other.
     fn plain(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-        let pass = |image: &RgbImage, width: u32, height: u32| {
-            let (columns, rows) = (Taps::all(image.width, width), Taps::all(image.height, height));
-            let one = [Taps { first: 0, weights: vec![1 << PRECISION_BITS] }];
-            let mut data = Vec::new();
-            for y in 0..height as usize {
-                for x in 0..width as usize {
-                    let shifted = |taps: &[Taps], at: usize| Taps { first: at, weights: taps[0].weights.clone() };
-                    let column = if image.width == width { shifted(&one, x) } else { columns[x].clone() };
-                    let row = if image.height == height { shifted(&one, y) } else { rows[y].clone() };
-                    for channel in 0..CHANNELS {
-                        let mut sum = 0_i64;
-                        for (down, low) in row.weights.iter().enumerate() {
-                            for (across, weight) in column.weights.iter().enumerate() {
-                                let at = (row.first + down) * image.width as usize + column.first + across;
-                                let both = i64::from(*low) * i64::from(*weight) >> PRECISION_BITS;
-                                sum += i64::from(image.data[at * CHANNELS + channel]) * both;
-                            }
-                        }
-                        data.push(((sum + i64::from(HALF)) >> PRECISION_BITS).clamp(0, 255) as u8);
-                    }
+        fn weighted(samples: &[u8], step: usize, weights: &[i32]) -> u8 {
+            rounded(
+                samples.iter().step_by(step).zip(weights).fold(HALF, |sum, (&sample, w)| sum + i32::from(sample) * w),
+            )
+        }
+        let (mut data, mut across) = (Vec::new(), image.clone());
+        if image.width != width {
+            for row in image.data.chunks_exact(image.width as usize * CHANNELS) {
+                for tap in Taps::all(image.width, width) {
+                    let channel =
+                        |channel: usize| weighted(&row[tap.first * CHANNELS + channel..], CHANNELS, &tap.weights);
+                    data.extend((0..CHANNELS).map(channel));
                 }
             }
-            RgbImage { width, height, data }
-        };
-        let across = if image.width == width { image.clone() } else { pass(image, width, image.height) };
-        if image.height == height { across } else { pass(&across, width, height) }
+            across = RgbImage { width, height: image.height, data: std::mem::take(&mut data) };
+        }
+        if image.height == height {
+            return across;
+        }
+        let stride = width as usize * CHANNELS;
+        for tap in Taps::all(image.height, height) {
+            let below = &across.data[tap.first * stride..];
+            data.extend((0..stride).map(|column| weighted(&below[column..], stride, &tap.weights)));
+        }
+        RgbImage { width, height, data }
     }
 
     proptest::proptest! {
