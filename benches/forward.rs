@@ -67,8 +67,13 @@ fn config() -> NetworkConfig {
 fn load(name: &str) -> Ofa {
     let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
-    let options =
-        OfaOptions { precision: Precision::F32, kernels: name == "flex", token_multiple: 8, bias_cache_bytes: 1 << 30 };
+    let options = OfaOptions {
+        precision: Precision::F32,
+        kernels: name == "flex",
+        absorb: true,
+        token_multiple: 8,
+        bias_cache_bytes: 1 << 30,
+    };
     Ofa::load(weights, &config(), SIDE, trie, (&device(name), options)).unwrap()
 }
 

@@ -248,6 +248,7 @@ impl Model {
         let run = OfaOptions {
             precision: options.precision,
             kernels: options.device == Device::Flex,
+            absorb: matches!(options.device, Device::Flex | Device::NdArray),
             token_multiple: device::token_multiple(options.device),
             bias_cache_bytes: options.bias_cache_bytes,
         };

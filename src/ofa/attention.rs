@@ -37,6 +37,7 @@ pub(super) struct CrossAttention {
     /// Keys and values in one product.
     others: Projection,
     core: Core,
+    absorb: bool,
 }
 
 impl SelfAttention {
@@ -122,6 +123,7 @@ impl CrossAttention {
             query: linear(checkpoint, &format!("{prefix}.q_proj"), d_model, d_model),
             others: linears(checkpoint, &parts, d_model, d_model),
             core: Core::load(checkpoint, prefix, d_model, heads, scale),
+            absorb: checkpoint.absorb(),
         }
     }
 
@@ -130,7 +132,7 @@ impl CrossAttention {
         let ([_, from, width], [_, heads, _, _]) = (states.dims(), bias.dims());
         let queries = self.query.forward(states);
         // What each way multiplies: both projections of all others, or every head's queries with all others, twice.
-        if from * heads < width {
+        if self.absorb && from * heads < width {
             return self.absorbed(queries, others, bias);
         }
         let both = self.others.forward(others.clone());

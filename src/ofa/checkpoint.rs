@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::model::OfaOptions;
 use crate::weights::{Precision, Stored, Weights};
 
 /// A tensor that the network asks its checkpoint for.
@@ -26,6 +27,7 @@ pub(super) struct Checkpoint {
     device: Device,
     precision: Precision,
     kernels: bool,
+    absorb: bool,
 }
 
 enum Source {
@@ -37,8 +39,10 @@ enum Source {
 impl Checkpoint {
     /// Weights whose tensors will be put on `device` in this precision, laid out for our own kernels or
     /// for burn's operations.
-    pub(super) fn new(weights: Weights, device: &Device, precision: Precision, kernels: bool) -> Self {
-        Self { source: Source::Weights(weights), problems: Vec::new(), device: device.clone(), precision, kernels }
+    pub(super) fn new(weights: Weights, device: &Device, options: &OfaOptions) -> Self {
+        let OfaOptions { precision, kernels, absorb, .. } = *options;
+        let source = Source::Weights(weights);
+        Self { source, problems: Vec::new(), device: device.clone(), precision, kernels, absorb }
     }
 
     /// A checkpoint without values, which tells what a network asks for and costs no memory.
@@ -49,7 +53,13 @@ impl Checkpoint {
             device: device.clone(),
             precision: Precision::F32,
             kernels: false,
+            absorb: false,
         }
+    }
+
+    /// Whether cross attention may go round projecting what it looks at.
+    pub(super) fn absorb(&self) -> bool {
+        self.absorb
     }
 
     /// Whether the network runs on our own kernels.

@@ -29,6 +29,9 @@ pub struct OfaOptions {
     pub precision: Precision,
     /// Whether our own CPU kernels are used in place of burn's operations; `flex` has them.
     pub kernels: bool,
+    /// Whether cross attention goes round projecting every image token where that is less work. How much it is depends on
+    /// the text's length, and each length is a shape of its own: on a GPU, kernels to be tuned.
+    pub absorb: bool,
     /// Text is padded to a multiple of this many tokens. Above one where every new shape costs the
     /// device a kernel, as on a GPU.
     pub token_multiple: usize,
@@ -115,7 +118,7 @@ impl Ofa {
         (device, options): (&Device, OfaOptions),
     ) -> Result<Self, LoadError> {
         let grid = config.grid(side)?;
-        let mut checkpoint = Checkpoint::new(weights, device, options.precision, options.kernels);
+        let mut checkpoint = Checkpoint::new(weights, device, &options);
         let network = Network::load(&mut checkpoint, config)?;
         checkpoint.finish()?;
         if let Some(&token) = trie.tokens().iter().find(|&&token| token as usize >= config.vocab_size) {
