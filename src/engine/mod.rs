@@ -6,6 +6,7 @@
 //! * [`Budget`]: what passes may cost at the same time on one device.
 //! * `worker`: loads a version, forms batches, answers, loads it again when it broke.
 //! * [`Judge`]: what a worker runs, and who is to blame when a pass fails.
+//! * `pool`: threads for passes on a CPU.
 //! * [`Model`]: the judge that is a loaded network; `images` keeps what it saw.
 //! * [`AnswerKey`]: under what whole answers are kept.
 
@@ -17,6 +18,7 @@ mod job;
 mod judge;
 mod lanes;
 mod model;
+mod pool;
 mod prepare;
 mod queue;
 mod status;

@@ -9,10 +9,10 @@ use std::{
 };
 
 use burn::tensor::{Device as BurnDevice, Tensor};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{
     Answer, DeviceError, ImageId, InferenceError, Judge, PassError, Prepared, Shape, Size, device, images::ImageCache,
+    pool::Pool,
 };
 use crate::{
     message::{Device, Label, Scores},
@@ -106,7 +106,7 @@ pub struct Model {
     /// A request that always works while the device does.
     empty: Prepared,
     /// On a CPU: how versions share it is up to their budget, not to chance.
-    pool: Option<ThreadPool>,
+    pool: Pool,
     /// Fields are dropped in order: the network is gone by then.
     _cleanup: Cleanup,
 }
@@ -200,13 +200,11 @@ impl Model {
         let device = device::open(options.device)?;
         device::supports(options.device, &device, options.precision)?;
         let threads = options.cpu_threads();
-        let start =
-            || ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("pass-{index}")).build();
-        let pool = (threads > 0).then(start).transpose().map_err(|error| ModelError::Threads(error.to_string()))?;
+        let pool = Pool::new(threads).map_err(|error| ModelError::Threads(error.to_string()))?;
         let file = folder.open_weights()?;
         let (verified, network) = std::thread::scope(|scope| {
             let verifying = scope.spawn(|| folder.verify_weights(&file));
-            let network = on(pool.as_ref(), || Self::network_of(folder, &file, &device, options));
+            let network = pool.run(|| Self::network_of(folder, &file, &device, options));
             (verifying.join(), network)
         });
         // First, because an altered file explains whatever is wrong with its tensors.
@@ -264,8 +262,8 @@ impl Model {
         self.warm_pass(&[&empty])?;
         self.first_request = begun.elapsed();
         let (longest, network, pool) =
-            (options.warm_up_tokens.min(self.network.source_tokens_max()), &mut self.network, self.pool.as_ref());
-        on(pool, || network.prepare_lengths(longest));
+            (options.warm_up_tokens.min(self.network.source_tokens_max()), &mut self.network, &self.pool);
+        pool.run(|| network.prepare_lengths(longest));
         if self.powers_of_two {
             let filler = empty.sources[0].last().copied().unwrap_or_default();
             let mut images = 0_u64..;
@@ -320,7 +318,7 @@ impl Model {
         let pixels = self.floats([&*request.pixels]);
         let rows: Vec<Row> = request.sources.iter().map(|source| Row { image: 0, source: source.clone() }).collect();
         let Self { network, pool, _cleanup: Cleanup(device), .. } = self;
-        on(pool.as_ref(), || {
+        pool.run(|| {
             let mut begun = Instant::now();
             let mut lap = |stage: &'static str| {
                 // A device that failed says so when the answer is read.
@@ -367,7 +365,7 @@ impl Model {
         }
         let Self { network, images: kept, pool, .. } = self;
         let ids: Vec<ImageId> = new.iter().map(|request| request.image).collect();
-        let mut answers = on(pool.as_ref(), move || {
+        let mut answers = pool.run(move || {
             let fresh = match ids.is_empty() {
                 true => None,
                 false => Some(network.image_tokens(network.feature_map(pixels, interrupt)?)),
@@ -398,14 +396,6 @@ impl Model {
             }
         }
         Ok(scores)
-    }
-}
-
-/// Runs on a pool, or on this thread where there is none.
-fn on<R: Send>(pool: Option<&ThreadPool>, run: impl FnOnce() -> R + Send) -> R {
-    match pool {
-        Some(pool) => pool.install(run),
-        None => run(),
     }
 }
 

@@ -160,9 +160,16 @@ fn a_version_unloaded_fifty_times_gives_its_memory_back() {
             engine.stop();
             after.push(resident("self"));
         }
-        // The first loads make the thread pools and fill the allocator's caches.
-        let (settled, last) = (after[LOADS / 5], after[LOADS - 1]);
-        println!("{device}: {} MB after {} loads, {} MB after {LOADS}", settled >> 20, LOADS / 5, last >> 20);
+        // The first loads make the thread pools and fill the allocator's caches. The allocator gives memory back in its
+        // own time, so single readings go up and down by more than a version: a leak would raise the highest of many.
+        let highest = |loads: &[u64]| loads.iter().copied().max().unwrap();
+        let (settled, last) = (highest(&after[..LOADS * 3 / 5]), highest(&after[LOADS * 4 / 5..]));
+        println!(
+            "{device}: at most {} MB after {} loads, {} MB after {LOADS}",
+            settled >> 20,
+            LOADS * 3 / 5,
+            last >> 20
+        );
         let weights = 16 << 20;
         assert!(last < settled + weights, "{device}: {after:?}");
     }
