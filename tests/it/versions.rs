@@ -170,8 +170,8 @@ fn a_version_unloaded_fifty_times_gives_its_memory_back() {
             LOADS * 3 / 5,
             last >> 20
         );
-        let weights = 16 << 20;
-        assert!(last < settled + weights, "{device}: {after:?}");
+        let twice_the_weights = 32 << 20;
+        assert!(last < settled + twice_the_weights, "{device}: {after:?}");
     }
 }
 
