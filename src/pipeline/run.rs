@@ -130,15 +130,8 @@ impl Pipeline {
         Ok(Self { shared, engine, thread })
     }
 
-    /// Takes over what other settings say about batching and devices, while versions run.
-    ///
-    /// # Errors
-    /// With the sections that differ and cannot change so; nothing is changed then.
-    pub fn retune(&self, plan: &Plan) -> Result<(), Vec<String>> {
-        retune(&self.shared.plan, &self.engine, plan)
-    }
-
-    /// As [`Self::retune`], for whoever does not own the pipeline.
+    /// Takes over what other settings say about batching and devices, while versions run; it fails with the sections that
+    /// differ and cannot change so, and changes nothing then. For whoever does not own the pipeline.
     pub fn retuner(&self) -> impl Fn(&Plan) -> Result<(), Vec<String>> + Send + Sync + 'static {
         let (shared, engine) = (self.shared.clone(), self.engine.clone());
         move |plan| retune(&shared.plan, &engine, plan)
