@@ -271,18 +271,22 @@ fn jpegs_that_we_decode_ourselves_stay_within_one_percent() {
     }
 }
 
+fn answers_as_each_alone(model: &mut Model, requests: &[Prepared]) {
+    let together = model.judge(&requests.iter().collect::<Vec<_>>());
+    for (request, together) in requests.iter().zip(together) {
+        let (alone, together) = (model.judge(&[request]).remove(0).unwrap()[0], together.unwrap()[0]);
+        let off = furthest(&[alone.yes, alone.maybe, alone.no], &[together.yes, together.maybe, together.no]);
+        assert!(off < 1e-5, "on {}: {off}", model.adapter());
+    }
+}
+
 #[test]
 fn a_batch_of_unequal_texts_answers_as_each_alone() {
     for device in CPUS {
         let set = Set::open("dev");
         let mut model = set.load(device);
         let requests: Vec<Prepared> = set.cases.iter().map(|case| set.prepared(case)).collect();
-        let together = model.judge(&requests.iter().collect::<Vec<_>>());
-        for (request, together) in requests.iter().zip(together) {
-            let (alone, together) = (model.judge(&[request]).remove(0).unwrap()[0], together.unwrap()[0]);
-            let off = furthest(&[alone.yes, alone.maybe, alone.no], &[together.yes, together.maybe, together.no]);
-            assert!(off < 1e-5, "{device}: {off}");
-        }
+        answers_as_each_alone(&mut model, &requests);
     }
 }
 
@@ -296,12 +300,7 @@ fn wgpu_answers_a_padded_batch_as_each_request_alone() {
     // Three rows about two images, each rounded up to a power of two, of unequal texts.
     let mut requests: Vec<Prepared> = set.cases[..2].iter().map(|case| set.prepared(case)).collect();
     requests.push(Prepared { sources: requests[1].sources.clone(), ..requests[0].clone() });
-    let together = model.judge(&requests.iter().collect::<Vec<_>>());
-    for (request, together) in requests.iter().zip(together) {
-        let (alone, together) = (model.judge(&[request]).remove(0).unwrap()[0], together.unwrap()[0]);
-        let off = furthest(&[alone.yes, alone.maybe, alone.no], &[together.yes, together.maybe, together.no]);
-        assert!(off < 1e-5, "{off}");
-    }
+    answers_as_each_alone(&mut model, &requests);
 }
 
 #[test]
