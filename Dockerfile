@@ -14,6 +14,9 @@ COPY --from=build /ofa-stream /usr/local/bin/
 COPY pipeline.toml ./
 COPY models models
 COPY testdata/demo testdata/demo
+# What operators change is kept here: mount a volume to have it outlive the container.
+RUN install -d -o ofa -m 700 .ofa-stream
+VOLUME /app/.ofa-stream
 USER ofa
 EXPOSE 9464
 ENTRYPOINT ["ofa-stream"]

@@ -24,12 +24,16 @@
 //! * [`engine`]: loaded versions, one worker thread each.
 //! * [`kafka`]: the only room that names rdkafka.
 //! * [`pipeline`]: joins the stages; back-pressure, failures, drain.
+//! * [`control`]: what operators change while it runs: reload, rollback, pause, promote.
+//! * [`admin`]: how they ask for it.
 //! * [`telemetry`]: metrics, logs, health.
 //!
 //! `ARCHITECTURE.md` has the table of which room may use which, which a test enforces, and the
 //! invariants.
 
+pub mod admin;
 pub mod cli;
+pub mod control;
 pub mod engine;
 pub mod kafka;
 pub mod kernels;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{CliError, SettingsArguments, VerifyArguments, output};
 use crate::{
     engine::Engine,
-    pipeline::{connection, engine_options, engine_specs},
+    pipeline::{connection, engine_options, every_spec},
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let versions = if arguments.settings_only { Vec::new() } else { load(&plan, arguments.verify.thoroughness())? };
     let checked = Checked {
         settings: arguments.settings.path().display().to_string(),
-        config_digest: plan.table.digest().to_owned(),
+        config_digest: plan.config_digest.clone(),
         versions,
     };
     if arguments.json {
@@ -85,8 +85,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 }
 
 fn load(plan: &Plan, thoroughness: Thoroughness) -> Result<Vec<Loaded>, CliError> {
-    let engine = Engine::start(&engine_specs(plan, thoroughness), engine_options(plan))?;
-    let loaded = engine.versions().map(|version| {
+    let engine = Engine::start(&every_spec(plan, thoroughness), engine_options(plan))?;
+    let loaded = engine.versions().into_iter().map(|version| {
         let (identity, loaded) = (version.identity(), version.loaded());
         Loaded {
             version: identity.name.clone(),

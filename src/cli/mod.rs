@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod models;
+mod operate;
 mod output;
 mod predict;
 mod produce;
@@ -18,6 +19,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    admin::ClientError,
+    control::ControlError,
     engine::EngineError,
     kafka::KafkaError,
     pipeline::PipelineError,
@@ -45,10 +48,12 @@ enum Command {
     Check(check::Arguments),
     /// Judge one image and text, without Kafka
     Predict(predict::Arguments),
-    /// Say which version would answer, and why
+    /// Say which version would answer and why, or what shares a configuration would give
     Explain(explain::Arguments),
     /// Publish requests from a folder or from JSON lines
     Produce(produce::Arguments),
+    #[command(flatten)]
+    Operate(operate::Command),
     /// Import, pull, list, verify and remove model versions
     #[command(subcommand)]
     Models(models::Command),
@@ -99,6 +104,10 @@ enum CliError {
     Kafka(#[from] KafkaError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("{0}")]
     Failed(String),
 }
@@ -111,6 +120,7 @@ impl CliError {
         match self {
             Self::Settings(_) | Self::LogLevel(_) | Self::Kafka(KafkaError::Client(_)) => ExitCode::from(EXIT_SETTINGS),
             Self::Pipeline(PipelineError::Kafka(KafkaError::Client(_))) => ExitCode::from(EXIT_SETTINGS),
+            Self::Control(ControlError::Settings(_) | ControlError::Unreadable { .. }) => ExitCode::from(EXIT_SETTINGS),
             Self::Engine(error) if error.is_settings() => ExitCode::from(EXIT_SETTINGS),
             _ => ExitCode::FAILURE,
         }
@@ -130,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::Operate(command) => operate::run(&command),
         Command::Models(command) => models::run(&command),
     };
     match done {

@@ -1,6 +1,9 @@
 //! `run`: requests in, verdicts out, until stopped.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use clap::Args;
 use tokio::{
@@ -8,8 +11,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{CliError, SettingsArguments, VerifyArguments, failed};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, operate};
 use crate::{
+    admin::{self, Tokens},
+    control::{self, Controller, Files, FleetLog, Recalled, recall},
     engine::Engine,
     kafka::EmbeddedBroker,
     pipeline::{Monitor, Pipeline, connection, engine_options, engine_specs},
@@ -26,6 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let path = arguments.settings.path();
     let plan = arguments.settings.plan()?;
     logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
     let service = Service::start(&plan)?;
@@ -37,16 +43,48 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             "Embedded broker started; it is for trying things out, and forgets everything at the end."
         );
     }
+    let connection = connection(&plan, address);
+    let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
+    let tokens = plan.admin.listen.map(|_| operate::tokens(&plan, files.as_ref())).transpose()?;
+    let log = FleetLog::open(&connection, &plan.kafka)?;
+    let file = std::fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    let history = plan.control.history;
+    let Recalled { plan, state, behind } = recall(path, &file, files.as_ref(), log.as_ref(), history)?;
+    if let Some(reason) = &behind {
+        tracing::error!(reason, "Started by the settings file alone.");
+    }
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
-    let engine = Engine::start(&engine_specs(&plan, arguments.verify.thoroughness()), engine_options(&plan))?;
-    let pipeline = Pipeline::start(&plan, &connection(&plan, address), engine)?;
-    tracing::info!(config_digest = plan.table.digest(), "Taking requests.");
-    let settings = arguments.settings.clone();
-    match service.until_stopped(pipeline, move || settings.plan())? {
+    let thoroughness = arguments.verify.thoroughness();
+    let engine = Engine::start(&engine_specs(&plan, thoroughness), engine_options(&plan))?;
+    let pipeline = Pipeline::start(&plan, &connection, engine)?;
+    let start = control::Start {
+        path: path.to_owned(),
+        file,
+        state,
+        behind,
+        files,
+        log,
+        plan: plan.control.clone(),
+        instance: instance(),
+        adapt: |plan| plan,
+    };
+    let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
+    if let (Some(address), Some(tokens)) = (plan.admin.listen, tokens) {
+        service.serve_admin(address, &controller, tokens, plan.admin.body_bytes_max)?;
+    }
+    tracing::info!(config_digest = plan.config_digest, "Taking requests.");
+    match service.until_stopped(pipeline, controller)? {
         0 => tracing::info!("Drained and committed; goodbye."),
         left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
     }
     Ok(())
+}
+
+/// What this instance is called in logs and reports: the machine's name and the process.
+pub(super) fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+    format!("{host}:{}", std::process::id())
 }
 
 /// The embedded broker, where the plan wants one.
@@ -55,7 +93,8 @@ pub(super) fn start_broker(plan: &Plan) -> Result<Option<EmbeddedBroker>, CliErr
         return Ok(None);
     }
     let kafka = &plan.kafka;
-    let topics = [kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters, &kafka.shadows];
+    let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters, &kafka.shadows];
+    topics.extend(kafka.control.as_deref());
     Ok(Some(EmbeddedBroker::start(&topics, plan.kafka.embedded_partitions)?))
 }
 
@@ -100,18 +139,36 @@ impl Service {
         Ok(service)
     }
 
+    /// Serves the admin API.
+    pub(super) fn serve_admin(
+        &self,
+        address: SocketAddr,
+        controller: &Controller,
+        tokens: Tokens,
+        body_bytes_max: usize,
+    ) -> Result<SocketAddr, CliError> {
+        let serving = self.runtime.block_on(admin::serve(address, controller.handle(), tokens, body_bytes_max));
+        let (bound, server) = serving.map_err(|error| failed(format!("`admin.listen` {address}: {error}")))?;
+        tracing::info!(address = %bound, "Serving the admin API.");
+        if !bound.ip().is_loopback() {
+            tracing::warn!(
+                "The admin API is reachable from other machines, without TLS: put a proxy with TLS before it."
+            );
+        }
+        self.runtime.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "The admin API ended.");
+            }
+        });
+        Ok(bound)
+    }
+
     /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain
-    /// had no time for. A second signal does not wait for the drain.
-    ///
-    /// SIGHUP has `reread` read the settings again: what may change while versions run is taken over.
-    pub(super) fn until_stopped(
-        self,
-        pipeline: Pipeline,
-        reread: impl Fn() -> Result<Plan, CliError> + Send + 'static,
-    ) -> Result<usize, CliError> {
+    /// had no time for. A second signal does not wait for the drain. SIGHUP has the settings file read again.
+    pub(super) fn until_stopped(self, pipeline: Pipeline, controller: Controller) -> Result<usize, CliError> {
         // Set once: a service has one pipeline.
         self.monitor.set(pipeline.monitor()).ok();
-        let (stop, retune) = (pipeline.stopper(), pipeline.retuner());
+        let (stop, control) = (pipeline.stopper(), controller.handle());
         let mut hang_up = self.hang_up;
         let ended = self.runtime.block_on(async {
             let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
@@ -120,7 +177,7 @@ impl Service {
                 tokio::select! {
                     joined = &mut joined => return Ok(joined.map_err(failed)??),
                     () = stopping.asked() => break,
-                    _ = hang_up.recv() => take_over(reread(), &retune),
+                    _ = hang_up.recv() => control.reread(),
                 }
             }
             tracing::info!("Stopping: finishing what is in flight.");
@@ -130,19 +187,9 @@ impl Service {
                 () = stopping.asked() => Err(failed("stopped twice: what was in flight is read again")),
             }
         });
+        controller.stop();
         self.runtime.shutdown_background();
         ended
-    }
-}
-
-fn take_over(read: Result<Plan, CliError>, retune: &impl Fn(&Plan) -> Result<(), Vec<String>>) {
-    match read.map(|plan| retune(&plan)) {
-        Ok(Ok(())) => tracing::info!("Settings read again: batching and devices are as they say now."),
-        Ok(Err(sections)) => tracing::error!(
-            ?sections,
-            "Settings refused, and nothing changed: only batching and devices may differ while versions run."
-        ),
-        Err(error) => tracing::error!(%error, "Settings refused, and nothing changed."),
     }
 }
 

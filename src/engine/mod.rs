@@ -1,7 +1,8 @@
 //! Runs model versions: plain data in, plain data out. Tensors never leave the threads that own the model.
 //!
 //! * [`Preparer`]: decodes, resizes, tokenizes; any thread may use it.
-//! * [`Engine`]: all versions, each on a worker thread with its lanes.
+//! * [`Engine`]: all versions that run, each on a worker thread with its lanes; [`Fleet`]: those of one configuration.
+//! * [`Version`]: one of them, as the threads that feed it see it.
 //! * `lanes`: which requests go into the next pass, and when; pure. `queue` is the lock around them.
 //! * [`Budget`]: what passes may cost at the same time on one device.
 //! * `worker`: loads a version, forms batches, answers, loads it again when it broke.
@@ -13,6 +14,7 @@
 mod answers;
 mod budget;
 mod device;
+mod fleet;
 mod images;
 mod job;
 mod judge;
@@ -22,16 +24,17 @@ mod pool;
 mod prepare;
 mod queue;
 mod status;
-mod versions;
+mod version;
 mod worker;
 
 pub use answers::AnswerKey;
 pub use budget::{Budget, Cost, Pass};
 pub use device::DeviceError;
+pub use fleet::{Engine, EngineError, EngineOptions, Fleet};
 pub use job::{Job, Judged, Reply};
 pub use judge::{Answer, InferenceError, Judge, PassError};
 pub use lanes::{Knobs, Lane, Positions, Reason, Shape, Size};
 pub use model::{Model, ModelError, ModelOptions, panic_message};
 pub use prepare::{ImageId, Prepared, Preparer};
 pub use status::{Loaded, State};
-pub use versions::{Engine, EngineError, EngineOptions, Identity, Version, VersionSpec};
+pub use version::{Identity, Version, VersionSpec};

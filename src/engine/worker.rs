@@ -75,7 +75,7 @@ impl Worker {
             return;
         }
         let (mut failures, mut suspect) = (0, None::<Job>);
-        let mut at_start = self.spec.load == Load::Start;
+        let mut at_start = self.spec.load != Load::FirstUse;
         loop {
             let reason = match self.load(&load) {
                 Err(error) if at_start => {

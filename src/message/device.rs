@@ -69,11 +69,14 @@ impl From<Device> for String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Load {
-    /// Before the first request is taken.
+    /// Before the first request is taken that a configuration could send to it; let go some time after no configuration
+    /// names it any more.
     Start,
     /// When the first request for it comes, which waits for it; no other version does while its queue
     /// holds what arrives.
     FirstUse,
+    /// Whether a route names it or not, so that switching to it is immediate.
+    Always,
 }
 
 impl TryFrom<String> for Load {
@@ -83,7 +86,8 @@ impl TryFrom<String> for Load {
         match written.as_str() {
             "start" => Ok(Self::Start),
             "first_use" => Ok(Self::FirstUse),
-            _ => Err("expected \"start\" or \"first_use\""),
+            "always" => Ok(Self::Always),
+            _ => Err("expected \"start\", \"first_use\" or \"always\""),
         }
     }
 }

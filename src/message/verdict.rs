@@ -103,22 +103,32 @@ pub struct Assignment {
     pub unit: String,
     /// The assignment scheme, such as `m3v1`.
     pub scheme: String,
+    /// How the scheme picked among variants: `cumulative` or `rendezvous`.
+    #[serde(default = "cumulative")]
+    pub assignment: String,
     /// Counts deliberate re-randomisations of the experiment.
     pub epoch: u32,
     /// The probability with which a unit of this experiment gets this variant.
     pub propensity: f64,
-    /// The layer of the experiment; at most one experiment of a layer takes a unit.
+    /// The layer of the experiment; at most one experiment of a layer takes a unit. `default` where it is in none.
     pub layer: String,
+    /// Whether settings name this unit and its variant, so that no chance was involved: comparisons leave it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
+}
+
+fn cumulative() -> String {
+    "cumulative".to_owned()
 }
 
 /// Why this version answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteTaken {
-    /// `forced`, `rule`, `experiment` or `default`.
+    /// `forced`, `rule`, `holdout`, `experiment`, `promoted` or `default`.
     pub reason: String,
-    /// Name of the rule that matched.
+    /// Name of the rule, the holdout or the promoted experiment that decided.
     pub rule: Option<String>,
-    /// SHA-256 of the routing table that decided.
+    /// SHA-256 of the configuration that decided: routing and thresholds.
     pub config_digest: String,
 }
 

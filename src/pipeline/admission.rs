@@ -16,8 +16,9 @@ use super::failure::Failure;
 use crate::{
     engine::ImageId,
     message::{ImageSource, Record, Request, Texts},
-    routing::{Features, Route, Table},
+    routing::{Features, Route, Step, Table, Watch},
     settings::LimitsPlan,
+    telemetry,
     vision::{self, Header, Limits},
 };
 
@@ -46,6 +47,17 @@ impl Admitted {
     }
 }
 
+/// Counts what rules and experiments ask of requests that do not have it: a misspelt attribute shows here.
+struct CountMissing;
+
+impl Watch for CountMissing {
+    fn tried(&mut self, _: impl FnOnce() -> Step) {}
+
+    fn missing(&mut self, name: &str, field: &str) {
+        telemetry::feature_missing(name, field);
+    }
+}
+
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -64,15 +76,18 @@ impl Admission<'_> {
         let features = Features {
             request_id: &request.request_id,
             key: record.key_text(),
+            texts: request.text.as_slice(),
+            caption: request.caption.as_deref(),
             text_length,
             image_width: header.width,
             image_height: header.height,
             image_bytes: image.len(),
             image_format: header.format.as_str(),
+            time_ms: record.timestamp_ms,
             attributes: &request.attributes,
             forced_version: request.model_version.as_deref(),
         };
-        let route = self.table.decide(&features, None)?;
+        let route = self.table.decide(&features, &mut CountMissing)?;
         let id = ImageId::of(&image);
         let preparing = Duration::ZERO;
         Ok((Admitted { request, route, header, image: id, text_length, fetching, preparing }, image))

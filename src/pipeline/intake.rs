@@ -16,10 +16,11 @@ use super::{
     outcome::{Outcome, Outcomes, Told},
     release::Release,
     run::{Arrived, Guarded, Shared},
+    serving::Serving,
     specs::image_limits,
 };
 use crate::{
-    engine::{AnswerKey, Engine, Identity, InferenceError, Job, Judged, Prepared, Reply, Version, panic_message},
+    engine::{AnswerKey, Identity, InferenceError, Job, Judged, Prepared, Reply, Version, panic_message},
     kafka::Publisher,
     message::Record,
     telemetry, vision,
@@ -28,7 +29,6 @@ use crate::{
 /// One intake thread.
 pub(super) struct Thread {
     pub(super) shared: Arc<Shared>,
-    pub(super) engine: Arc<Engine>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) finished: Sender<Release>,
 }
@@ -46,6 +46,8 @@ struct Underway {
     ticket: Ticket,
     record: Record,
     arrived: Instant,
+    /// What it was routed by.
+    serving: Arc<Serving>,
     admitted: Admitted,
 }
 
@@ -63,84 +65,39 @@ impl Thread {
     fn take_in(&self, ticket: Ticket, record: Record, arrived: Instant) {
         // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
         // partition, along.
-        let taken = catch_unwind(AssertUnwindSafe(|| self.prepare(&record)));
+        let serving = self.shared.serving.load_full();
+        let taken = catch_unwind(AssertUnwindSafe(|| prepare(&serving, &record)));
         let defect = |panic: Box<dyn std::any::Any + Send>| Failure::Defect(panic_message(panic.as_ref()));
         let (admitted, work) = match taken.unwrap_or_else(|panic| Err((defect(panic), None))) {
             Ok(taken) => taken,
             Err((failure, group)) => {
-                let outcome = Outcomes::of(&self.shared.plan).refused(record, &failure, group);
+                let outcome = Outcomes::of(&serving.plan).refused(record, &failure, group);
                 return finish(&self.finished, ticket, outcome);
             }
         };
-        let underway = Underway { ticket, record, arrived, admitted };
+        let underway = Underway { ticket, record, arrived, serving, admitted };
         match work {
             Work::Kept(judged) => self.answer_kept(underway, judged),
             Work::Pass { prepared, answer_key, shadows } => self.submit(underway, prepared, answer_key, shadows),
         }
     }
 
-    /// A failure behind the routing comes with the variant.
-    fn prepare(&self, record: &Record) -> Result<(Admitted, Work), (Failure, Option<String>)> {
-        let plan = &self.shared.plan;
-        let admission = Admission { table: &plan.table, limits: &plan.limits, images: image_limits(plan) };
-        let (mut admitted, image) = admission.admit(record).map_err(|failure| (failure, None))?;
-        let begun = Instant::now();
-        match self.work(&admitted, &image) {
-            Ok(work) => {
-                admitted.preparing = begun.elapsed();
-                Ok((admitted, work))
-            }
-            Err(failure) => Err((failure, admitted.group())),
-        }
-    }
-
-    fn work(&self, admitted: &Admitted, image: &[u8]) -> Result<Work, Failure> {
-        let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
-        let version = self.version(&admitted.route.version)?;
-        let key = version.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
-        if let Some(key) = &key {
-            let kept = version.kept_answer(key);
-            telemetry::answer_lookup(&version.identity().name, kept.is_some());
-            if let Some(judged) = kept {
-                return Ok(Work::Kept(judged));
-            }
-        }
-        let decoded = vision::decode(image, &image_limits(&self.shared.plan))?;
-        let pixels = version.preparer().pixels(&decoded);
-        let mut shadows = Vec::new();
-        for name in &admitted.route.shadows {
-            let preparer = self.version(name)?.preparer();
-            let pixels = match preparer.shares_pixels_with(version.preparer()) {
-                true => pixels.clone(),
-                false => preparer.pixels(&decoded),
-            };
-            shadows.push((name.clone(), preparer.with_pixels(admitted.image, pixels, texts, caption)));
-        }
-        let prepared = version.preparer().with_pixels(admitted.image, pixels, texts, caption);
-        Ok(Work::Pass { prepared, answer_key: key, shadows })
-    }
-
-    /// The table and the engine are made from the same settings, so the version is there.
-    fn version(&self, name: &str) -> Result<&Version, InferenceError> {
-        self.engine.version(name).ok_or_else(|| InferenceError::Stopped(format!("there is no version `{name}`")))
-    }
-
     /// A version that was there a moment ago. If it were not, its record would wait in vain, so the pipeline stops.
-    fn found(&self, name: &str) -> Option<&Version> {
-        let version = self.engine.version(name);
+    fn found<'s>(&self, serving: &'s Serving, name: &str) -> Option<&'s Version> {
+        let version = serving.fleet.version(name);
         if version.is_none() {
             self.shared.fail(format!("there is no version `{name}` any more"));
         }
-        version
+        version.map(Arc::as_ref)
     }
 
     fn answer_kept(&self, underway: Underway, judged: Judged) {
-        let Underway { ticket, record, arrived, admitted } = underway;
+        let Underway { ticket, record, arrived, serving, admitted } = underway;
         for shadow in &admitted.route.shadows {
             telemetry::shadow_dropped(shadow, "live_answer_kept");
         }
-        let Some(version) = self.found(&admitted.route.version) else { return };
-        let outcome = Outcomes::of(&self.shared.plan).answered(record, arrived, admitted, version.identity(), &judged);
+        let Some(version) = self.found(&serving, &admitted.route.version) else { return };
+        let outcome = Outcomes::of(&serving.plan).answered(record, arrived, admitted, version.identity(), &judged);
         finish(&self.finished, ticket, outcome);
     }
 
@@ -152,19 +109,19 @@ impl Thread {
         answer_key: Option<AnswerKey>,
         shadows: Vec<(String, Prepared)>,
     ) {
-        let ticket = underway.ticket;
+        let (ticket, serving) = (underway.ticket, underway.serving.clone());
         let asking = self.shared.clone();
         let wanted = Box::new(move || asking.is_wanted(ticket));
         let comparison = (!shadows.is_empty()).then(|| {
-            let outlet = Outlet::of(&self.shared.plan, self.publisher.clone());
+            let outlet = Outlet::of(&serving.plan, self.publisher.clone());
             Arc::new(Comparison::new(&underway.record, outlet))
         });
-        let Some(version) = self.found(&underway.admitted.route.version) else { return };
+        let Some(version) = self.found(&serving, &underway.admitted.route.version) else { return };
         let reply = self.reply(underway, version.identity().clone(), comparison.clone());
         version.submit(Job { prepared, wanted, reply, answer_key });
         let Some(comparison) = comparison else { return };
         for (name, prepared) in shadows {
-            let Some(version) = self.engine.version(&name) else { continue };
+            let Some(version) = serving.fleet.version(&name) else { continue };
             let (identity, comparing) = (version.identity().clone(), comparison.clone());
             let reply = Reply::new(move |judged| comparing.shadow(identity, judged));
             let asking = comparison.clone();
@@ -177,9 +134,9 @@ impl Thread {
 
     fn reply(&self, underway: Underway, identity: Arc<Identity>, comparison: Option<Arc<Comparison>>) -> Reply {
         let (shared, finished) = (self.shared.clone(), self.finished.clone());
-        let Underway { ticket, record, arrived, admitted } = underway;
+        let Underway { ticket, record, arrived, serving, admitted } = underway;
         Reply::new(move |judged: Result<Judged, InferenceError>| {
-            let outcomes = Outcomes::of(&shared.plan);
+            let outcomes = Outcomes::of(&serving.plan);
             let outcome = match judged {
                 Ok(judged) => outcomes.answered(record, arrived, admitted, &identity, &judged),
                 // Everything for this version would fail: a topic must not be emptied into the
@@ -205,6 +162,53 @@ impl Thread {
             finish(&finished, ticket, outcome);
         })
     }
+}
+
+/// A failure behind the routing comes with the variant.
+fn prepare(serving: &Serving, record: &Record) -> Result<(Admitted, Work), (Failure, Option<String>)> {
+    let plan = &serving.plan;
+    let admission = Admission { table: &plan.table, limits: &plan.limits, images: image_limits(plan) };
+    let (mut admitted, image) = admission.admit(record).map_err(|failure| (failure, None))?;
+    let begun = Instant::now();
+    match work(serving, &admitted, &image) {
+        Ok(work) => {
+            admitted.preparing = begun.elapsed();
+            Ok((admitted, work))
+        }
+        Err(failure) => Err((failure, admitted.group())),
+    }
+}
+
+fn work(serving: &Serving, admitted: &Admitted, image: &[u8]) -> Result<Work, Failure> {
+    let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
+    let live = version(serving, &admitted.route.version)?;
+    let key = live.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
+    if let Some(key) = &key {
+        let kept = live.kept_answer(key);
+        telemetry::answer_lookup(&live.identity().name, kept.is_some());
+        if let Some(judged) = kept {
+            return Ok(Work::Kept(judged));
+        }
+    }
+    let decoded = vision::decode(image, &image_limits(&serving.plan))?;
+    let pixels = live.preparer().pixels(&decoded);
+    let mut shadows = Vec::new();
+    for name in &admitted.route.shadows {
+        let preparer = version(serving, name)?.preparer();
+        let pixels = match preparer.shares_pixels_with(live.preparer()) {
+            true => pixels.clone(),
+            false => preparer.pixels(&decoded),
+        };
+        shadows.push((name.clone(), preparer.with_pixels(admitted.image, pixels, texts, caption)));
+    }
+    let prepared = live.preparer().with_pixels(admitted.image, pixels, texts, caption);
+    Ok(Work::Pass { prepared, answer_key: key, shadows })
+}
+
+/// The table and the fleet are made from the same settings, so the version is there.
+fn version<'s>(serving: &'s Serving, name: &str) -> Result<&'s Version, InferenceError> {
+    let found = serving.fleet.version(name);
+    found.map(Arc::as_ref).ok_or_else(|| InferenceError::Stopped(format!("there is no version `{name}`")))
 }
 
 fn finish(finished: &Sender<Release>, ticket: Ticket, outcome: Outcome) {

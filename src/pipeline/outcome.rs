@@ -42,7 +42,7 @@ impl<'a> Outcomes<'a> {
             dead_letters: &plan.kafka.dead_letters,
             thresholds: plan.thresholds,
             preview_characters: plan.telemetry.text_preview_characters,
-            config_digest: plan.table.digest(),
+            config_digest: &plan.config_digest,
         }
     }
 

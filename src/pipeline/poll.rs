@@ -13,7 +13,7 @@ use super::{
     run::{Arrived, PipelineError, Shared},
 };
 use crate::{
-    engine::{Cost, Engine, Lane, State, Version},
+    engine::{Cost, Engine, Identity, Lane, State, Version},
     kafka::{Consumer, Publisher},
     message::Record,
     telemetry::{self, Gauges},
@@ -167,9 +167,16 @@ fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag
     };
     lag.values_mut().for_each(|records| *records = 0);
     lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
-    engine.versions().for_each(show_version);
-    let unhealthy = engine.unhealthy().into_iter().map(|(version, reason)| (version.to_owned(), reason));
-    shared.monitor.set_unhealthy(unhealthy.collect());
+    engine.versions().iter().for_each(|version| show_version(version));
+    for gone in engine.unload(shared.serving.load().plan.keep_warm) {
+        tracing::info!(
+            version = gone.name,
+            digest = gone.digest,
+            "Version unloaded: no route has named it for a while."
+        );
+        telemetry::model_unloaded(&labels(&gone, &gone.device.to_string()), &State::NAMES);
+    }
+    shared.monitor.set_unhealthy(engine.unhealthy());
     for (device, Cost { threads, tokens, bytes }) in engine.used() {
         telemetry::device(&device, threads, tokens, bytes);
     }
@@ -179,16 +186,17 @@ fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag
 /// What is known of a version now.
 pub(super) fn show_version(version: &Version) {
     let identity = version.identity();
-    let labels = telemetry::ModelLabels {
-        version: &identity.name,
-        device: &identity.device.to_string(),
-        digest: &identity.digest,
-    };
+    let device = identity.device.to_string();
+    let labels = labels(identity, &device);
     let loaded = version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes));
     telemetry::model(&labels, version.state().as_str(), &State::NAMES, loaded);
     for lane in Lane::ALL {
         telemetry::queue_depth(&identity.name, lane.as_str(), version.queue_depth(lane));
     }
+}
+
+fn labels<'i>(identity: &'i Identity, device: &'i str) -> telemetry::ModelLabels<'i> {
+    telemetry::ModelLabels { version: &identity.name, device, digest: &identity.digest }
 }
 
 struct Interval {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{
@@ -18,13 +19,14 @@ use super::{
     outcome::Outcome,
     poll,
     release::{self, Release, lock},
-    specs::{self, engine_options},
+    serving::{Serving, Switcher},
 };
 use crate::{
     engine::Engine,
     kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
     message::Record,
     settings::Plan,
+    store::Thoroughness,
 };
 
 /// Why a pipeline stopped by itself.
@@ -43,7 +45,10 @@ pub enum PipelineError {
 
 /// What all threads of one pipeline share.
 pub(super) struct Shared {
+    /// What the pipeline was started with: topics, threads, queues and waits, which do not change.
     pub(super) plan: Plan,
+    /// What requests are served by, which does.
+    pub(super) serving: ArcSwap<Serving>,
     pub(super) ledger: Mutex<Ledger<Outcome>>,
     pub(super) monitor: Arc<Monitor>,
     pub(super) failure: OnceLock<String>,
@@ -88,6 +93,7 @@ const INBOX_TIMEOUT: Duration = Duration::from_millis(100);
 pub struct Pipeline {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
+    connection: Connection,
     thread: JoinHandle<Result<usize, PipelineError>>,
 }
 
@@ -101,8 +107,10 @@ impl Pipeline {
         let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters];
         topics.extend(plan.table.has_shadows().then_some(kafka.shadows.as_str()));
         connection.partitions(&topics)?;
+        let serving = Serving { plan: plan.clone(), fleet: engine.current() };
         let shared = Arc::new(Shared {
             plan: plan.clone(),
+            serving: ArcSwap::from_pointee(serving),
             ledger: Mutex::default(),
             monitor: Arc::new(Monitor::new()),
             failure: OnceLock::new(),
@@ -116,7 +124,7 @@ impl Pipeline {
             prefetch_bytes: kafka.prefetch_bytes,
         };
         let consumer = Consumer::join(connection, &options, Arc::new(Owned(shared.clone())))?;
-        engine.versions().for_each(poll::show_version);
+        engine.versions().iter().for_each(|version| poll::show_version(version));
         // Every record in flight is in the channel once, and once more where it was too large, so a
         // sender never waits: the client's own thread is one of them.
         let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);
@@ -127,14 +135,13 @@ impl Pipeline {
             .name("pipeline".to_owned())
             .spawn(move || supervise(&for_thread, &consumer, &its_engine, &publisher, &finished, &inbox))
             .map_err(|_| PipelineError::Thread("pipeline"))?;
-        Ok(Self { shared, engine, thread })
+        Ok(Self { shared, engine, connection: connection.clone(), thread })
     }
 
-    /// Takes over what other settings say about batching and devices, while versions run; it fails with the sections that
-    /// differ and cannot change so, and changes nothing then. For whoever does not own the pipeline.
-    pub fn retuner(&self) -> impl Fn(&Plan) -> Result<(), Vec<String>> + Send + Sync + 'static {
-        let (shared, engine) = (self.shared.clone(), self.engine.clone());
-        move |plan| retune(&shared.plan, &engine, plan)
+    /// Changes the configuration, for whoever does not own the pipeline.
+    pub fn switcher(&self, thoroughness: Thoroughness) -> Switcher {
+        let (shared, engine, connection) = (self.shared.clone(), self.engine.clone(), self.connection.clone());
+        Switcher { shared, engine, connection, thoroughness }
     }
 
     /// What the pipeline says about itself.
@@ -159,19 +166,6 @@ impl Pipeline {
     pub fn join(self) -> Result<usize, PipelineError> {
         self.thread.join().map_err(|_| PipelineError::Thread("pipeline"))?
     }
-}
-
-fn retune(running: &Plan, engine: &Engine, plan: &Plan) -> Result<(), Vec<String>> {
-    let fixed = running.fixed_differences(plan);
-    if !fixed.is_empty() {
-        return Err(fixed);
-    }
-    for (name, version) in &plan.versions {
-        engine.set_knobs(name, specs::knobs(version));
-    }
-    let (cpu, gpu) = specs::device_limits(&plan.devices, engine_options(plan).cpu.threads);
-    engine.set_limits(cpu, gpu);
-    Ok(())
 }
 
 /// Tells the ledger which partitions are ours.
@@ -240,12 +234,8 @@ fn supervise(
         let releasing = thread::Builder::new().name("release".to_owned());
         let mut started = releasing.spawn_scoped(scope, || release::run(shared, publisher, inbox)).is_ok();
         for index in 0..shared.plan.pipeline.decode_threads {
-            let intake = intake::Thread {
-                shared: shared.clone(),
-                engine: engine.clone(),
-                publisher: publisher.clone(),
-                finished: finished.clone(),
-            };
+            let intake =
+                intake::Thread { shared: shared.clone(), publisher: publisher.clone(), finished: finished.clone() };
             let records = records.clone();
             let worker = thread::Builder::new().name(format!("intake-{index}"));
             started &= worker.spawn_scoped(scope, move || intake.run(&records)).is_ok();

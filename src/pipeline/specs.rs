@@ -3,6 +3,7 @@
 use crate::{
     engine::{Cost, EngineOptions, Knobs, ModelOptions, VersionSpec},
     kafka::Connection,
+    message::Load,
     settings::{BatchingPlan, DevicesPlan, Plan, VersionPlan},
     store::Thoroughness,
     vision::Limits,
@@ -18,8 +19,16 @@ pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
     Connection { bootstrap_servers, options: plan.kafka.options.clone(), embedded }
 }
 
-/// The plan's versions, as the engine takes them.
+/// The versions that requests may be sent to, and those that are always loaded, as the engine takes them.
 pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec> {
+    let named = plan.table.named_versions();
+    let mut specs = every_spec(plan, thoroughness);
+    specs.retain(|spec| spec.load == Load::Always || named.contains(spec.name.as_str()));
+    specs
+}
+
+/// All of the plan's versions, as the engine takes them.
+pub fn every_spec(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec> {
     let spec = |(name, version): (&String, &VersionPlan)| VersionSpec {
         name: name.clone(),
         folder: version.folder.clone(),
@@ -43,7 +52,7 @@ pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec>
 }
 
 /// How the requests of a version come together.
-pub(super) fn knobs(version: &VersionPlan) -> Knobs {
+fn knobs(version: &VersionPlan) -> Knobs {
     let BatchingPlan { batch_size, max_delay, pass_tokens_max, padding_max, queue_size, shadow_queue_size } =
         version.batching;
     Knobs { batch_size, max_delay, tokens_max: pass_tokens_max, padding_max, queue_size, shadow_queue_size }

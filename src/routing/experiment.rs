@@ -1,183 +1,279 @@
 //! Experiments: which units they take, and which variant each unit gets.
 
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
 
 use super::{
+    condition::{Condition, Truth},
     features::{Features, Unit},
-    hash,
-    shadow::{Shadows, all, is_all},
+    scheme::{Division, Placement, Scheme, Spot, m3v1::LAYER_PARTS},
+    shadow::Shadows,
+    spec::{ExperimentSpec, ForcedSpec, VariantSpec},
 };
 
-/// An experiment as settings write it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExperimentSpec {
-    /// Its name, unique among the experiments.
-    pub name: String,
-    /// For people.
-    #[serde(default)]
-    pub description: String,
-    /// The share of units it takes, 0 to 1, in steps of one millionth.
-    pub traffic_ratio: f64,
-    /// What is hashed: `request_id`, `key` or an attribute's name.
-    #[serde(default = "default_unit")]
-    pub unit: String,
-    /// Hashed before the unit; without it, the name and the epoch.
-    #[serde(default)]
-    pub salt: Option<String>,
-    /// Raise it to assign every unit anew.
-    #[serde(default = "default_epoch")]
-    pub epoch: u32,
-    /// The assignment scheme; only `m3v1` exists.
-    #[serde(default = "default_scheme")]
-    pub scheme: String,
-    /// The variants, at least one.
-    pub variants: Vec<VariantSpec>,
-    /// Versions that judge what it takes beside the live ones, for comparison.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shadow: Vec<String>,
-    /// The share of what it takes that they judge, 0 to 1.
-    #[serde(default = "all", skip_serializing_if = "is_all")]
-    pub shadow_fraction: f64,
-}
+/// What verdicts say of an experiment that is in no layer.
+pub(super) const NO_LAYER: &str = "default";
 
-/// A variant as settings write it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VariantSpec {
-    /// Its name, unique in the experiment.
-    pub name: String,
-    /// The version that answers for it.
-    pub model_version: String,
-    /// Its share of the experiment's units, relative to the other weights.
-    pub weight: f64,
-}
-
-fn default_unit() -> String {
-    "request_id".to_owned()
-}
-
-fn default_epoch() -> u32 {
-    1
-}
-
-fn default_scheme() -> String {
-    hash::SCHEME.to_owned()
-}
-
-/// The one layer there is so far: the first experiment that takes a unit is the only one.
-pub(super) const LAYER: &str = "default";
-const WEIGHT_MAX: f64 = 1_000_000.0;
-
-/// An experiment, checked, its ratios turned into integers once.
-#[derive(Clone, Debug, PartialEq)]
+/// An experiment, checked.
+#[derive(Clone, Debug)]
 pub(super) struct Experiment {
     pub(super) name: String,
     pub(super) unit: Unit,
-    pub(super) epoch: u32,
-    salt: String,
-    ratio_parts: u32,
-    variants: Vec<Variant>,
+    pub(super) spec: Identity,
+    pub(super) layer: Option<Layer>,
+    pub(super) variants: Vec<Variant>,
     pub(super) shadows: Shadows,
+    pub(super) paused: bool,
+    condition: Option<Condition>,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+    division: Division,
+    forced: Vec<Forced>,
+    promoted: Option<usize>,
+}
+
+/// What verdicts say of its way to assign.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    pub(super) scheme: Scheme,
+    pub(super) method: super::Method,
+    pub(super) epoch: u32,
+}
+
+/// A part of a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) name: String,
+    /// In ten-thousandths, the second not included.
+    pub(super) slice: [u32; 2],
+    /// Where units fall in it depends on this.
+    pub(super) scheme: Scheme,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Variant {
     pub(super) name: String,
     pub(super) version: String,
-    weight: u64,
     pub(super) propensity: f64,
 }
 
-/// What an experiment does with a request.
-pub(super) enum Outcome<'t> {
-    NoUnit,
-    NotExposed { place: u64 },
-    Assigned { variant: &'t Variant, place: u64 },
+#[derive(Clone, Debug)]
+struct Forced {
+    field: Unit,
+    values: Vec<String>,
+    variant: usize,
 }
 
-impl Outcome<'_> {
-    /// The outcome for people, as `explain` prints it.
-    pub(super) fn in_words(&self, experiment: &Experiment) -> String {
-        let Experiment { unit, ratio_parts, .. } = experiment;
-        match self {
-            Self::NoUnit => format!("no unit: {unit} is missing or empty"),
-            Self::NotExposed { place } => {
-                format!("not exposed: {unit} falls at {place} of {}, exposed below {ratio_parts}", hash::PARTS)
-            }
-            Self::Assigned { variant, place } => {
-                let share = variant.propensity * 100.0;
-                format!(
-                    "variant {} ({share:.1} % of its units): {unit} falls at {place} of {}",
-                    variant.name,
-                    hash::PARTS
-                )
-            }
-        }
-    }
+/// What an experiment does with a request.
+#[derive(Debug)]
+pub(super) enum Outcome<'t> {
+    Paused,
+    NoTime,
+    NotYet,
+    Over,
+    NotMeant(Truth<'t>),
+    NoUnit,
+    OutsideSlice(Spot),
+    NotExposed { spot: Spot, below: u64 },
+    NoVariant(Spot),
+    Promoted(&'t Variant),
+    Forced { variant: &'t Variant, field: &'t Unit },
+    Assigned { variant: &'t Variant, placement: Placement, spot: Spot },
 }
 
 impl Experiment {
-    /// The reason why it cannot run is for the caller to put beside the experiment's name.
+    /// The field that cannot work and the reason, for the caller to put the experiment's place before.
     pub(super) fn new(
         spec: &ExperimentSpec,
         version_exists: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Self, String> {
-        if spec.scheme != hash::SCHEME {
-            return Err(format!("unknown scheme `{}`: this program has `{}`", spec.scheme, hash::SCHEME));
+    ) -> Result<Self, (&'static str, String)> {
+        let whole = |reason: String| ("", reason);
+        if spec.name.is_empty() {
+            return Err((".name", "is empty".to_owned()));
         }
-        if !(0.0..=1.0).contains(&spec.traffic_ratio) {
-            return Err(format!("traffic_ratio is {}, it must lie between 0 and 1", spec.traffic_ratio));
+        if spec.variants.is_empty() {
+            return Err((".variants", "there are none".to_owned()));
         }
-        let mut weights = Vec::new();
-        for (index, variant) in spec.variants.iter().enumerate() {
-            let place = format!("variant `{}`", variant.name);
-            if variant.name.is_empty() {
-                return Err(format!("variant {} has no name", index + 1));
+        for (index, VariantSpec { name, model_version, .. }) in spec.variants.iter().enumerate() {
+            if name.is_empty() {
+                return Err((".variants", format!("variant {} has no name", index + 1)));
             }
-            if spec.variants[..index].iter().any(|other| other.name == variant.name) {
-                return Err(format!("{place} appears twice"));
+            if spec.variants[..index].iter().any(|other| other.name == *name) {
+                return Err((".variants", format!("variant `{name}` appears twice")));
             }
-            if !(0.0..=WEIGHT_MAX).contains(&variant.weight) {
-                return Err(format!("{place}: weight is {}, it must lie between 0 and {WEIGHT_MAX}", variant.weight));
-            }
-            version_exists(&variant.model_version).map_err(|reason| format!("{place}: {reason}"))?;
-            weights.push((variant.weight * f64::from(hash::PARTS)).round() as u64);
+            version_exists(model_version).map_err(|reason| (".variants", format!("variant `{name}`: {reason}")))?;
         }
-        let total: u64 = weights.iter().sum();
-        if total == 0 {
-            return Err("no variant has a weight above 0".to_owned());
+        let division = Division::new(spec).map_err(whole)?;
+        let time = |field, text: &Option<String>| match text.as_deref().map(str::parse::<Timestamp>).transpose() {
+            Ok(time) => Ok(time),
+            Err(_) => Err((field, "is no time with its offset: write it as 2026-12-01T08:00:00+08:00".to_owned())),
+        };
+        let (start, end) = (time(".start", &spec.start)?, time(".end", &spec.end)?);
+        if let (Some(start), Some(end)) = (start, end)
+            && start >= end
+        {
+            return Err((".end", "must come after `start`".to_owned()));
         }
-        let salt = spec.salt.clone().unwrap_or_else(|| format!("{}#{}", spec.name, spec.epoch));
-        let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, salt.clone(), version_exists)?;
-        let variants = spec.variants.iter().zip(weights).map(|(variant, weight)| Variant {
-            name: variant.name.clone(),
-            version: variant.model_version.clone(),
-            weight,
-            propensity: weight as f64 / total as f64,
+        let condition = spec.condition.as_deref().map(Condition::parse).transpose();
+        let variant = |name: &str| {
+            let found = spec.variants.iter().position(|variant| variant.name == *name);
+            found.ok_or_else(|| format!("there is no variant `{name}`"))
+        };
+        let forced = spec.forced.iter().map(|ForcedSpec { attribute, values, variant: name }| {
+            Ok(Forced { field: Unit::from_name(attribute), values: values.clone(), variant: variant(name)? })
         });
+        let promoted = spec.promoted.as_deref().map(variant).transpose();
+        let versions = spec.variants.iter().zip(division.propensities());
+        let variants = versions.map(|(VariantSpec { name, model_version, .. }, propensity)| Variant {
+            name: name.clone(),
+            version: model_version.clone(),
+            propensity,
+        });
+        let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, division.salt().to_owned(), &version_exists);
         Ok(Self {
             name: spec.name.clone(),
             unit: Unit::from_name(&spec.unit),
-            epoch: spec.epoch,
-            salt,
-            ratio_parts: (spec.traffic_ratio * f64::from(hash::PARTS)).round() as u32,
+            spec: Identity { scheme: spec.scheme, method: spec.assignment, epoch: spec.epoch },
+            layer: layer(spec, &division)?,
             variants: variants.collect(),
-            shadows,
+            shadows: shadows.map_err(whole)?,
+            paused: spec.paused,
+            condition: condition.map_err(|error| (".condition", error.to_string()))?,
+            start,
+            end,
+            division,
+            forced: forced.collect::<Result<_, _>>().map_err(|reason| (".forced", reason))?,
+            promoted: promoted.map_err(|reason| (".promoted", reason))?,
         })
     }
 
-    pub(super) fn outcome(&self, features: &Features<'_>) -> Outcome<'_> {
-        let Some(unit) = self.unit.of(features) else { return Outcome::NoUnit };
-        let place = hash::spread(hash::exposure_hash(&self.salt, unit), hash::PARTS.into());
-        if place >= self.ratio_parts.into() {
-            return Outcome::NotExposed { place };
+    /// The variant whose version answers instead of all, once it has won.
+    pub(super) fn winner(&self) -> Option<&Variant> {
+        self.promoted.and_then(|index| self.variants.get(index))
+    }
+
+    /// The variant that a tester asks for: whatever the hash, the condition, the layer and holdouts say, but not of an
+    /// experiment that does not run.
+    pub(super) fn forced(&self, features: &Features<'_>) -> Option<Outcome<'_>> {
+        let forced = self.forced.iter().find(|forced| {
+            forced.field.of(features).is_some_and(|value| forced.values.iter().any(|wanted| wanted == value))
+        })?;
+        if self.standstill(features).is_some() || self.promoted.is_some() {
+            return None;
         }
-        let variant_hash = hash::variant_hash(&self.salt, unit);
-        let picked = hash::pick(variant_hash, self.variants.iter().map(|variant| variant.weight));
-        match picked.and_then(|index| self.variants.get(index)) {
-            Some(variant) => Outcome::Assigned { variant, place: hash::spread(variant_hash, hash::PARTS.into()) },
-            None => Outcome::NotExposed { place },
+        Some(Outcome::Forced { variant: self.variants.get(forced.variant)?, field: &forced.field })
+    }
+
+    pub(super) fn outcome(&self, features: &Features<'_>) -> Outcome<'_> {
+        if let Some(standstill) = self.standstill(features) {
+            return standstill;
+        }
+        if let Some(condition) = &self.condition {
+            match condition.evaluate(features) {
+                Truth::True => {}
+                truth => return Outcome::NotMeant(truth),
+            }
+        }
+        let unit = self.unit.of(features);
+        if let Some(Layer { name, slice: [from, to], .. }) = &self.layer {
+            let Some(unit) = unit else { return Outcome::NoUnit };
+            let spot = self.division.in_layer(name, unit);
+            if !(u64::from(*from)..u64::from(*to)).contains(&spot.place) {
+                return Outcome::OutsideSlice(spot);
+            }
+        }
+        if let Some(variant) = self.winner() {
+            return Outcome::Promoted(variant);
+        }
+        let Some(unit) = unit else { return Outcome::NoUnit };
+        let placement = self.division.place(unit);
+        match (placement.arm.and_then(|(index, spot)| Some((self.variants.get(index)?, spot))), placement.exposure) {
+            (Some((variant, spot)), _) => Outcome::Assigned { variant, placement, spot },
+            (None, Some((spot, below))) if spot.place >= below => Outcome::NotExposed { spot, below },
+            (None, exposure) => Outcome::NoVariant(exposure.map_or(Spot::spread(0, 1), |(spot, _)| spot)),
         }
     }
+
+    /// Why it takes nobody at the time of this record, if so.
+    fn standstill(&self, features: &Features<'_>) -> Option<Outcome<'_>> {
+        if self.paused {
+            return Some(Outcome::Paused);
+        }
+        if self.start.is_none() && self.end.is_none() {
+            return None;
+        }
+        let Some(time) = features.time() else { return Some(Outcome::NoTime) };
+        if self.start.is_some_and(|start| time < start) {
+            return Some(Outcome::NotYet);
+        }
+        self.end.is_some_and(|end| time >= end).then_some(Outcome::Over)
+    }
+
+    /// The outcome for people, as `explain` prints it.
+    pub(super) fn in_words(&self, features: &Features<'_>, outcome: &Outcome<'_>) -> String {
+        let unit = &self.unit;
+        match outcome {
+            Outcome::Paused => "paused".to_owned(),
+            Outcome::NoTime => "takes nobody: it has a start or an end, and the record has no time".to_owned(),
+            Outcome::NotYet => "has not started at the time of the record".to_owned(),
+            Outcome::Over => "is over at the time of the record".to_owned(),
+            Outcome::NotMeant(_) => {
+                let why = self.condition.as_ref().map(|condition| condition.why_not(features)).unwrap_or_default();
+                format!("is not about it: {why}")
+            }
+            Outcome::NoUnit => format!("no unit: {unit} is missing or empty"),
+            Outcome::OutsideSlice(spot) => {
+                let Some(Layer { name, slice: [from, to], .. }) = &self.layer else { return String::new() };
+                format!("outside its slice of layer {name}, {from} to {to}: {unit} has {spot}")
+            }
+            Outcome::NotExposed { spot, below } => format!("not exposed: {unit} has {spot}, exposed below {below}"),
+            Outcome::NoVariant(spot) => format!("no variant has this place: {unit} has {spot}"),
+            Outcome::Promoted(variant) => format!("variant {} was promoted: all get its version", variant.name),
+            Outcome::Forced { variant, field } => format!("variant {}, forced by {field}", variant.name),
+            Outcome::Assigned { variant, placement, spot } => {
+                let share = variant.propensity * 100.0;
+                let exposed = placement
+                    .exposure
+                    .map_or(String::new(), |(spot, below)| format!("exposed, {unit} has {spot}, below {below}; "));
+                format!("{exposed}variant {} ({share:.1} % of its units), {spot}", variant.name)
+            }
+        }
+    }
+}
+
+fn layer(spec: &ExperimentSpec, division: &Division) -> Result<Option<Layer>, (&'static str, String)> {
+    let Some(name) = &spec.layer else {
+        return match spec.slice {
+            None => Ok(None),
+            Some(_) => Err((".slice", "is part of a layer: name one in `layer`".to_owned())),
+        };
+    };
+    if name.is_empty() || name == NO_LAYER {
+        let reason = format!("needs another name: verdicts say `{NO_LAYER}` of experiments without a layer");
+        return Err((".layer", reason));
+    }
+    let [from, to] = spec.slice.unwrap_or([0.0, 1.0]);
+    if !(0.0..=1.0).contains(&from) || !(0.0..=1.0).contains(&to) || from >= to {
+        return Err((".slice", format!("is {from} to {to}, it must go up, within 0 and 1")));
+    }
+    let parts = |share: f64| (share * f64::from(LAYER_PARTS)).round() as u32;
+    Ok(Some(Layer { name: name.clone(), slice: [parts(from), parts(to)], scheme: division.layer_scheme() }))
+}
+
+/// Whether two experiments could take the same unit of one layer, or divide it by different means; in words.
+pub(super) fn conflict(one: &Experiment, other: &Experiment) -> Option<String> {
+    let (Some(layer), Some(before)) = (&one.layer, &other.layer) else { return None };
+    if layer.name != before.name {
+        return None;
+    }
+    if one.unit != other.unit {
+        return Some(format!(
+            "layer `{}` divides units of one kind: `{}` has {}, this has {}",
+            layer.name, other.name, other.unit, one.unit
+        ));
+    }
+    if layer.scheme != before.scheme {
+        return Some(format!("layer `{}`: scheme `optimizely` divides layers in its own way", layer.name));
+    }
+    let overlap = layer.slice[0] < before.slice[1] && before.slice[0] < layer.slice[1];
+    overlap.then(|| format!("its slice of layer `{}` overlaps that of `{}`", layer.name, other.name))
 }

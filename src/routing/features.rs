@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::{Timestamp, tz::TimeZone};
+
 use crate::message::{AttributeValue, Attributes};
 
 /// The features of one request.
@@ -11,6 +13,10 @@ pub struct Features<'r> {
     pub request_id: &'r str,
     /// The record key, where it is text.
     pub key: Option<&'r str>,
+    /// The texts, at least one.
+    pub texts: &'r [String],
+    /// The caption, where there is one.
+    pub caption: Option<&'r str>,
     /// Characters of the text; of the longest, where there are several.
     pub text_length: usize,
     /// Columns of the upright image.
@@ -21,6 +27,9 @@ pub struct Features<'r> {
     pub image_bytes: usize,
     /// `jpeg`, `png` or `webp`.
     pub image_format: &'r str,
+    /// The record's own time in milliseconds since 1970, where it has one. Never this machine's clock, so that a record
+    /// that is read again goes the same way.
+    pub time_ms: Option<i64>,
     /// The request's attributes.
     pub attributes: &'r Attributes,
     /// The version the request asks for.
@@ -32,70 +41,158 @@ pub struct Features<'r> {
 pub(super) enum Value<'r> {
     Number(f64),
     Text(&'r str),
+    /// Several texts, of which any may do.
+    Texts(&'r [String]),
     Flag(bool),
+    Time(Timestamp),
 }
 
-/// A feature that every request has.
+/// Longest text that an explanation repeats, in characters.
+const SHOWN_MAX: usize = 40;
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |f: &mut fmt::Formatter<'_>, text: &str| {
+            let shown: String = text.chars().take(SHOWN_MAX).collect();
+            write!(f, "'{shown}{}'", if shown.len() < text.len() { "…" } else { "" })
+        };
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Time(time) => write!(f, "{time}"),
+            Self::Text(text) => quoted(f, text),
+            Self::Texts(texts) => texts.iter().enumerate().try_for_each(|(index, text)| {
+                f.write_str(if index == 0 { "" } else { ", " })?;
+                quoted(f, text)
+            }),
+        }
+    }
+}
+
+/// What values a feature has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Number,
+    Text,
+    Time,
+}
+
+/// A feature that this program knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     RequestId,
+    Key,
+    Text,
+    Caption,
     TextLength,
     ImageWidth,
     ImageHeight,
     ImageResolution,
     ImageBytes,
     ImageFormat,
+    Time,
 }
 
 impl Known {
-    pub(super) const ALL: [(&'static str, Self); 7] = [
-        ("request_id", Self::RequestId),
-        ("text_length", Self::TextLength),
-        ("image_width", Self::ImageWidth),
-        ("image_height", Self::ImageHeight),
-        ("image_resolution", Self::ImageResolution),
-        ("image_bytes", Self::ImageBytes),
-        ("image_format", Self::ImageFormat),
+    /// Names, and what values they have. The hour and the day of the week have a time zone, so they are apart.
+    pub(super) const ALL: [(&'static str, Self, Kind); 11] = [
+        ("request_id", Self::RequestId, Kind::Text),
+        ("key", Self::Key, Kind::Text),
+        ("text", Self::Text, Kind::Text),
+        ("caption", Self::Caption, Kind::Text),
+        ("text_length", Self::TextLength, Kind::Number),
+        ("image_width", Self::ImageWidth, Kind::Number),
+        ("image_height", Self::ImageHeight, Kind::Number),
+        ("image_resolution", Self::ImageResolution, Kind::Number),
+        ("image_bytes", Self::ImageBytes, Kind::Number),
+        ("image_format", Self::ImageFormat, Kind::Text),
+        ("time", Self::Time, Kind::Time),
     ];
-
-    pub(super) fn is_number(self) -> bool {
-        !matches!(self, Self::RequestId | Self::ImageFormat)
-    }
 }
 
 /// A feature that a condition names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field {
     Known(Known),
     Attribute(String),
+    /// The hour of the record's time, 0 to 23, in a time zone.
+    Hour(TimeZone),
+    /// The day of the week of the record's time in a time zone, `mon` to `sun`.
+    Weekday(TimeZone),
+}
+
+/// Days as conditions spell them, from Monday on.
+pub(super) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+impl Field {
+    /// What is missing where it has no value: the name of the attribute, or of the feature it is made from.
+    pub(super) fn source(&self) -> &str {
+        match self {
+            Self::Attribute(name) => name,
+            Self::Hour(_) | Self::Weekday(_) => "time",
+            Self::Known(known) => {
+                Known::ALL.iter().find(|(_, candidate, _)| candidate == known).map_or("", |(name, ..)| name)
+            }
+        }
+    }
+
+    /// None for an attribute, which may be anything.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Attribute(_) => None,
+            Self::Hour(_) => Some(Kind::Number),
+            Self::Weekday(_) => Some(Kind::Text),
+            Self::Known(known) => {
+                Known::ALL.iter().find(|(_, candidate, _)| candidate == known).map(|(.., kind)| *kind)
+            }
+        }
+    }
 }
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let in_zone = |f: &mut fmt::Formatter<'_>, name: &str, zone: &TimeZone| {
+            write!(f, "{name}('{}')", zone.iana_name().unwrap_or("UTC"))
+        };
         match self {
-            Self::Known(known) => {
-                f.write_str(Known::ALL.iter().find(|(_, candidate)| candidate == known).map_or("", |(name, _)| name))
-            }
             Self::Attribute(name) => write!(f, "attributes.{name}"),
+            Self::Hour(zone) => in_zone(f, "hour", zone),
+            Self::Weekday(zone) => in_zone(f, "weekday", zone),
+            Self::Known(_) => f.write_str(self.source()),
         }
     }
 }
 
 impl<'r> Features<'r> {
+    /// None where the request does not have it.
     pub(super) fn get(&self, field: &Field) -> Option<Value<'r>> {
         let known = match field {
             Field::Attribute(name) => return self.attribute(name),
+            Field::Hour(zone) => return Some(Value::Number(zone.to_datetime(self.time()?).hour().into())),
+            Field::Weekday(zone) => {
+                let day = zone.to_datetime(self.time()?).weekday().to_monday_zero_offset();
+                return WEEKDAYS.get(usize::try_from(day).ok()?).map(|name| Value::Text(name));
+            }
             Field::Known(known) => known,
         };
         Some(match known {
             Known::RequestId => Value::Text(self.request_id),
+            Known::Key => Value::Text(self.key?),
+            Known::Text => Value::Texts(self.texts),
+            Known::Caption => Value::Text(self.caption?),
             Known::ImageFormat => Value::Text(self.image_format),
             Known::TextLength => Value::Number(self.text_length as f64),
             Known::ImageWidth => Value::Number(self.image_width.into()),
             Known::ImageHeight => Value::Number(self.image_height.into()),
             Known::ImageResolution => Value::Number(self.image_width.max(self.image_height).into()),
             Known::ImageBytes => Value::Number(self.image_bytes as f64),
+            Known::Time => Value::Time(self.time()?),
         })
+    }
+
+    /// The record's time, where it has one that a calendar can tell.
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.time_ms?).ok()
     }
 
     fn attribute(&self, name: &str) -> Option<Value<'r>> {
@@ -140,6 +237,17 @@ impl Unit {
             },
         };
         value.filter(|value| !value.is_empty())
+    }
+}
+
+impl Unit {
+    /// Its name, without `attributes.` before it.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::RequestId => "request_id",
+            Self::Key => "key",
+            Self::Attribute(name) => name,
+        }
     }
 }
 

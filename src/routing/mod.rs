@@ -1,20 +1,25 @@
 //! Which version answers, and why. Pure: no clock, no randomness, no input or output, so the same
 //! request and table give the same version on every machine, today and next year.
 //!
-//! * [`Table`]: the versions, rules and experiments of one configuration; [`Table::decide`] is the
-//!   one function that routes, for live requests and for `explain` alike.
+//! * [`TableSpec`], [`Overrides`]: what settings and operators write; `spec`.
+//! * [`Table`]: one configuration, checked; [`Table::decide`], in `decide`, is the one function that routes.
 //! * [`Features`]: what it may look at.
-//! * `shadow`: versions that judge the same requests beside the live ones.
 //! * [`condition`]: the language of rules.
-//! * [`hash`]: the frozen assignment scheme `m3v1`.
+//! * `experiment`, `holdout`, `shadow`: who is compared, who is kept out of it, who judges beside.
+//! * [`scheme`]: how units are divided; the frozen assignment scheme `m3v1` and those of other platforms.
 
 pub mod condition;
+mod decide;
 mod experiment;
 mod features;
-pub mod hash;
+mod holdout;
+pub mod scheme;
 mod shadow;
+mod spec;
 mod table;
 
-pub use experiment::{ExperimentSpec, VariantSpec};
+pub use decide::{Reason, Route, RouteError, Step, Watch};
 pub use features::{Features, Unit};
-pub use table::{Reason, Route, RouteError, RuleSpec, Step, Table, TableError, TableSpec};
+pub use scheme::{Method, Scheme};
+pub use spec::{ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec, VariantSpec};
+pub use table::{Table, TableError};

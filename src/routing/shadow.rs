@@ -1,6 +1,6 @@
 //! Versions that judge the same requests beside the live ones, for comparison.
 
-use super::hash;
+use super::scheme::m3v1::{self, PARTS};
 
 /// The shadows of one rule or experiment, and the share of its units that they judge.
 #[derive(Clone, Debug, PartialEq)]
@@ -8,17 +8,6 @@ pub(super) struct Shadows {
     versions: Vec<String>,
     salt: String,
     parts: u32,
-}
-
-/// The default share.
-pub(super) fn all() -> f64 {
-    1.0
-}
-
-/// Whether a share is the default: it is then left out of the table's digest, which so stays what it was before there
-/// were shadows.
-pub(super) fn is_all(fraction: &f64) -> bool {
-    *fraction >= all()
 }
 
 impl Shadows {
@@ -38,22 +27,23 @@ impl Shadows {
                 return Err(format!("shadow: `{version}` appears twice"));
             }
         }
-        let parts = (fraction * f64::from(hash::PARTS)).round() as u32;
+        let parts = (fraction * f64::from(PARTS)).round() as u32;
         Ok(Self { versions: versions.to_vec(), salt, parts })
     }
 
     /// The versions that judge a unit beside `live`, which does not shadow itself. By hash, so that all texts and
     /// repetitions of a unit are compared, or none.
     pub(super) fn of(&self, unit: &str, live: &str) -> Vec<String> {
-        let exposed = hash::spread(hash::shadow_hash(&self.salt, unit), hash::PARTS.into()) < self.parts.into();
+        let exposed = m3v1::shadow(&self.salt, unit).place < self.parts.into();
         match exposed {
             true => self.versions.iter().filter(|version| *version != live).cloned().collect(),
             false => Vec::new(),
         }
     }
 
-    pub(super) fn are_there(&self) -> bool {
-        !self.versions.is_empty() && self.parts > 0
+    /// The versions that judge anything.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &str> {
+        self.versions.iter().filter(|_| self.parts > 0).map(String::as_str)
     }
 }
 

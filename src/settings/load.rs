@@ -71,9 +71,8 @@ impl Source {
         Ok(Self { path: path.to_owned(), text })
     }
 
-    #[cfg(test)]
-    pub(super) fn from_text(text: &str) -> Self {
-        Self { path: "pipeline.toml".into(), text: text.to_owned() }
+    pub(super) fn new(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text }
     }
 
     pub(super) fn parse(&self) -> Result<Raw, SettingsError> {

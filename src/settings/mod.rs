@@ -2,13 +2,17 @@
 //!
 //! * `raw`: the file as it is written, with every default.
 //! * `load`: file, then environment; errors with file, line and remedy.
-//! * `plan`: what the program runs on, checked as a whole; `versions`: its versions and devices.
+//! * `plan`: what the program runs on, checked as a whole; `kafka`, `versions`, `control`: parts of it.
 
+mod control;
+mod kafka;
 mod load;
 mod plan;
 mod raw;
 mod versions;
 
+pub use control::{AdminPlan, ControlPlan, Secret};
+pub use kafka::KafkaPlan;
 pub use load::SettingsError;
-pub use plan::{KafkaPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
+pub use plan::{LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
 pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};

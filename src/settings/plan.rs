@@ -8,15 +8,18 @@ use std::{
 };
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::{
+    control::{self, AdminPlan, ControlPlan},
+    kafka::{self, KafkaPlan},
     load::{SettingsError, Source},
-    raw::{self, Delivery},
+    raw,
     versions::{self, DevicesPlan, VersionPlan},
 };
 use crate::{
     message::{Decision, Label},
-    routing::{Table, TableSpec},
+    routing::{Overrides, Table, TableSpec},
 };
 
 /// Validated settings.
@@ -28,8 +31,14 @@ pub struct Plan {
     pub versions: BTreeMap<String, VersionPlan>,
     /// What passes may take at the same time.
     pub devices: DevicesPlan,
+    /// How long a version is kept that no route names any more.
+    pub keep_warm: Duration,
     /// Rules, experiments and default.
     pub table: Table,
+    /// What the table was made from: settings, and what operators changed.
+    pub table_spec: TableSpec,
+    /// SHA-256 of what decides on a request beside its version: routing and thresholds. `sha256:` and 64 digits.
+    pub config_digest: String,
     /// What a request may hold.
     pub limits: LimitsPlan,
     /// From scores to decisions.
@@ -38,35 +47,10 @@ pub struct Plan {
     pub pipeline: PipelinePlan,
     /// Metrics and logs.
     pub telemetry: TelemetryPlan,
-}
-
-/// Topics and cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaPlan {
-    /// `host:port`, or none for the embedded broker.
-    pub bootstrap_servers: Option<String>,
-    /// The consumer group.
-    pub group_id: String,
-    /// Topic of requests.
-    pub requests: String,
-    /// Topic of verdicts.
-    pub verdicts: String,
-    /// Topic of dead letters.
-    pub dead_letters: String,
-    /// Topic of shadow verdicts.
-    pub shadows: String,
-    /// Partitions of each topic on the embedded broker.
-    pub embedded_partitions: i32,
-    /// Largest record to be published.
-    pub record_bytes_max: usize,
-    /// Bytes that the client may fetch ahead.
-    pub prefetch_bytes: usize,
-    /// Time between commits.
-    pub commit_interval: Duration,
-    /// How long publishing one record may take.
-    pub publish_timeout: Duration,
-    /// Options of librdkafka.
-    pub options: BTreeMap<String, String>,
+    /// What operators change while the program runs.
+    pub control: ControlPlan,
+    /// The admin API.
+    pub admin: AdminPlan,
 }
 
 /// What a request may hold.
@@ -152,15 +136,22 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
-const EMBEDDED: &str = "embedded";
-
 impl Plan {
     /// Reads and checks a settings file and the environment.
     ///
     /// # Errors
     /// The first setting that cannot work, with its line.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        Self::from_source(&Source::read(path)?)
+        Self::from_source(&Source::read(path)?, &Overrides::default())
+    }
+
+    /// Checks the text of a settings file, with the environment and what operators changed on top. `path` is what
+    /// errors call it.
+    ///
+    /// # Errors
+    /// The first setting that cannot work, with its line.
+    pub fn from_text(path: &Path, text: String, overrides: &Overrides) -> Result<Self, SettingsError> {
+        Self::from_source(&Source::new(path, text), overrides)
     }
 
     /// The version that answers when nothing else decides.
@@ -168,35 +159,26 @@ impl Plan {
         self.table.default_version()
     }
 
-    /// The sections in which other settings differ in more than what may change while versions run: `batching` of each
-    /// version and `devices`.
-    pub fn fixed_differences(&self, other: &Self) -> Vec<String> {
+    /// The sections in which other settings differ and that cannot change while the program runs.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let shown = |plan: &Self| (plan.telemetry.listen, plan.telemetry.log_format, plan.telemetry.log_level.clone());
         let sections = [
             ("kafka", self.kafka == other.kafka),
-            ("routing", self.table.digest() == other.table.digest()),
-            ("requests and images", self.limits == other.limits),
-            ("decision", self.thresholds == other.thresholds),
             ("pipeline", self.pipeline == other.pipeline),
-            ("telemetry", self.telemetry == other.telemetry),
+            ("telemetry", shown(self) == shown(other)),
+            ("control", self.control == other.control),
+            ("admin", self.admin == other.admin),
         ];
-        let mut different: Vec<String> =
-            sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section.to_owned()).collect();
-        let same = |version: &VersionPlan, other: &VersionPlan| {
-            VersionPlan { batching: version.batching, ..other.clone() } == *version
-        };
-        for name in self.versions.keys().chain(other.versions.keys().filter(|name| !self.versions.contains_key(*name)))
-        {
-            if !matches!((self.versions.get(name), other.versions.get(name)), (Some(one), Some(two)) if same(one, two))
-            {
-                different.push(format!("model_versions.versions.{name}"));
-            }
-        }
-        different
+        sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
     }
 
-    fn from_source(source: &Source) -> Result<Self, SettingsError> {
+    fn from_source(source: &Source, overrides: &Overrides) -> Result<Self, SettingsError> {
         let raw = source.parse()?;
         let bounds: Vec<(&str, u64, u64, u64)> = vec![
+            ("model_versions.keep_warm_ms", raw.model_versions.keep_warm_ms, 0, 7 * 24 * 3_600_000),
+            ("control.watch_ms", raw.control.watch_ms, 0, 60_000),
+            ("control.history", raw.control.history as u64, 1, 100),
+            ("admin.body_bytes_max", raw.admin.body_bytes_max as u64, 1_000, 1 << 26),
             ("kafka.embedded_partitions", raw.kafka.embedded_partitions.max(0) as u64, 1, 64),
             ("kafka.record_bytes_max", raw.kafka.record_bytes_max as u64, 1_000, 1_000_000_000),
             ("kafka.prefetch_bytes", raw.kafka.prefetch_bytes as u64, 1_000_000, 1_000_000_000),
@@ -232,24 +214,30 @@ impl Plan {
         }
         let versions = versions::plans(source, &raw)?;
         let devices = versions::devices(&raw.devices);
-        let spec = TableSpec {
+        let table_spec = TableSpec {
             versions: versions.keys().cloned().collect(),
             default: raw.model_versions.default.clone(),
             allow_forced: raw.model_versions.allow_forced,
             rules: raw.routing_rules.clone(),
+            holdouts: raw.holdouts.clone(),
             experiments: raw.experiments.clone(),
+        }
+        .with(overrides);
+        let table = Table::new(&table_spec).map_err(|error| source.table(error))?;
+        let thresholds = Thresholds {
+            approve_confidence: raw.decision.approve_confidence,
+            reject_confidence: raw.decision.reject_confidence,
         };
-        let table = Table::new(&spec).map_err(|error| source.table(error))?;
         Ok(Self {
-            kafka: kafka(source, raw.kafka)?,
+            config_digest: digest(&table_spec, thresholds),
+            kafka: kafka::plan(source, raw.kafka)?,
             versions,
             devices,
+            keep_warm: Duration::from_millis(raw.model_versions.keep_warm_ms),
             table,
+            table_spec,
             limits: limits(source, raw.requests, raw.images)?,
-            thresholds: Thresholds {
-                approve_confidence: raw.decision.approve_confidence,
-                reject_confidence: raw.decision.reject_confidence,
-            },
+            thresholds,
             pipeline: PipelinePlan {
                 decode_threads: raw.pipeline.decode_threads,
                 records_in_flight_max: raw.pipeline.records_in_flight_max,
@@ -257,72 +245,17 @@ impl Plan {
                 drain_timeout: Duration::from_millis(raw.pipeline.drain_timeout_ms),
             },
             telemetry: telemetry(source, raw.telemetry)?,
+            control: control::plan(raw.control),
+            admin: control::admin(source, raw.admin)?,
         })
     }
 }
 
-/// Options that the promises rest on.
-const PROTECTED_OPTIONS: [(&str, &str); 9] = [
-    ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
-    ("group.id", "set `kafka.group_id`"),
-    ("enable.auto.commit", "offsets are committed behind their verdicts only"),
-    ("enable.auto.offset.store", "offsets are committed behind their verdicts only"),
-    ("enable.idempotence", "without it, retries repeat and reorder verdicts"),
-    ("acks", "a verdict counts when all in-sync replicas have it"),
-    ("request.required.acks", "a verdict counts when all in-sync replicas have it"),
-    ("isolation.level", "aborted requests must not be judged"),
-    ("transactional.id", "this version has no transactions"),
-];
-
-fn kafka(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
-    let Delivery::AtLeastOnce = raw.delivery;
-    let names = [
-        ("kafka.bootstrap_servers", &raw.bootstrap_servers),
-        ("kafka.group_id", &raw.group_id),
-        ("kafka.requests", &raw.requests),
-        ("kafka.verdicts", &raw.verdicts),
-        ("kafka.dead_letters", &raw.dead_letters),
-        ("kafka.shadows", &raw.shadows),
-    ];
-    for (field, name) in names {
-        if name.trim().is_empty() {
-            return Err(source.field(field, "is empty"));
-        }
-    }
-    for (field, name) in &names[3..] {
-        // Reading one's own output would go round for ever.
-        if **name == raw.requests {
-            return Err(source.field(field, "must differ from `kafka.requests`"));
-        }
-    }
-    for (field, name, others) in [
-        ("kafka.dead_letters", &raw.dead_letters, &[&raw.verdicts][..]),
-        ("kafka.shadows", &raw.shadows, &[&raw.verdicts, &raw.dead_letters]),
-    ] {
-        if others.contains(&name) {
-            return Err(source.field(field, "must differ from the other topics"));
-        }
-    }
-    // Names in the environment have no dots, those of librdkafka no underscores.
-    let options: BTreeMap<String, String> =
-        raw.options.into_iter().map(|(name, value)| (name.replace('_', "."), value)).collect();
-    if let Some((name, reason)) = PROTECTED_OPTIONS.iter().find(|(name, _)| options.contains_key(*name)) {
-        return Err(source.field(&format!("kafka.options.{name}"), format!("cannot be set: {reason}")));
-    }
-    Ok(KafkaPlan {
-        bootstrap_servers: (raw.bootstrap_servers != EMBEDDED).then_some(raw.bootstrap_servers),
-        group_id: raw.group_id,
-        requests: raw.requests,
-        verdicts: raw.verdicts,
-        dead_letters: raw.dead_letters,
-        shadows: raw.shadows,
-        embedded_partitions: raw.embedded_partitions,
-        record_bytes_max: raw.record_bytes_max,
-        prefetch_bytes: raw.prefetch_bytes,
-        commit_interval: Duration::from_millis(raw.commit_interval_ms),
-        publish_timeout: Duration::from_millis(raw.publish_timeout_ms),
-        options,
-    })
+fn digest(table: &TableSpec, thresholds: Thresholds) -> String {
+    let Thresholds { approve_confidence, reject_confidence } = thresholds;
+    // Serializing plain data into memory cannot fail; the arm keeps the function total.
+    let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence)).unwrap_or_default();
+    format!("sha256:{}", hex::encode(Sha256::digest(&json)))
 }
 
 fn limits(source: &Source, requests: raw::Requests, images: raw::Images) -> Result<LimitsPlan, SettingsError> {
@@ -343,14 +276,8 @@ fn limits(source: &Source, requests: raw::Requests, images: raw::Images) -> Resu
 }
 
 fn telemetry(source: &Source, raw: raw::Telemetry) -> Result<TelemetryPlan, SettingsError> {
-    let listen = match raw.listen.as_str() {
-        "off" => None,
-        address => Some(address.parse().map_err(|_| {
-            source.field("telemetry.listen", format!("`{address}` is no address: write `127.0.0.1:9464`, or `off`"))
-        })?),
-    };
     Ok(TelemetryPlan {
-        listen,
+        listen: control::address(source, "telemetry.listen", &raw.listen)?,
         log_format: raw.log_format,
         log_level: raw.log_level,
         text_preview_characters: raw.text_preview_characters,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     message::{Device, Load},
-    routing::{ExperimentSpec, RuleSpec},
+    routing::{ExperimentSpec, HoldoutSpec, RuleSpec},
     weights::Precision,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) routing_rules: Vec<RuleSpec>,
     #[serde(default)]
+    pub(super) holdouts: Vec<HoldoutSpec>,
+    #[serde(default)]
     pub(super) experiments: Vec<ExperimentSpec>,
     #[serde(default)]
     pub(super) requests: Requests,
@@ -33,6 +35,10 @@ pub(super) struct Raw {
     pub(super) pipeline: Pipeline,
     #[serde(default)]
     pub(super) telemetry: Telemetry,
+    #[serde(default)]
+    pub(super) control: Control,
+    #[serde(default)]
+    pub(super) admin: Admin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +50,7 @@ pub(super) struct Kafka {
     pub(super) verdicts: String,
     pub(super) dead_letters: String,
     pub(super) shadows: String,
+    pub(super) control: String,
     pub(super) delivery: Delivery,
     pub(super) embedded_partitions: i32,
     pub(super) record_bytes_max: usize,
@@ -62,6 +69,7 @@ impl Default for Kafka {
             verdicts: "moderation.verdicts".to_owned(),
             dead_letters: "moderation.dead-letters".to_owned(),
             shadows: "moderation.shadows".to_owned(),
+            control: "moderation.control".to_owned(),
             delivery: Delivery::AtLeastOnce,
             embedded_partitions: 4,
             record_bytes_max: 16 << 20,
@@ -101,7 +109,13 @@ pub(super) struct ModelVersions {
     pub(super) default: String,
     #[serde(default)]
     pub(super) allow_forced: bool,
+    #[serde(default = "keep_warm_ms")]
+    pub(super) keep_warm_ms: u64,
     pub(super) versions: BTreeMap<String, Version>,
+}
+
+fn keep_warm_ms() -> u64 {
+    600_000
 }
 
 fn models() -> String {
@@ -260,5 +274,34 @@ impl Default for Telemetry {
             log_level: "info".to_owned(),
             text_preview_characters: 80,
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Control {
+    pub(super) directory: String,
+    pub(super) watch_ms: u64,
+    pub(super) history: usize,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { directory: ".ofa-stream".to_owned(), watch_ms: 500, history: 10 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admin {
+    pub(super) listen: String,
+    pub(super) write_token: Option<String>,
+    pub(super) read_token: Option<String>,
+    pub(super) body_bytes_max: usize,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9465".to_owned(), write_token: None, read_token: None, body_bytes_max: 1 << 20 }
     }
 }

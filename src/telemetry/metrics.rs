@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::passes;
+use super::{control, passes};
 
 const RECORDS_CONSUMED: &str = "ofa_records_consumed_total";
 const RECORDS_EVICTED: &str = "ofa_embedded_records_evicted_total";
 const VERDICTS: &str = "ofa_verdicts_total";
 const DEAD_LETTERS: &str = "ofa_dead_letters_total";
+const FEATURES_MISSING: &str = "ofa_routing_features_missing_total";
 const STALE_OUTCOMES: &str = "ofa_stale_outcomes_total";
 const LATENCY: &str = "ofa_latency_seconds";
 const STAGE: &str = "ofa_stage_seconds";
@@ -40,10 +41,15 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full(passes::PADDING.to_owned()), &SHARES)?;
     let handle = builder.install_recorder()?;
     passes::describe();
+    control::describe();
     describe_counter!(RECORDS_CONSUMED, "Records read from the requests topic");
     describe_counter!(RECORDS_EVICTED, "Records that the embedded broker dropped before they were read");
     describe_counter!(VERDICTS, "Verdicts handed to Kafka");
     describe_counter!(DEAD_LETTERS, "Dead letters handed to Kafka, by error code");
+    describe_counter!(
+        FEATURES_MISSING,
+        "Rules and experiments that could not be judged for want of a feature, by both"
+    );
     describe_counter!(STALE_OUTCOMES, "Outcomes dropped because their partition had gone to another member");
     describe_histogram!(LATENCY, "From a record's arrival in the program to its verdict");
     describe_histogram!(STAGE, "Time of a request in each stage");
@@ -100,6 +106,11 @@ pub fn verdict(finished: &FinishedVerdict<'_>) {
 /// A dead letter was published.
 pub fn dead_letter(code: &'static str) {
     counter!(DEAD_LETTERS, "code" => code).increment(1);
+}
+
+/// A rule or an experiment asked for an attribute or feature that a request does not have.
+pub fn feature_missing(rule: &str, field: &str) {
+    counter!(FEATURES_MISSING, "rule" => rule.to_owned(), "feature" => field.to_owned()).increment(1);
 }
 
 /// An outcome came for a partition that is no longer owned.

@@ -1,19 +1,22 @@
 //! What the program tells about itself: metrics, logs, health.
 //!
-//! * `metrics`, `passes`: every metric by name, of the pipeline and of model versions, each written in one place.
+//! * `metrics`, `passes`, `control`: every metric by name, of the pipeline, of model versions and of the configuration, each written in one place.
 //! * [`logging`]: how log lines look.
 //! * [`serve`]: `/metrics`, `/healthz`, `/readyz`.
 
+mod control;
 pub mod logging;
 mod metrics;
 mod passes;
 mod server;
 
+pub use control::{config, config_refused};
 pub use metrics::{
-    FinishedVerdict, Gauges, dead_letter, gauges, install, record_consumed, records_evicted, stale_outcome, verdict,
+    FinishedVerdict, Gauges, dead_letter, feature_missing, gauges, install, record_consumed, records_evicted,
+    stale_outcome, verdict,
 };
 pub use passes::{
-    FinishedPass, ModelLabels, answer_lookup, device, model, model_restart, pass, queue_depth, shadow_dropped,
-    shadow_verdict,
+    FinishedPass, ModelLabels, answer_lookup, device, model, model_restart, model_unloaded, pass, queue_depth,
+    shadow_dropped, shadow_verdict,
 };
 pub use server::{Probes, serve};

@@ -70,6 +70,17 @@ pub fn model(model: &ModelLabels<'_>, state: &str, states: &[&'static str], load
     }
 }
 
+/// A version was let go.
+pub fn model_unloaded(model: &ModelLabels<'_>, states: &[&'static str]) {
+    let version = || model.version.to_owned();
+    let labels = [("version", version()), ("device", model.device.to_owned()), ("digest", model.digest.to_owned())];
+    gauge!(MODEL_INFO, &labels).set(0.0);
+    for &name in states {
+        gauge!(MODEL_STATE, "version" => version(), "state" => name).set(0.0);
+    }
+    gauge!(MODEL_MEMORY, "version" => version()).set(0.0);
+}
+
 /// A version broke and is to be loaded again.
 pub fn model_restart(version: &str) {
     counter!(MODEL_RESTARTS, "version" => version.to_owned()).increment(1);

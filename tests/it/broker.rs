@@ -21,6 +21,7 @@ pub(crate) const REQUESTS: &str = "moderation.requests";
 pub(crate) const VERDICTS: &str = "moderation.verdicts";
 pub(crate) const DEAD_LETTERS: &str = "moderation.dead-letters";
 pub(crate) const SHADOWS: &str = "moderation.shadows";
+pub(crate) const CONTROL: &str = "moderation.control";
 pub(crate) const PARTITIONS: i32 = 4;
 
 /// What came out for one request.
@@ -44,6 +45,7 @@ pub(crate) fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     for topic in [REQUESTS, VERDICTS, DEAD_LETTERS, SHADOWS] {
         cluster.create_topic(topic, PARTITIONS, 1).unwrap();
     }
+    cluster.create_topic(CONTROL, 1, 1).unwrap();
     cluster
 }
 
@@ -106,7 +108,7 @@ pub(crate) fn read(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, enough:
             Some(number) => number.parse().unwrap(),
             None => {
                 let verdict: Value = serde_json::from_slice(&payload).unwrap();
-                verdict["request_id"].as_str().unwrap().strip_prefix("r-").unwrap().parse().unwrap()
+                verdict["request_id"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap()
             }
         };
         let (topic, partition) = (message.topic().to_owned(), message.partition());

@@ -31,12 +31,13 @@ fn schema<T: JsonSchema>() -> serde_json::Value {
 fn the_schemas_are_those_of_the_types() {
     compare(&repository("schemas/request.schema.json"), &schema::<Request>());
     compare(&repository("schemas/verdict.schema.json"), &schema::<Verdict>());
+    compare(&repository("schemas/openapi.json"), &ofa_stream::admin::openapi());
     compare(&repository("schemas/dead-letter-headers.schema.json"), &schema::<DeadLetterHeaders>());
 }
 
 #[test]
 fn every_metric_that_the_dashboard_and_the_alerts_name_exists() {
-    let files = ["src/telemetry/metrics.rs", "src/telemetry/passes.rs"];
+    let files = ["src/telemetry/metrics.rs", "src/telemetry/passes.rs", "src/telemetry/control.rs"];
     let source = files.map(|file| fs::read_to_string(repository(file)).unwrap()).concat();
     let mut named = 0;
     for file in ["deploy/grafana/dashboards/ofa-stream.json", "deploy/prometheus/alerts.yaml"] {

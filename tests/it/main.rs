@@ -10,7 +10,9 @@
 
 mod broker;
 mod commands;
+mod conformance;
 mod contract;
+mod control;
 mod delivery;
 mod formats;
 mod golden;

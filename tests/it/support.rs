@@ -83,6 +83,7 @@ pub(crate) fn settings(bootstrap_servers: &str) -> String {
         r#"
 [kafka]
 bootstrap_servers = "{bootstrap_servers}"
+control = "off"
 [kafka.options]
 "session.timeout.ms" = "6000"
 [model_versions]
@@ -102,6 +103,11 @@ variants = [
 [telemetry]
 listen = "127.0.0.1:0"
 log_format = "json"
+[control]
+directory = "off"
+watch_ms = 0
+[admin]
+listen = "off"
 "#
     )
 }
@@ -115,7 +121,12 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(settings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), settings)
+    }
+
+    /// Starts with a folder of its own for its settings; `{folder}` in them is that folder.
+    pub(crate) fn start_in(folder: tempfile::TempDir, settings: &str) -> Self {
+        let settings = settings.replace("{folder}", folder.path().to_str().unwrap());
         let file = folder.path().join("pipeline.toml");
         std::fs::write(&file, settings).unwrap();
         let mut command = program();
@@ -149,9 +160,19 @@ impl Running {
         self.child.id()
     }
 
+    /// The folder of its settings file, and its working folder for whatever is relative there.
+    pub(crate) fn folder(&self) -> &Path {
+        self.settings.path()
+    }
+
+    /// Changes its settings, and tells it nothing.
+    pub(crate) fn write_settings(&self, settings: &str) {
+        std::fs::write(self.settings.path().join("pipeline.toml"), settings).unwrap();
+    }
+
     /// Changes its settings, and tells it so.
     pub(crate) fn change_settings(&self, settings: &str) {
-        std::fs::write(self.settings.path().join("pipeline.toml"), settings).unwrap();
+        self.write_settings(settings);
         let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
     }
@@ -164,6 +185,16 @@ impl Running {
 
     /// Asks it to stop and waits for its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
+        self.end()
+    }
+
+    /// As [`Self::stop`], and gives its folder back for another start.
+    pub(crate) fn stop_and_keep(mut self) -> tempfile::TempDir {
+        assert_eq!(self.end(), Some(0));
+        std::mem::replace(&mut self.settings, tempfile::tempdir().unwrap())
+    }
+
+    fn end(&mut self) -> Option<i32> {
         let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
         self.child.wait().unwrap().code()

@@ -11,11 +11,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, operate, output, run};
 use crate::{
+    control::{self, Controller, Files, FleetLog},
     engine::Engine,
+    kafka::Connection,
     pipeline::{Pipeline, connection, engine_options, engine_specs},
     settings::Plan,
+    store::Thoroughness,
     telemetry::logging,
 };
 
@@ -82,9 +85,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     match service {
         Some(service) => {
+            let controller =
+                control(&plan, &arguments.settings, &connection, &pipeline, arguments.verify.thoroughness())?;
+            if let Some(address) = plan.admin.listen {
+                let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
+                let tokens = operate::tokens(&plan, files.as_ref())?;
+                service.serve_admin(address, &controller, tokens, plan.admin.body_bytes_max)?;
+            }
             say(report::how_to_go_on(&plan, &address));
-            let settings = arguments.settings.clone();
-            service.until_stopped(pipeline, move || self::plan(&settings))?;
+            service.until_stopped(pipeline, controller)?;
         }
         None => {
             pipeline.stopper()();
@@ -97,12 +106,37 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Whatever cluster the settings name, the demo stays on this machine.
 fn plan(settings: &SettingsArguments) -> Result<Plan, CliError> {
-    let mut plan = settings.plan()?;
+    Ok(on_this_machine(settings.plan()?))
+}
+
+/// Whatever cluster the settings name, the demo stays on this machine.
+fn on_this_machine(mut plan: Plan) -> Plan {
     plan.kafka.bootstrap_servers = None;
     plan.kafka.options.clear();
-    Ok(plan)
+    plan
+}
+
+/// What changes the configuration while the demo runs. It remembers nothing: the next demo begins anew.
+fn control(
+    plan: &Plan,
+    settings: &SettingsArguments,
+    connection: &Connection,
+    pipeline: &Pipeline,
+    thoroughness: Thoroughness,
+) -> Result<Controller, CliError> {
+    let start = control::Start {
+        path: settings.path().to_owned(),
+        file: std::fs::read_to_string(settings.path()).map_err(failed)?,
+        state: control::State::default(),
+        behind: None,
+        files: None,
+        log: FleetLog::open(connection, &plan.kafka)?,
+        plan: plan.control.clone(),
+        instance: run::instance(),
+        adapt: on_this_machine,
+    };
+    Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)
 }
 
 fn spinner(text: &'static str) -> ProgressBar {

@@ -1,43 +1,43 @@
 //! The language of rules: comparisons joined by `and`, `or`, `not` and parentheses, as in
-//! `text_length < 20 and image_resolution < 1024` or `user_role == 'admin'`.
+//! `text_length < 20 and image_resolution < 1024` or `region in ['cn-east', 'cn-north']`.
+//!
+//! * `grammar`: from text to what is written.
+//! * `check`: names and types, into an expression that cannot go wrong.
+//! * `test`: what one comparison asks of one value.
+//! * `semantic_version`: how versions such as `2.3.0` compare.
 //!
 //! A comparison with an attribute that the request lacks, or that has another type, is neither true
 //! nor false but missing, and missing stays missing under `not`: a rule about an attribute never
 //! fires on a request without it.
 
-mod parse;
+mod check;
+mod grammar;
+mod semantic_version;
+mod test;
 
 use std::fmt;
 
-use super::features::{Features, Field, Value};
+use self::test::Test;
+use super::features::{Features, Field};
 
 /// A condition, read and checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Condition(Expression);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Expression {
-    Compare { field: Field, operator: Operator, literal: Literal },
+    Comparison(Comparison),
     Not(Box<Self>),
     And(Box<Self>, Box<Self>),
     Or(Box<Self>, Box<Self>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Literal {
-    Number(f64),
-    Text(String),
-    Flag(bool),
+/// A field, what is asked of it, and how that is written.
+#[derive(Clone, Debug)]
+struct Comparison {
+    field: Field,
+    test: Test,
+    source: Box<str>,
 }
 
 /// What a condition is for a request.
@@ -71,67 +71,129 @@ impl fmt::Display for ConditionError {
 
 impl std::error::Error for ConditionError {}
 
+const CONDITION_BYTES_MAX: usize = 4_000;
+/// Reading recurses with each parenthesis; this keeps it far from the end of the stack.
+const NESTING_MAX: usize = 50;
+
 impl Condition {
-    /// Reads a condition and checks its types.
+    /// Reads a condition and checks its names and types.
     ///
     /// # Errors
     /// With the place in the source and what was expected there.
     pub fn parse(source: &str) -> Result<Self, ConditionError> {
-        parse::parse(source).map(Self)
+        let refuse = |(reason, span)| ConditionError { source: source.to_owned(), span, reason };
+        if source.len() > CONDITION_BYTES_MAX {
+            return Err(refuse((format!("the condition is longer than {CONDITION_BYTES_MAX} bytes"), 0..1)));
+        }
+        if let Some(place) = too_deep(source) {
+            return Err(refuse((format!("parentheses are nested more than {NESTING_MAX} deep"), place..place + 1)));
+        }
+        let written = grammar::parse(source).map_err(refuse)?;
+        check::checked(written, source).map(Self).map_err(refuse)
     }
 
     /// Evaluates the condition. Total, and without allocation.
     pub fn evaluate(&self, features: &Features<'_>) -> Truth<'_> {
         self.0.evaluate(features)
     }
+
+    /// Why it does not hold, for people: the comparisons that decide, with the values they met.
+    pub fn why_not(&self, features: &Features<'_>) -> String {
+        let mut reasons = Vec::new();
+        self.0.reasons(features, &mut reasons);
+        reasons.join("; ")
+    }
+}
+
+/// Where parentheses outside of texts are nested too deep.
+fn too_deep(source: &str) -> Option<usize> {
+    let (mut depth, mut quote) = (0_usize, None);
+    for (place, character) in source.char_indices() {
+        match (quote, character) {
+            (None, '\'' | '"') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            (None, '(') => depth += 1,
+            (None, ')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            return Some(place);
+        }
+    }
+    None
 }
 
 impl Expression {
     fn evaluate(&self, features: &Features<'_>) -> Truth<'_> {
         match self {
-            Self::Compare { field, operator, literal } => match compare(features, field, *operator, literal) {
-                Some(true) => Truth::True,
-                Some(false) => Truth::False,
-                None => Truth::Missing(match field {
-                    Field::Attribute(name) => name,
-                    Field::Known(_) => "",
-                }),
-            },
+            Self::Comparison(comparison) => comparison.evaluate(features),
             Self::Not(inner) => match inner.evaluate(features) {
                 Truth::True => Truth::False,
                 Truth::False => Truth::True,
                 missing @ Truth::Missing(_) => missing,
             },
-            Self::And(left, right) => match (left.evaluate(features), right.evaluate(features)) {
-                (Truth::False, _) | (_, Truth::False) => Truth::False,
-                (missing @ Truth::Missing(_), _) | (_, missing @ Truth::Missing(_)) => missing,
-                _ => Truth::True,
+            Self::And(left, right) => match left.evaluate(features) {
+                Truth::False => Truth::False,
+                Truth::True => right.evaluate(features),
+                missing @ Truth::Missing(_) => match right.evaluate(features) {
+                    Truth::False => Truth::False,
+                    _ => missing,
+                },
             },
-            Self::Or(left, right) => match (left.evaluate(features), right.evaluate(features)) {
-                (Truth::True, _) | (_, Truth::True) => Truth::True,
-                (missing @ Truth::Missing(_), _) | (_, missing @ Truth::Missing(_)) => missing,
-                _ => Truth::False,
+            Self::Or(left, right) => match left.evaluate(features) {
+                Truth::True => Truth::True,
+                Truth::False => right.evaluate(features),
+                missing @ Truth::Missing(_) => match right.evaluate(features) {
+                    Truth::True => Truth::True,
+                    _ => missing,
+                },
             },
+        }
+    }
+
+    /// The comparisons that make it what it is.
+    fn reasons(&self, features: &Features<'_>, reasons: &mut Vec<String>) {
+        let truth = self.evaluate(features);
+        match self {
+            Self::Comparison(comparison) => reasons.push(comparison.in_words(features, truth)),
+            Self::Not(inner) => inner.reasons(features, reasons),
+            // One side that is as the whole is enough for `and` that is false and `or` that is true.
+            Self::And(left, right) | Self::Or(left, right) => {
+                let enough = matches!(
+                    (self, truth),
+                    (Self::And(..), Truth::False) | (Self::Or(..), Truth::True) | (_, Truth::Missing(_))
+                );
+                for side in [left, right] {
+                    if !enough || side.evaluate(features) == truth {
+                        side.reasons(features, reasons);
+                        if enough {
+                            return;
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-/// None where the request lacks the field or has it in another type.
-fn compare(features: &Features<'_>, field: &Field, operator: Operator, literal: &Literal) -> Option<bool> {
-    let ordering = match (features.get(field)?, literal) {
-        (Value::Number(value), Literal::Number(literal)) => value.partial_cmp(literal)?,
-        (Value::Text(value), Literal::Text(literal)) => value.cmp(literal.as_str()),
-        (Value::Flag(value), Literal::Flag(literal)) => value.cmp(literal),
-        _ => return None,
-    };
-    Some(match operator {
-        Operator::Equal => ordering.is_eq(),
-        Operator::NotEqual => ordering.is_ne(),
-        Operator::Less => ordering.is_lt(),
-        Operator::LessOrEqual => ordering.is_le(),
-        Operator::Greater => ordering.is_gt(),
-        Operator::GreaterOrEqual => ordering.is_ge(),
-    })
+impl Comparison {
+    fn evaluate(&self, features: &Features<'_>) -> Truth<'_> {
+        match features.get(&self.field).and_then(|value| self.test.holds(value)) {
+            Some(true) => Truth::True,
+            Some(false) => Truth::False,
+            None => Truth::Missing(self.field.source()),
+        }
+    }
+
+    fn in_words(&self, features: &Features<'_>, truth: Truth<'_>) -> String {
+        let Self { field, source, .. } = self;
+        match (features.get(field), truth) {
+            (None, _) => format!("{field} is missing"),
+            (Some(value), Truth::Missing(_)) => format!("{field} is {value}, which `{source}` cannot be asked of"),
+            (Some(value), Truth::True) => format!("{field} is {value}, so `{source}` holds"),
+            (Some(value), Truth::False) => format!("{field} is {value}, not `{source}`"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,97 +1,18 @@
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::message::{AttributeValue, Attributes};
-use crate::routing::VariantSpec;
-
-fn rule(name: Option<&str>, condition: &str, version: &str) -> RuleSpec {
-    RuleSpec {
-        name: name.map(Into::into),
-        condition: condition.into(),
-        version: version.into(),
-        shadow: vec![],
-        shadow_fraction: 1.0,
-    }
-}
+use crate::routing::{ExperimentSpec, HoldoutSpec, Method, Scheme};
 
 fn spec() -> TableSpec {
-    let variant =
-        |name: &str, version: &str| VariantSpec { name: name.into(), model_version: version.into(), weight: 0.5 };
-    TableSpec {
-        versions: vec!["large".into(), "base".into(), "small".into()],
-        default: "base".into(),
-        allow_forced: true,
-        rules: vec![rule(Some("tiny"), "image_resolution < 64", "small"), rule(None, "user_role == 'admin'", "large")],
-        experiments: vec![ExperimentSpec {
-            name: "compare".into(),
-            description: String::new(),
-            traffic_ratio: 0.5,
-            unit: "request_id".into(),
-            salt: None,
-            epoch: 1,
-            scheme: "m3v1".into(),
-            variants: vec![variant("control", "large"), variant("treatment", "small")],
-            shadow: vec![],
-            shadow_fraction: 1.0,
-        }],
-    }
-}
-
-fn features<'r>(request_id: &'r str, attributes: &'r Attributes) -> Features<'r> {
-    Features {
-        request_id,
-        key: None,
-        text_length: 10,
-        image_width: 100,
-        image_height: 90,
-        image_bytes: 1000,
-        image_format: "png",
-        attributes,
-        forced_version: None,
-    }
-}
-
-#[test]
-fn forced_before_rule_before_experiment_before_default() {
-    let table = Table::new(&spec()).unwrap();
-    let none = Attributes::new();
-    let admin = BTreeMap::from([("user_role".to_owned(), Some(AttributeValue::Text("admin".into())))]);
-    let decide = |features: Features<'_>| table.decide(&features, None).unwrap();
-
-    let forced = decide(Features { forced_version: Some("small"), ..features("r1", &admin) });
-    assert_eq!((forced.version.as_str(), forced.reason), ("small", Reason::Forced));
-    let rule = decide(features("r1", &admin));
-    assert_eq!((rule.version.as_str(), rule.rule.as_deref()), ("large", Some("user_role == 'admin'")));
-    let mut seen = BTreeMap::new();
-    for index in 0..400 {
-        let route = decide(features(&format!("r{index}"), &none));
-        *seen.entry((route.reason.as_str(), route.version)).or_insert(0) += 1;
-    }
-    let count = |reason, version: &str| seen.get(&(reason, version.to_owned())).copied().unwrap_or_default();
-    assert!((150..250).contains(&count("default", "base")), "{seen:?}");
-    assert!((70..130).contains(&count("experiment", "large")), "{seen:?}");
-    assert!((70..130).contains(&count("experiment", "small")), "{seen:?}");
-}
-
-#[test]
-fn versions_that_a_request_may_not_have_are_refused_by_code() {
-    let none = Attributes::new();
-    let decide = |spec: &TableSpec, version| {
-        let features = Features { forced_version: Some(version), ..features("r1", &none) };
-        Table::new(spec).unwrap().decide(&features, None).unwrap_err().code()
-    };
-    assert_eq!(decide(&spec(), "huge"), "unknown_version");
-    assert_eq!(decide(&TableSpec { allow_forced: false, ..spec() }, "small"), "forced_version_refused");
-}
-
-#[test]
-fn an_empty_unit_is_not_in_the_experiment_and_the_steps_say_so() {
-    let table = Table::new(&TableSpec { rules: vec![], ..spec() }).unwrap();
-    let mut steps = Vec::new();
-    let route = table.decide(&features("", &Attributes::new()), Some(&mut steps)).unwrap();
-    assert_eq!(route.reason, Reason::Default);
-    assert_eq!(steps[0].outcome, "no unit: request_id is missing or empty");
-    assert!(steps[1].decided);
+    serde_json::from_str(
+        r#"{
+            "versions": ["large", "base", "small"], "default": "base", "allow_forced": true,
+            "rules": [{"condition": "image_resolution < 64", "version": "small"},
+                      {"condition": "user_role == 'admin'", "version": "large"}],
+            "experiments": [{"name": "compare", "traffic_ratio": 0.5, "variants": [
+                {"name": "control", "model_version": "large", "weight": 0.5},
+                {"name": "treatment", "model_version": "small", "weight": 0.5}]}]
+        }"#,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -101,25 +22,69 @@ fn a_table_that_cannot_work_is_refused_with_its_place() {
         change(&mut spec);
         Table::new(&spec).unwrap_err().to_string()
     };
+    let experiment = |change: fn(&mut ExperimentSpec)| {
+        let mut spec = spec();
+        change(&mut spec.experiments[0]);
+        Table::new(&spec).unwrap_err().to_string()
+    };
+    let second = |change: fn(&mut ExperimentSpec)| {
+        let mut spec = spec();
+        let first = &mut spec.experiments[0];
+        (first.layer, first.slice) = (Some("models".into()), Some([0.0, 0.5]));
+        let mut second = ExperimentSpec { name: "second".into(), slice: Some([0.5, 1.0]), ..first.clone() };
+        change(&mut second);
+        spec.experiments.push(second);
+        Table::new(&spec).unwrap_err().to_string()
+    };
+    let holdout = |ratio: f64| HoldoutSpec { name: "never".into(), ratio, unit: "key".into(), salt: None };
+    let mut twice = spec();
+    twice.holdouts = vec![holdout(0.1), holdout(0.2)];
+    let mut beyond = spec();
+    beyond.holdouts = vec![holdout(1.1)];
     let cases = [
         with(|spec| spec.default = "tiny".into()),
         with(|spec| spec.rules[1].version = "tiny".into()),
         with(|spec| spec.rules[0].condition = "text_length <".into()),
-        with(|spec| spec.experiments[0].traffic_ratio = 1.5),
-        with(|spec| spec.experiments[0].traffic_ratio = f64::NAN),
-        with(|spec| spec.experiments[0].variants[1].name = "control".into()),
-        with(|spec| spec.experiments[0].variants[1].weight = -1.0),
-        with(|spec| spec.experiments[0].variants[1].model_version = "tiny".into()),
-        with(|spec| spec.experiments[0].variants.clear()),
-        with(|spec| spec.experiments[0].scheme = "md5".into()),
         with(|spec| spec.experiments.push(spec.experiments[0].clone())),
+        Table::new(&twice).unwrap_err().to_string(),
+        Table::new(&beyond).unwrap_err().to_string(),
+        experiment(|it| it.traffic_ratio = 1.5),
+        experiment(|it| it.traffic_ratio = f64::NAN),
+        experiment(|it| it.variants[1].name = "control".into()),
+        experiment(|it| it.variants[1].weight = Some(-1.0)),
+        experiment(|it| it.variants[1].weight = None),
+        experiment(|it| it.variants.iter_mut().for_each(|variant| variant.weight = Some(0.0))),
+        experiment(|it| it.variants[1].model_version = "tiny".into()),
+        experiment(|it| it.variants.clear()),
+        experiment(|it| it.condition = Some("region = 'cn'".into())),
+        experiment(|it| it.start = Some("tomorrow".into())),
+        experiment(|it| {
+            it.start = Some("2026-12-01T00:00:00Z".into());
+            it.end = Some("2026-12-01T08:00:00+08:00".into());
+        }),
+        experiment(|it| it.promoted = Some("third".into())),
+        experiment(|it| it.slice = Some([0.0, 0.5])),
+        experiment(|it| it.layer = Some("default".into())),
+        experiment(|it| (it.layer, it.slice) = (Some("models".into()), Some([0.5, 0.5]))),
+        experiment(|it| (it.scheme, it.traffic_ratio) = (Scheme::Flagd, 0.5)),
+        experiment(|it| (it.scheme, it.traffic_ratio) = (Scheme::Unleash, 0.125)),
+        experiment(|it| (it.scheme, it.traffic_ratio) = (Scheme::Unleash, 0.12)),
+        experiment(|it| (it.scheme, it.assignment) = (Scheme::Optimizely, Method::Rendezvous)),
+        experiment(|it| (it.scheme, it.epoch) = (Scheme::Optimizely, 2)),
+        experiment(|it| it.variants[0].range = Some([0, 10])),
+        experiment(|it| {
+            it.scheme = Scheme::Optimizely;
+            it.traffic_ratio = 1.0;
+            for variant in &mut it.variants {
+                (variant.weight, variant.range) = (None, Some([0, 10]));
+            }
+        }),
+        second(|it| it.slice = Some([0.4999, 1.0])),
+        second(|it| it.unit = "key".into()),
+        second(|it| {
+            it.scheme = Scheme::Optimizely;
+            it.variants.iter_mut().for_each(|variant| variant.weight = Some(1.0));
+        }),
     ];
     insta::assert_snapshot!(cases.join("\n"));
-}
-
-#[test]
-fn the_digest_changes_with_the_table_and_only_with_it() {
-    let digest = |spec: &TableSpec| Table::new(spec).unwrap().digest().to_owned();
-    assert_eq!(digest(&spec()), digest(&spec()));
-    assert_ne!(digest(&spec()), digest(&TableSpec { allow_forced: false, ..spec() }));
 }

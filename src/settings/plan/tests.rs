@@ -6,38 +6,71 @@ default = "ofa_base"
 [model_versions.versions.ofa_base]
 "#;
 
+fn read(text: &str) -> Result<Plan, SettingsError> {
+    Plan::from_text("pipeline.toml".as_ref(), text.to_owned(), &Overrides::default())
+}
+
 fn refusal(text: &str) -> String {
-    Plan::from_source(&Source::from_text(text)).unwrap_err().to_string()
+    read(text).unwrap_err().to_string()
 }
 
 #[test]
 fn the_shipped_pipeline_toml_is_read_and_explains_every_default() {
     let shipped = Plan::read(Path::new("pipeline.toml")).unwrap();
-    let defaults = Plan::from_source(&Source::from_text(SMALL)).unwrap();
+    let defaults = read(SMALL).unwrap();
     assert_eq!(shipped.kafka, defaults.kafka);
     assert_eq!(shipped.limits, defaults.limits);
     assert_eq!(shipped.thresholds, defaults.thresholds);
     assert_eq!(shipped.pipeline, defaults.pipeline);
     assert_eq!(shipped.telemetry, defaults.telemetry);
     assert_eq!(shipped.devices, defaults.devices);
+    assert_eq!(shipped.control, defaults.control);
+    assert_eq!(shipped.admin, defaults.admin);
+    assert_eq!(shipped.keep_warm, defaults.keep_warm);
     let of = |plan: &Plan| VersionPlan { model_id: None, ..plan.versions["ofa_base"].clone() };
     assert_eq!(of(&shipped), of(&defaults));
     assert!(shipped.versions.len() >= 2);
 }
 
 #[test]
-fn batching_and_devices_may_change_while_versions_run_and_nothing_else() {
-    let plan = |text: &str| Plan::from_source(&Source::from_text(text)).unwrap();
+fn what_a_request_meets_may_change_while_the_program_runs_and_nothing_else() {
+    let plan = |text: &str| read(text).unwrap();
     let before = plan(SMALL);
-    let free = plan(&format!("[devices.cpu]\nthreads = 1\n{SMALL}batch_size = 2\nmax_delay_ms = 5\nqueue_size = 9"));
-    assert_eq!(before.fixed_differences(&free), [""; 0]);
-    assert!(free.devices != before.devices && free.versions != before.versions);
-    let fixed = plan(&format!(
-        "[kafka]\ngroup_id = 'x'\n{SMALL}threads = 3\n[model_versions.versions.new]\n\
+    let free = plan(&format!(
+        "[devices.cpu]\nthreads = 1\n[decision]\napprove_confidence = 0.5\n[images]\nbytes_max = 1000\n\
+         {SMALL}batch_size = 2\nthreads = 3\n[model_versions.versions.new]\n\
          [[routing_rules]]\ncondition = 'text_length < 3'\nversion = 'new'"
     ));
-    let expected = ["kafka", "routing", "model_versions.versions.ofa_base", "model_versions.versions.new"];
-    assert_eq!(before.fixed_differences(&fixed), expected);
+    assert_eq!(before.fixed_differences(&free), [""; 0]);
+    assert_ne!(before.config_digest, free.config_digest);
+    let fixed = plan(&format!(
+        "[kafka]\ngroup_id = 'x'\n[pipeline]\ndecode_threads = 3\n[telemetry]\nlog_level = 'debug'\n\
+         [control]\nhistory = 3\n[admin]\nlisten = 'off'\n{SMALL}"
+    ));
+    assert_eq!(before.fixed_differences(&fixed), ["kafka", "pipeline", "telemetry", "control", "admin"]);
+    assert_eq!(before.config_digest, fixed.config_digest, "none of these decides on a request");
+}
+
+#[test]
+fn the_digest_changes_with_what_decides_and_with_what_operators_change() {
+    let digest = |overrides: &Overrides| {
+        Plan::from_text("pipeline.toml".as_ref(), format!("{SMALL}[model_versions.versions.other]"), overrides)
+            .unwrap()
+            .config_digest
+    };
+    let plain = digest(&Overrides::default());
+    assert_eq!(plain, digest(&Overrides::default()));
+    assert_ne!(plain, digest(&Overrides { default: Some("other".into()), ..Overrides::default() }));
+    let unknown = Overrides { default: Some("gone".into()), ..Overrides::default() };
+    let error = Plan::from_text("pipeline.toml".as_ref(), SMALL.to_owned(), &unknown).unwrap_err();
+    assert!(error.to_string().contains("there is no version `gone`"), "{error}");
+}
+
+#[test]
+fn tokens_are_never_shown() {
+    let plan = read(&format!("[admin]\nwrite_token = 'a-very-secret-token'\n{SMALL}")).unwrap();
+    assert_eq!(plan.admin.write_token.as_ref().unwrap().reveal(), "a-very-secret-token");
+    assert!(!format!("{plan:?}").contains("secret-token"));
 }
 
 #[test]
@@ -69,6 +102,13 @@ fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
         with("[devices.cpu]\nthreads = 5000"),
         with("[[routing_rules]]\ncondition = 'text_length < 3'\nversion = 'ofa_base'\nshadow = ['ofa_huge']"),
         refusal("[model_versions]\ndefault = 'a/b'\n[model_versions.versions.'a/b']"),
+        with("[kafka]\ncontrol = 'moderation.shadows'"),
+        with("[admin]\nlisten = 'everywhere'"),
+        with("[admin]\nwrite_token = 'short'"),
+        with("[control]\nhistory = 0"),
+        with("[[experiments]]\nname = 'e'\ntraffic_ratio = 1.0\nscheme = 'md5'\nvariants = []"),
+        with("[[experiments]]\nname = 'e'\ntraffic_ratio = 1.0\nassignment = 'random'\nvariants = []"),
+        with("[[holdouts]]\nname = 'h'\nratio = 2.0"),
         refusal(""),
     ];
     insta::assert_snapshot!(cases.join("\n----\n"));
@@ -77,7 +117,7 @@ fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
 #[test]
 fn options_from_the_environment_may_write_dots_as_underscores() {
     let text = format!("[kafka.options]\nsasl_mechanism = 'PLAIN'\n'ssl.ca.location' = 'ca.pem'\n{SMALL}");
-    let options = Plan::from_source(&Source::from_text(&text)).unwrap().kafka.options;
+    let options = read(&text).unwrap().kafka.options;
     assert_eq!(options.keys().collect::<Vec<_>>(), ["sasl.mechanism", "ssl.ca.location"]);
 }
 

@@ -1,9 +1,14 @@
 //! `explain`: which version would answer, and why. The decision is made by the very function that
 //! routes live requests.
+//!
+//! * `simulate`: the shares that a configuration gives, and what moves between two.
+
+mod simulate;
 
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{CliError, SettingsArguments, failed, output};
@@ -39,6 +44,18 @@ pub(super) struct Arguments {
     /// The assumed image
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "640x480")]
     image_size: ImageSize,
+    /// The record's time, such as 2026-12-01T08:00:00+08:00; without it, now
+    #[arg(long, value_name = "TIME")]
+    time: Option<Timestamp>,
+    /// Route so many made-up units instead, and show the shares; with --keys, at most so many of those
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    simulate: Option<u32>,
+    /// Units to route: a key per line, or a request in JSON
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    keys: Option<PathBuf>,
+    /// Other settings: show what would move from --config to these
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    against: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +95,12 @@ impl FromStr for ImageSize {
     }
 }
 
+impl Arguments {
+    fn attributes(&self) -> Attributes {
+        self.attributes.iter().map(|Attribute(name, value)| (name.clone(), Some(value.clone()))).collect()
+    }
+}
+
 /// Encoded bytes of an image that is only assumed.
 const ASSUMED_BYTES: usize = 100_000;
 
@@ -95,10 +118,12 @@ struct Explained {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = arguments.settings.plan()?;
+    if let Some(units) = arguments.simulate {
+        return simulate::run(arguments, &plan, units as usize);
+    }
     let request_id = arguments.request_id.as_ref().or(arguments.key.as_ref());
     let request_id = request_id.ok_or_else(|| failed("give --key, --request-id or both"))?;
-    let attributes: Attributes =
-        arguments.attributes.iter().map(|Attribute(name, value)| (name.clone(), Some(value.clone()))).collect();
+    let attributes = arguments.attributes();
     let (width, height, bytes, format) = match &arguments.image {
         None => (arguments.image_size.0, arguments.image_size.1, ASSUMED_BYTES, "jpeg"),
         Some(path) => {
@@ -108,19 +133,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             (header.width, header.height, bytes.len(), header.format.as_str())
         }
     };
+    let time = arguments.time.unwrap_or_else(Timestamp::now);
     let features = Features {
         request_id,
         key: arguments.key.as_deref(),
+        texts: std::slice::from_ref(&arguments.text),
+        caption: None,
         text_length: arguments.text.chars().count(),
         image_width: width,
         image_height: height,
         image_bytes: bytes,
         image_format: format,
+        time_ms: Some(time.as_millisecond()),
         attributes: &attributes,
         forced_version: arguments.model_version.as_deref(),
     };
     let mut steps = Vec::new();
-    let route = plan.table.decide(&features, Some(&mut steps)).map_err(failed)?;
+    let route = plan.table.decide(&features, &mut steps).map_err(failed)?;
     let (experiment, variant) = route.variant.unzip();
     let explained = Explained {
         version: route.version,
@@ -129,7 +158,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         experiment,
         variant,
         assignment: route.assignment,
-        config_digest: plan.table.digest().to_owned(),
+        config_digest: plan.config_digest.clone(),
         steps,
     };
     if arguments.json {

@@ -2,7 +2,9 @@ use std::{path::Path, sync::mpsc::channel};
 
 use super::*;
 use crate::{
-    engine::{Answer, InferenceError, PassError, Prepared, Reply, prepare::tests::numbered},
+    engine::{
+        Answer, AnswerKey, InferenceError, Job, Judged, Lane, PassError, Prepared, Reply, prepare::tests::numbered,
+    },
     message::Scores,
     ofa::Interrupt,
 };
@@ -278,10 +280,86 @@ fn knobs_change_while_the_version_runs() {
     engine.version("v").unwrap().submit(job(20, &sender));
     gate.wait_until(|passes| passes.begun == 1);
     (21..40).for_each(|number| engine.version("v").unwrap().submit(job(number, &sender)));
-    assert!(engine.set_knobs("v", Knobs { batch_size: 1, ..spec().knobs }));
-    assert!(!engine.set_knobs("w", spec().knobs));
+    let alone = VersionSpec { knobs: Knobs { batch_size: 1, ..spec().knobs }, ..spec() };
+    engine.adopt(&Arc::new(engine.prepare(&[alone]).unwrap()));
     gate.open();
     drop(sender);
     let batches: Vec<usize> = answers.iter().map(|(_, judged)| judged.unwrap().batch).collect();
     assert_eq!(batches, [1; 20], "four would have gone together");
+}
+
+/// What an engine loads, by version and number of its loading, and when one is let go.
+fn loads() -> (Arc<Mutex<Vec<String>>>, impl Fn(&VersionSpec, &VersionFolder) -> Result<Counting, ModelError>) {
+    let loads = Arc::new(Mutex::new(Vec::new()));
+    let told = loads.clone();
+    (loads, move |spec, _| match spec.options.threads {
+        99 => Err(ModelError::WarmUp("it breaks".to_owned())),
+        _ => {
+            told.lock().unwrap().push(spec.name.clone());
+            Ok(Counting)
+        }
+    })
+}
+
+fn named(name: &str) -> VersionSpec {
+    VersionSpec { name: name.to_owned(), ..spec() }
+}
+
+#[test]
+fn a_fleet_loads_what_is_new_and_goes_on_with_what_runs() {
+    let (loads, load) = loads();
+    let engine = Engine::start_with(&[named("a"), named("b")], LIMITS, load).unwrap();
+    let before = engine.current();
+    let slower = VersionSpec { knobs: Knobs { max_delay: Duration::from_millis(5), ..spec().knobs }, ..named("b") };
+    let mut other = named("c");
+    other.options.threads = 1;
+    let after = Arc::new(engine.prepare(&[slower, other.clone()]).unwrap());
+    assert!(engine.version("c").is_none(), "what is prepared is not current");
+    engine.adopt(&after);
+    assert!(Arc::ptr_eq(before.version("b").unwrap(), after.version("b").unwrap()));
+    other.options.threads = 2;
+    let again = engine.prepare(&[other]).unwrap();
+    assert!(!Arc::ptr_eq(again.version("c").unwrap(), after.version("c").unwrap()), "it runs in another way");
+    let mut loaded = loads.lock().unwrap().clone();
+    loaded.sort();
+    assert_eq!(loaded, ["a", "b", "c", "c"]);
+}
+
+#[test]
+fn what_no_configuration_names_is_kept_warm_until_nobody_holds_it() {
+    let (loads, load) = loads();
+    let engine = Engine::start_with(&[named("a"), named("b")], LIMITS, load).unwrap();
+    let held = engine.current();
+    engine.adopt(&Arc::new(engine.prepare(&[named("b")]).unwrap()));
+    assert_eq!(engine.unload(Duration::ZERO), [], "a request that was routed before may still come");
+    let (sender, answers) = channel();
+    held.version("a").unwrap().submit(job(1, &sender));
+    assert!(answers.recv().unwrap().1.is_ok());
+    drop(held);
+    assert_eq!(engine.unload(Duration::from_secs(60)), [], "it is kept warm");
+    engine.adopt(&Arc::new(engine.prepare(&[named("a"), named("b")]).unwrap()));
+    assert_eq!(loads.lock().unwrap().len(), 2, "so that going back needs no loading");
+    engine.adopt(&Arc::new(engine.prepare(&[named("b")]).unwrap()));
+    let gone: Vec<String> = engine.unload(Duration::ZERO).iter().map(|identity| identity.name.clone()).collect();
+    assert_eq!(gone, ["a"]);
+    assert_eq!(engine.versions().len(), 1);
+    engine.stop();
+}
+
+#[test]
+fn a_fleet_that_cannot_be_changes_nothing_and_leaves_nothing_behind() {
+    let (loads, load) = loads();
+    let engine = Engine::start_with(&[named("a")], LIMITS, load).unwrap();
+    let mut broken = named("c");
+    broken.options.threads = 99;
+    let error = engine.prepare(&[named("a"), named("b"), broken]).err().unwrap().to_string();
+    assert!(error.contains("version `c`") && error.contains("it breaks"), "{error}");
+    let missing = VersionSpec { folder: "no/such/folder".into(), ..named("d") };
+    assert!(engine.prepare(&[missing]).is_err());
+    let names: Vec<String> = engine.versions().iter().map(|version| version.identity().name.clone()).collect();
+    assert_eq!(names, ["a"]);
+    let (sender, answers) = channel();
+    engine.version("a").unwrap().submit(job(1, &sender));
+    assert!(answers.recv().unwrap().1.is_ok());
+    assert_eq!(loads.lock().unwrap().iter().filter(|name| *name == "a").count(), 1);
 }

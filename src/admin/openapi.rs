@@ -1,0 +1,113 @@
+//! The description of the API, made from the types that it takes and gives.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use super::{Asked, AskedDefault, AskedPromotion, Refusal};
+use crate::control::{Applied, Report};
+
+/// The OpenAPI document, `schemas/openapi.json`.
+pub fn document() -> Value {
+    let mut types = SchemaSettings::openapi3().into_generator();
+    let report = returns::<Report>(&mut types, "What is in force on this instance.");
+    let audited = json!({
+        "description": "Changes and refusals with who, when and why, the latest first.",
+        "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
+    });
+    let text = json!({"required": true, "content": {"text/plain": {"schema": {"type": "string"}}}});
+    let (asked, default, promotion) =
+        (takes::<Asked>(&mut types), takes::<AskedDefault>(&mut types), takes::<AskedPromotion>(&mut types));
+    let status = operation(&mut types, "What is in force on this instance", None, &[], Some(report));
+    let changing = |types: &mut SchemaGenerator, summary: &str, body: Option<&Value>, parameters: &[Value]| {
+        operation(types, summary, body, parameters, None)
+    };
+    let from_query = [
+        parameter("by", "query", "Who, for the audit log."),
+        parameter("why", "query", "Why, for the audit log."),
+        parameter("dry_run", "query", "`true` makes everything ready and changes nothing."),
+    ];
+    let name = [parameter("name", "path", "The experiment.")];
+    let paths = json!({
+        "/v1/status": {"get": status.clone()},
+        "/v1/config": {
+            "get": status,
+            "put": changing(&mut types, "Serve by these settings instead of the file's", Some(&text), &from_query),
+            "delete": changing(&mut types, "Serve by the settings file again", None, &from_query)
+        },
+        "/v1/rollback": {
+            "post": changing(&mut types, "Go back to the configuration before the last change", Some(&asked), &[])
+        },
+        "/v1/default": {
+            "post": changing(&mut types, "Have a version answer when nothing else decides", Some(&default), &[])
+        },
+        "/v1/experiments/{name}/pause": {
+            "post": changing(&mut types, "Have an experiment take nobody", Some(&asked), &name)
+        },
+        "/v1/experiments/{name}/resume": {
+            "post": changing(&mut types, "Have an experiment run", Some(&asked), &name)
+        },
+        "/v1/experiments/{name}/promote": {
+            "post": changing(&mut types, "Have the version of one variant answer all", Some(&promotion), &name)
+        },
+        "/v1/audit": {
+            "get": operation(
+                &mut types,
+                "The audit log of this instance",
+                None,
+                &[parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")],
+                Some(audited),
+            )
+        },
+        "/v1/openapi.json": {
+            "get": operation(&mut types, "This document", None, &[], Some(json!({"description": "This document."})))
+        }
+    });
+    json!({
+        "openapi": "3.0.3",
+        "info": {
+            "title": "ofa-stream admin API",
+            "version": "1",
+            "description": "Changes what a running group of instances serves by. Every change travels to all of them."
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": types.take_definitions(true)
+        }
+    })
+}
+
+fn operation(
+    types: &mut SchemaGenerator,
+    summary: &str,
+    body: Option<&Value>,
+    parameters: &[Value],
+    success: Option<Value>,
+) -> Value {
+    let success = success.unwrap_or_else(|| returns::<Applied>(types, "What the change came to."));
+    let refusal = returns::<Refusal>(types, "Refused, and nothing changed.");
+    let mut operation = json!({"summary": summary, "responses": {"200": success, "default": refusal}});
+    if let Some(body) = body {
+        operation["requestBody"] = body.clone();
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation
+}
+
+fn parameter(name: &str, place: &str, description: &str) -> Value {
+    json!({
+        "name": name, "in": place, "required": place == "path", "description": description,
+        "schema": {"type": "string"}
+    })
+}
+
+fn takes<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
+    json!({"content": {"application/json": {"schema": types.subschema_for::<T>()}}})
+}
+
+fn returns<T: JsonSchema>(types: &mut SchemaGenerator, description: &str) -> Value {
+    json!({"description": description, "content": {"application/json": {"schema": types.subschema_for::<T>()}}})
+}

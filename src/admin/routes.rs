@@ -1,0 +1,233 @@
+//! What is answered at which address.
+
+use std::{
+    future::{Future, IntoFuture},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::TcpListener;
+
+use super::auth::{Role, Tokens};
+use crate::control::{Applied, Command, ControlError, Handle, Order, Who};
+
+/// Who asks, why, and whether it is only tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Asked {
+    /// Who, for the audit log.
+    pub by: String,
+    /// Why, for the audit log.
+    pub why: String,
+    /// Whether everything is to be made ready and nothing changed.
+    pub dry_run: bool,
+}
+
+/// Which version is to answer when nothing else decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AskedDefault {
+    /// Its name.
+    pub version: String,
+    /// Who, why, and whether it is only tried.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// Which variant won.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AskedPromotion {
+    /// Its name.
+    pub variant: String,
+    /// Who, why, and whether it is only tried.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// Why something is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// A stable code.
+    pub code: String,
+    /// For people: what is wrong, where, and what to do.
+    pub message: String,
+}
+
+#[derive(Clone)]
+struct Api {
+    handle: Handle,
+    tokens: Arc<Tokens>,
+}
+
+/// Binds the address and gives back where it is and the server, to be awaited.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn serve(
+    address: SocketAddr,
+    handle: Handle,
+    tokens: Tokens,
+    body_bytes_max: usize,
+) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send)> {
+    let api = Api { handle, tokens: Arc::new(tokens) };
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/config", get(status).put(apply).delete(use_file))
+        .route("/v1/rollback", post(rollback))
+        .route("/v1/default", post(set_default))
+        .route("/v1/experiments/{name}/pause", post(pause))
+        .route("/v1/experiments/{name}/resume", post(resume))
+        .route("/v1/experiments/{name}/promote", post(promote))
+        .route("/v1/audit", get(audit))
+        .route("/v1/openapi.json", get(|| async { json(StatusCode::OK, &super::openapi()) }))
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
+        .layer(middleware::from_fn_with_state(api.clone(), admit))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(api);
+    let listener = TcpListener::bind(address).await?;
+    Ok((listener.local_addr()?, axum::serve(listener, router).into_future()))
+}
+
+/// Lets in who has a token that allows it.
+async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match (api.tokens.role(authorization), request.method()) {
+        (None, _) => {
+            let message = "send `Authorization: Bearer TOKEN`; the token is in the file `token` of `control.directory`";
+            let mut response = refused(StatusCode::UNAUTHORIZED, "unauthorized", message);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response
+        }
+        (Some(Role::Read), method) if *method != Method::GET && *method != Method::HEAD => {
+            refused(StatusCode::FORBIDDEN, "forbidden", "this token may look, and change nothing")
+        }
+        _ => next.run(request).await,
+    }
+}
+
+async fn status(State(api): State<Api>) -> Response {
+    match api.handle.report().await {
+        Ok(report) => json(StatusCode::OK, &report),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn apply(State(api): State<Api>, Query(asked): Query<Asked>, body: Bytes) -> Response {
+    match String::from_utf8(body.to_vec()) {
+        Ok(text) => order(&api, Command::Apply { text }, asked).await,
+        Err(_) => {
+            refused(StatusCode::BAD_REQUEST, "bad_request", "the body is not UTF-8: send the text of the settings")
+        }
+    }
+}
+
+async fn use_file(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
+    order(&api, Command::UseFile, asked).await
+}
+
+async fn rollback(State(api): State<Api>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(asked) => order(&api, Command::Rollback, asked).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn set_default(State(api): State<Api>, body: Bytes) -> Response {
+    match read::<AskedDefault>(&body) {
+        Ok(AskedDefault { version, asked }) => order(&api, Command::SetDefault { version }, asked).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn pause(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(asked) => order(&api, Command::Pause { experiment }, asked).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn resume(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(asked) => order(&api, Command::Resume { experiment }, asked).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn promote(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
+    match read::<AskedPromotion>(&body) {
+        Ok(AskedPromotion { variant, asked }) => order(&api, Command::Promote { experiment, variant }, asked).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// How many lines of the audit log.
+#[derive(Deserialize)]
+struct AuditLimit {
+    #[serde(default = "hundred")]
+    limit: usize,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+const AUDIT_LINES_MAX: usize = 1_000;
+
+async fn audit(State(api): State<Api>, Query(AuditLimit { limit }): Query<AuditLimit>) -> Response {
+    let lines = api.handle.files().map_or(Ok(Vec::new()), |files| files.audited(limit.min(AUDIT_LINES_MAX)));
+    match lines {
+        Ok(lines) => json(StatusCode::OK, &lines),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -> Response {
+    let applied: Result<Applied, ControlError> =
+        api.handle.order(Order { command, who: Who { by, why }.bounded(), dry_run }).await;
+    match applied {
+        Ok(applied) => json(StatusCode::OK, &applied),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// A JSON body; an empty one is an empty object.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
+    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|error| refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the body: {error}")))
+}
+
+fn refusal(error: &ControlError) -> Response {
+    let status = match error {
+        ControlError::Settings(_) | ControlError::Switch(_) | ControlError::Secret(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        ControlError::Unknown { .. } => StatusCode::NOT_FOUND,
+        ControlError::NoHistory | ControlError::Superseded => StatusCode::CONFLICT,
+        ControlError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ControlError::Busy | ControlError::NotPublished(_) | ControlError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ControlError::Unreadable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refused(status, error.code(), &error.to_string())
+}
+
+fn refused(status: StatusCode, code: &str, message: &str) -> Response {
+    json(status, &Refusal { code: code.to_owned(), message: message.to_owned() })
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    // Plain data with string keys: serializing cannot fail.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,275 @@
+//! What operators do to a running instance, and by it to all of its group: `status`, `rollback`, `set-default`, `pause`,
+//! `resume`, `promote`, `apply`, `use-file`, `audit`. Each asks the admin API.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{CliError, SettingsArguments, failed, output};
+use crate::{
+    admin::{Asked, AskedDefault, AskedPromotion, Client, Tokens},
+    control::{Applied, Files, Report, TOKEN},
+    settings::{Plan, Secret},
+};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show what a running instance serves by
+    Status {
+        #[command(flatten)]
+        instance: Instance,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go back to the configuration before the last change
+    Rollback(Change),
+    /// Have a version answer when nothing else decides
+    SetDefault {
+        /// The version
+        version: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Have an experiment take nobody
+    Pause {
+        /// The experiment
+        experiment: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Have an experiment run again
+    Resume {
+        /// The experiment
+        experiment: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Have the version of one variant answer all whom an experiment is about
+    Promote {
+        /// The experiment
+        experiment: String,
+        /// The variant that won
+        variant: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Serve by other settings than those of the file, on all instances
+    Apply {
+        /// The other settings
+        file: PathBuf,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Serve by the settings file of each instance again
+    UseFile(Change),
+    /// Show changes and refusals, the latest first
+    Audit {
+        #[command(flatten)]
+        instance: Instance,
+        /// Lines, at most
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which instance is asked.
+#[derive(Args)]
+pub(super) struct Instance {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Its admin API; without it, the one in the settings
+    #[arg(long, value_name = "URL", env = "OFA_STREAM_ADMIN")]
+    admin: Option<String>,
+    /// The file with its token; without it, the one in the settings or in `control.directory`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A change, who asks for it, and why.
+#[derive(Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    instance: Instance,
+    /// Why, for the audit log
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Who, for the audit log
+    #[arg(long, env = "USER", default_value = "")]
+    by: String,
+    /// Make everything ready, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Status { instance, json } => {
+            let report: Report = instance.client()?.get("/v1/status")?;
+            if *json {
+                output::json(&report)
+            } else {
+                show_report(&report)
+            }
+            Ok(())
+        }
+        Command::Audit { instance, limit, json } => {
+            let lines: Vec<Value> = instance.client()?.get(&format!("/v1/audit?limit={limit}"))?;
+            if *json {
+                output::json(&lines)
+            } else {
+                show_audit(&lines)
+            }
+            Ok(())
+        }
+        Command::Rollback(change) => change.post("/v1/rollback", &change.asked()),
+        Command::SetDefault { version, change } => {
+            change.post("/v1/default", &AskedDefault { version: version.clone(), asked: change.asked() })
+        }
+        Command::Pause { experiment, change } => change.post(&of(experiment, "pause"), &change.asked()),
+        Command::Resume { experiment, change } => change.post(&of(experiment, "resume"), &change.asked()),
+        Command::Promote { experiment, variant, change } => {
+            let asked = AskedPromotion { variant: variant.clone(), asked: change.asked() };
+            change.post(&of(experiment, "promote"), &asked)
+        }
+        Command::Apply { file, change } => {
+            let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+            change.send("PUT", text)
+        }
+        Command::UseFile(change) => change.send("DELETE", String::new()),
+    }
+}
+
+/// The tokens of an instance: those of its settings, and a token of its own where they name none.
+pub(super) fn tokens(plan: &Plan, files: Option<&Files>) -> Result<Tokens, CliError> {
+    let write = match (&plan.admin.write_token, files) {
+        (Some(token), _) => token.clone(),
+        (None, Some(files)) => files.token()?,
+        (None, None) => {
+            let reason = "`control.directory` is off, so there is no token for the admin API: set `admin.write_token` in \
+                          the environment, or `admin.listen = \"off\"`";
+            return Err(failed(reason));
+        }
+    };
+    Ok(Tokens { write, read: plan.admin.read_token.clone() })
+}
+
+impl Instance {
+    fn client(&self) -> Result<Client, CliError> {
+        // With both given, no settings file is needed.
+        if let (Some(admin), Some(file)) = (&self.admin, &self.token_file) {
+            return Ok(Client::new(admin, read_token(file)?));
+        }
+        let plan = self.settings.plan()?;
+        let base = match (&self.admin, plan.admin.listen) {
+            (Some(admin), _) => admin.clone(),
+            (None, Some(address)) => format!("http://{address}"),
+            (None, None) => return Err(failed("`admin.listen` is off: give --admin to ask another instance")),
+        };
+        let token = match (&self.token_file, plan.admin.write_token.or(plan.admin.read_token), plan.control.directory) {
+            (Some(file), ..) => read_token(file)?,
+            (None, Some(token), _) => token,
+            (None, None, Some(directory)) => read_token(&directory.join(TOKEN))?,
+            (None, None, None) => return Err(failed("the settings name no token: give --token-file")),
+        };
+        Ok(Client::new(&base, token))
+    }
+}
+
+fn read_token(file: &std::path::Path) -> Result<Secret, CliError> {
+    let remedy = "a running instance keeps its token in `control.directory`; give --token-file for another's";
+    let text =
+        std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}: {remedy}", file.display())))?;
+    Ok(Secret::new(text.trim().to_owned()))
+}
+
+impl Change {
+    fn asked(&self) -> Asked {
+        Asked { by: self.by.clone(), why: self.why.clone(), dry_run: self.dry_run }
+    }
+
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<(), CliError> {
+        self.show(&self.instance.client()?.post(path, body)?);
+        Ok(())
+    }
+
+    /// Who and why stand in the address, because the body is the settings.
+    fn send(&self, method: &str, body: String) -> Result<(), CliError> {
+        let (by, why) = (encoded(&self.by), encoded(&self.why));
+        let path = format!("/v1/config?by={by}&why={why}&dry_run={}", self.dry_run);
+        self.show(&self.instance.client()?.send(method, &path, body)?);
+        Ok(())
+    }
+
+    fn show(&self, applied: &Applied) {
+        if self.json {
+            return output::json(applied);
+        }
+        let (before, now) = (output::digest(&applied.previous_digest), output::digest(&applied.config_digest));
+        output::line(match (applied.dry_run, applied.previous_digest == applied.config_digest) {
+            (true, true) => format!("it works, and would change nothing: {now} serves already"),
+            (true, false) => format!("it works: {now} would serve instead of {before}; nothing changed"),
+            (false, true) => format!("revision {}: {now} serves, as before", applied.revision),
+            (false, false) => {
+                let Applied { revision, took_ms, .. } = applied;
+                format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms")
+            }
+        });
+        applied.warnings.iter().for_each(|warning| output::line(format!("warning: {warning}")));
+    }
+}
+
+fn of(experiment: &str, verb: &str) -> String {
+    format!("/v1/experiments/{}/{verb}", encoded(experiment))
+}
+
+/// A text as a part of an address.
+fn encoded(text: &str) -> impl std::fmt::Display {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+}
+
+fn show_report(report: &Report) {
+    let Report { instance, revision, config_digest, source, default, history, .. } = report;
+    let from = if source == "file" { "the settings file" } else { "settings that were applied" };
+    output::line(format!("{instance} serves by {from}, {}, revision {revision}", output::digest(config_digest)));
+    if let Some(reason) = &report.behind {
+        output::line(format!("BEHIND the group: {reason}"));
+    }
+    if let Some(change) = &report.last_change {
+        output::line(format!("last change: {change}; {history} can be rolled back"));
+    }
+    output::line(format!("default: {default}"));
+    let experiments = report.experiments.iter().map(|it| {
+        let share = format!("{} %", it.traffic_ratio * 100.0);
+        vec![it.name.clone(), it.position.clone(), share, it.variants.join(", ")]
+    });
+    if !report.experiments.is_empty() {
+        output::line(output::table(&["experiment", "", "units", "variants"], &["units"], experiments));
+    }
+    let versions = report.versions.iter().map(|it| {
+        let named = if it.named { "" } else { "kept warm" };
+        vec![it.name.clone(), it.state.clone(), it.device.clone(), output::digest(&it.digest), named.to_owned()]
+    });
+    output::line(output::table(&["version", "state", "device", "digest", ""], &[], versions));
+}
+
+fn show_audit(lines: &[Value]) {
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let rows = lines.iter().map(|line| {
+        let result = match line["reason"].as_str() {
+            None => format!("{} → {}", text(line, "result"), output::digest(&text(line, "to"))),
+            Some(reason) => format!("{}: {reason}", text(line, "result")),
+        };
+        let at = text(line, "at").chars().take("2026-11-24T20:00:00".len()).collect();
+        vec![line["revision"].to_string(), at, text(line, "by"), text(line, "action"), text(line, "why"), result]
+    });
+    output::line(output::table(&["revision", "at", "by", "action", "why", "result"], &["revision"], rows));
+}

@@ -1,0 +1,181 @@
+//! The folder in which an instance keeps what operators changed: `state.json`, `audit.jsonl`, `token`.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ControlError, State};
+use crate::settings::Secret;
+
+/// The file with the token of the admin API.
+pub const TOKEN: &str = "token";
+const STATE: &str = "state.json";
+const AUDIT: &str = "audit.jsonl";
+/// Larger than this, the audit log is put aside under another name, and the one before it forgotten.
+const AUDIT_BYTES_MAX: u64 = 10 << 20;
+const TOKEN_BYTES: usize = 24;
+
+/// The folder, open to its owner alone.
+#[derive(Clone, Debug)]
+pub struct Files {
+    folder: PathBuf,
+}
+
+/// What the state file holds.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub(super) state: State,
+    /// The settings file that served, to notice that it was changed while the program was down.
+    pub(super) file: String,
+}
+
+impl Files {
+    /// Opens the folder; makes it where it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn open(folder: &Path) -> Result<Self, ControlError> {
+        let files = Self { folder: folder.to_owned() };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.and_then(|()| tempfile::tempfile_in(folder)).map_err(|error| {
+            let remedy = "`control.directory` must be a folder that can be written to, or \"off\"";
+            files.refuse("", format!("{error}: {remedy}"))
+        })?;
+        Ok(files)
+    }
+
+    /// What was saved; nothing at the first start.
+    ///
+    /// # Errors
+    /// When it cannot be read: starting without it would undo what an operator did.
+    pub(super) fn load(&self) -> Result<Option<Saved>, ControlError> {
+        let json = match fs::read(self.folder.join(STATE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| self.refuse(STATE, error))?,
+        };
+        let saved = serde_json::from_slice(&json);
+        let remedy = "remove it to start with the settings file alone";
+        saved.map(Some).map_err(|error| self.refuse(STATE, format!("{error}; {remedy}")))
+    }
+
+    /// Saves, so that whatever happens meanwhile the old or the new is there.
+    pub(super) fn save(&self, saved: &Saved) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".state").tempfile_in(&self.folder)?;
+        file.write_all(&serde_json::to_vec(saved)?)?;
+        file.as_file().sync_all()?;
+        file.persist(self.folder.join(STATE)).map(drop).map_err(|error| error.error)
+    }
+
+    /// Adds a line to the audit log.
+    pub(super) fn audit(&self, line: &impl Serialize) -> io::Result<()> {
+        let path = self.folder.join(AUDIT);
+        if fs::metadata(&path).is_ok_and(|file| file.len() > AUDIT_BYTES_MAX) {
+            fs::rename(&path, path.with_extension("1.jsonl"))?;
+        }
+        let mut json = serde_json::to_vec(line)?;
+        json.push(b'\n');
+        // In one piece, so that a line is there whole or not at all.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?.write_all(&json)
+    }
+
+    /// The last lines of the audit log, the latest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn audited(&self, lines_max: usize) -> Result<Vec<serde_json::Value>, ControlError> {
+        let text = match fs::read_to_string(self.folder.join(AUDIT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| self.refuse(AUDIT, error))?,
+        };
+        let lines = text.lines().rev().take(lines_max);
+        Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The token of the admin API: the one that is there, or a new one that only the owner can read.
+    ///
+    /// # Errors
+    /// When it can be neither read nor made.
+    pub fn token(&self) -> Result<Secret, ControlError> {
+        let path = self.folder.join(TOKEN);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().len() >= TOKEN_BYTES => return Ok(Secret::new(text.trim().to_owned())),
+            Ok(_) => return Err(self.refuse(TOKEN, "it is too short; remove it to have another one made")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(self.refuse(TOKEN, error)),
+        }
+        let mut bytes = [0; TOKEN_BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| self.refuse(TOKEN, error))?;
+        let token = hex::encode(bytes);
+        let made = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
+        made.and_then(|mut file| writeln!(file, "{token}")).map_err(|error| self.refuse(TOKEN, error))?;
+        Ok(Secret::new(token))
+    }
+
+    fn refuse(&self, file: &str, reason: impl std::fmt::Display) -> ControlError {
+        let place = self.folder.join(file).display().to_string();
+        ControlError::Unreadable { place, reason: reason.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_again_and_what_is_broken_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(&folder.path().join("inner")).unwrap();
+        assert_eq!(files.load().unwrap(), None);
+        let saved = Saved { state: State { revision: 7, ..State::default() }, file: "text".to_owned() };
+        files.save(&saved).unwrap();
+        assert_eq!(files.load().unwrap(), Some(saved));
+        fs::write(folder.path().join("inner/state.json"), "{").unwrap();
+        let error = files.load().unwrap_err().to_string();
+        assert!(error.contains("state.json") && error.contains("remove it"), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_made_once_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).unwrap();
+        let token = files.token().unwrap();
+        assert_eq!(token.reveal().len(), 48);
+        assert_eq!(files.token().unwrap(), token);
+        let mode = fs::metadata(folder.path().join(TOKEN)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Files::open(other.path()).unwrap().token().unwrap(), token);
+        fs::write(folder.path().join(TOKEN), "short").unwrap();
+        assert!(files.token().is_err());
+    }
+
+    #[test]
+    fn the_audit_log_gives_its_last_lines_first_and_stays_within_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).unwrap();
+        assert_eq!(files.audited(5).unwrap().len(), 0);
+        (0..9).for_each(|number| files.audit(&serde_json::json!({ "number": number })).unwrap());
+        let numbers: Vec<i64> = files.audited(3).unwrap().iter().map(|line| line["number"].as_i64().unwrap()).collect();
+        assert_eq!(numbers, [8, 7, 6]);
+        files.audit(&"x".repeat(AUDIT_BYTES_MAX as usize)).unwrap();
+        files.audit(&1).unwrap();
+        assert_eq!(files.audited(9).unwrap(), [serde_json::json!(1)]);
+        assert!(folder.path().join("audit.1.jsonl").exists());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Files::open(&file.join("inner")).unwrap_err().to_string();
+        assert!(error.contains("control.directory"), "{error}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The control topic: changes of this instance out, changes of all in, in one order.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+
+use super::{ControlError, State, controller::Message};
+use crate::{
+    kafka::{Connection, ControlEvent, ControlReader, ControlWriter, KafkaError},
+    settings::KafkaPlan,
+    telemetry,
+};
+
+/// A person waits for a command; longer than this nobody does.
+const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a start waits for the changes that there are.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// A reader that cannot go on tries again after this.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The control topic of a group.
+pub struct FleetLog {
+    writer: ControlWriter,
+    reader: ControlReader,
+    topic: String,
+    /// The last state that was there at the start, with its offset.
+    pub(super) last: Option<(State, i64)>,
+}
+
+impl FleetLog {
+    /// Reads what is there already; none where the settings name no topic.
+    ///
+    /// # Errors
+    /// When the topic is not there, or cannot be read to its end.
+    pub fn open(connection: &Connection, kafka: &KafkaPlan) -> Result<Option<Self>, KafkaError> {
+        let Some(topic) = &kafka.control else { return Ok(None) };
+        let reader = ControlReader::new(connection, topic, &kafka.group_id)?;
+        let writer = ControlWriter::new(connection, topic, &kafka.group_id, PUBLISH_WAIT_MAX)?;
+        let mut log = Self { writer, reader, topic: topic.clone(), last: None };
+        let deadline = Instant::now() + CATCH_UP_MAX;
+        loop {
+            match log.reader.next(POLL_TIMEOUT)? {
+                Some(ControlEvent::CaughtUp) => return Ok(Some(log)),
+                Some(ControlEvent::Record(record)) => match log.read(&record.payload, record.offset) {
+                    Ok(state) => log.last = Some((state, record.offset)),
+                    Err(error) => refused(&error),
+                },
+                None if Instant::now() < deadline => {}
+                None => {
+                    let reason = format!("`{topic}` could not be read to its end");
+                    return Err(KafkaError::Unreachable {
+                        bootstrap_servers: connection.bootstrap_servers.clone(),
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+
+    fn read(&self, payload: &[u8], offset: i64) -> Result<State, ControlError> {
+        State::read(payload, &format!("the record at offset {offset} of `{}`", self.topic))
+    }
+
+    /// Tells the controller every change from now on, until `stop`; gives what publishes.
+    pub(super) fn follow(self, inbox: Sender<Message>, stop: Arc<AtomicBool>) -> std::io::Result<ControlWriter> {
+        let Self { writer, reader, topic, .. } = self;
+        let follow = move || {
+            while !stop.load(Ordering::Acquire) {
+                match reader.next(POLL_TIMEOUT) {
+                    Ok(Some(ControlEvent::Record(record))) => {
+                        let place = format!("the record at offset {} of `{topic}`", record.offset);
+                        match State::read(&record.payload, &place) {
+                            // The controller reads until it stops.
+                            Ok(state) => drop(inbox.send(Message::Record(state, record.offset))),
+                            Err(error) => refused(&error),
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "The control topic cannot be read for now.");
+                        thread::sleep(RETRY_PAUSE);
+                    }
+                }
+            }
+        };
+        thread::Builder::new().name("control-log".to_owned()).spawn(follow)?;
+        Ok(writer)
+    }
+}
+
+/// Says that a change is not followed.
+fn refused(error: &ControlError) {
+    telemetry::config_refused(error.code());
+    tracing::error!(%error, code = error.code(), "A change is not followed, and nothing changes here.");
+}

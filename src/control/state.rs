@@ -1,0 +1,168 @@
+//! What came of all commands so far. Pure: what it becomes depends on the command and on nothing else.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Command, ControlError};
+use crate::routing::{Overrides, Position, TableSpec};
+
+/// The state of a group, as the control topic and the state file have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Counts changes.
+    pub revision: u64,
+    /// The last of them.
+    #[serde(default)]
+    pub change: Option<Change>,
+    /// What is in force.
+    pub current: Snapshot,
+    /// What was, the latest last.
+    #[serde(default)]
+    pub history: Vec<Snapshot>,
+}
+
+/// One configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// The text of its settings; none is each instance's own settings file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// What operators changed on top.
+    #[serde(default)]
+    pub overrides: Overrides,
+}
+
+/// A change: what, when, who, why, and on which instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The command in words.
+    pub action: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// The instance that was asked.
+    pub instance: String,
+}
+
+/// Largest state, in bytes of its JSON: records of a megabyte are what topics take when nobody has said otherwise.
+pub(super) const STATE_BYTES_MAX: usize = 900_000;
+
+impl State {
+    /// Reads a state.
+    ///
+    /// # Errors
+    /// What is wrong with it; `place` says where it lies.
+    pub fn read(json: &[u8], place: &str) -> Result<Self, ControlError> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| ControlError::Unreadable { place: place.to_owned(), reason: error.to_string() })
+    }
+
+    /// Its JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Plain data with string keys: serializing cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The state after a command. `serving` is the table that is in force, `file` the text of this instance's settings
+    /// file.
+    ///
+    /// # Errors
+    /// When the command names what is not there, or there is nothing to go back to.
+    pub fn after(
+        &self,
+        command: &Command,
+        change: Change,
+        serving: &TableSpec,
+        file: &str,
+        history_max: usize,
+    ) -> Result<Self, ControlError> {
+        let mut next = Self { revision: self.revision + 1, change: Some(change), ..self.clone() };
+        if let Command::Rollback = command {
+            next.current = next.history.pop().ok_or(ControlError::NoHistory)?;
+            // What the file says is followed again, also when it changes.
+            next.current.config.take_if(|config| config == file);
+            return next.bounded(history_max);
+        }
+        next.history.push(self.current.clone());
+        let Snapshot { config, overrides } = &mut next.current;
+        let position = |experiment: &String, position| {
+            let found = serving.experiments.iter().any(|spec| spec.name == *experiment);
+            let known = serving.experiments.iter().map(|spec| spec.name.clone());
+            match found {
+                true => Ok((experiment.clone(), position)),
+                false => Err(unknown("experiment", experiment, known)),
+            }
+        };
+        match command {
+            Command::Apply { text } => *config = Some(text.clone()),
+            Command::UseFile => *config = None,
+            // Came out above.
+            Command::Rollback => {}
+            Command::SetDefault { version } => {
+                if !serving.versions.contains(version) {
+                    return Err(unknown("version", version, serving.versions.iter().cloned()));
+                }
+                overrides.default = Some(version.clone());
+            }
+            Command::Pause { experiment } => overrides.experiments.extend([position(experiment, Position::Paused)?]),
+            Command::Resume { experiment } => overrides.experiments.extend([position(experiment, Position::Running)?]),
+            Command::Promote { experiment, variant } => {
+                let promoted = position(experiment, Position::Promoted(variant.clone()))?;
+                let spec = serving.experiments.iter().find(|spec| spec.name == *experiment);
+                let variants = || spec.into_iter().flat_map(|spec| spec.variants.iter().map(|it| it.name.clone()));
+                if !variants().any(|name| name == *variant) {
+                    return Err(unknown("variant", variant, variants()));
+                }
+                overrides.experiments.extend([promoted]);
+            }
+        }
+        next.bounded(history_max)
+    }
+
+    /// The state after this instance's settings file became another: what served until now can be gone back to. None
+    /// where the file is not in force.
+    #[must_use]
+    pub fn after_file_changed(&self, file_before: &str, history_max: usize) -> Option<Self> {
+        if self.current.config.is_some() {
+            return None;
+        }
+        let mut next = self.clone();
+        next.history.push(self.current.clone());
+        for snapshot in &mut next.history {
+            snapshot.config.get_or_insert_with(|| file_before.to_owned());
+        }
+        next.bounded(history_max).ok()
+    }
+
+    /// Forgets the oldest of what was, until the rest is within the bounds.
+    fn bounded(mut self, history_max: usize) -> Result<Self, ControlError> {
+        let surplus = self.history.len().saturating_sub(history_max);
+        self.history.drain(..surplus);
+        loop {
+            let bytes = self.to_json().len();
+            if bytes <= STATE_BYTES_MAX {
+                return Ok(self);
+            }
+            if self.history.is_empty() {
+                return Err(ControlError::TooLarge { bytes, max: STATE_BYTES_MAX });
+            }
+            self.history.remove(0);
+        }
+    }
+}
+
+fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = String>) -> ControlError {
+    let known: BTreeSet<String> = known.collect();
+    ControlError::Unknown { kind, name: name.to_owned(), known: known.into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests;

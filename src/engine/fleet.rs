@@ -1,0 +1,393 @@
+//! All versions: those that the current configuration names, those that are kept warm, those that are on their way.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::bounded;
+
+use super::{
+    Budget, Cost, Judge, Knobs, Model, ModelError, Preparer, State,
+    answers::AnswerCache,
+    device,
+    queue::Queue,
+    status::Status,
+    version::{Identity, Version, VersionSpec},
+    worker::{Report, Worker},
+};
+use crate::{
+    message::{Device, Load},
+    store::{Manifest, VersionFolder},
+    vision::Limits,
+};
+
+/// What all versions share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// What images may cost.
+    pub images: Limits,
+    /// Passes at the same time on the CPU.
+    pub cpu: Cost,
+    /// Passes at the same time on each GPU.
+    pub gpu: Cost,
+}
+
+impl From<Limits> for EngineOptions {
+    /// These limits, and as many passes at a time as the cores allow.
+    fn from(images: Limits) -> Self {
+        let all = Cost { threads: device::cores(), tokens: usize::MAX, bytes: u64::MAX };
+        Self { images, cpu: all, gpu: all }
+    }
+}
+
+/// A version that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It does not load.
+    #[error("version `{name}`: {source}")]
+    Version {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// Its thread ended before it said anything.
+    #[error("version `{name}`: its thread ended while loading")]
+    Thread {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl EngineError {
+    fn version(spec: &VersionSpec, error: ModelError) -> Self {
+        Self::Version { name: spec.name.clone(), source: Box::new(error) }
+    }
+
+    /// Whether the settings name something that is not there, so that trying again does not help.
+    pub fn is_settings(&self) -> bool {
+        matches!(self, Self::Version { source, .. } if matches!(**source, ModelError::Folder(_) | ModelError::Load { .. } | ModelError::Device(_)))
+    }
+}
+
+/// The versions of one configuration. Whoever holds it can ask them, whatever is configured since.
+#[derive(Default)]
+pub struct Fleet {
+    versions: BTreeMap<String, Arc<Version>>,
+    /// How their requests come together, once the fleet is current.
+    knobs: BTreeMap<String, Knobs>,
+}
+
+impl Fleet {
+    /// A version by name.
+    pub fn version(&self, name: &str) -> Option<&Arc<Version>> {
+        self.versions.get(name)
+    }
+
+    /// All versions, by name.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.versions.values()
+    }
+
+    fn holds(&self, version: &Arc<Version>) -> bool {
+        self.versions.values().any(|held| Arc::ptr_eq(held, version))
+    }
+}
+
+/// All versions that run.
+pub struct Engine {
+    begin: Arc<Begin>,
+    options: Mutex<EngineOptions>,
+    state: Mutex<Versions>,
+    /// flex and ndarray share the cores, so they share a budget: that of `None`.
+    budgets: Mutex<HashMap<Option<Device>, Arc<Budget>>>,
+}
+
+/// Runs a worker on its thread until it ends.
+type Begin = dyn Fn(Worker, &VersionFolder, &Report) + Send + Sync;
+
+#[derive(Default)]
+struct Versions {
+    current: Arc<Fleet>,
+    running: Vec<Running>,
+    /// Threads of versions that were let go.
+    ending: Vec<JoinHandle<()>>,
+}
+
+/// A version with its thread.
+struct Running {
+    spec: VersionSpec,
+    version: Arc<Version>,
+    thread: JoinHandle<()>,
+    /// Since when no configuration names it.
+    unnamed_since: Option<Instant>,
+}
+
+/// The GPU of a device; none for the CPU.
+fn gpu(device: Device) -> Option<Device> {
+    matches!(device, Device::Wgpu(_)).then_some(device)
+}
+
+impl Engine {
+    /// Starts with these versions: checks the folder of each, and loads those that are not loaded at their first use,
+    /// each on its own thread, all at once.
+    ///
+    /// # Errors
+    /// The first version that is not right.
+    pub fn start(specs: &[VersionSpec], options: impl Into<EngineOptions>) -> Result<Self, EngineError> {
+        Self::start_with(specs, options, |spec, folder| Model::load(folder, spec.options))
+    }
+
+    /// As [`Engine::start`], with what `load` makes of each version; it is called on the version's
+    /// own thread.
+    ///
+    /// # Errors
+    /// The first version that is not right.
+    pub fn start_with<J: Judge>(
+        specs: &[VersionSpec],
+        options: impl Into<EngineOptions>,
+        load: impl Fn(&VersionSpec, &VersionFolder) -> Result<J, ModelError> + Send + Sync + 'static,
+    ) -> Result<Self, EngineError> {
+        let begin = move |worker: Worker, folder: &VersionFolder, report: &Report| {
+            worker.work(|spec| load(spec, folder), report);
+        };
+        let engine = Self {
+            begin: Arc::new(begin),
+            options: Mutex::new(options.into()),
+            state: Mutex::default(),
+            budgets: Mutex::default(),
+        };
+        let fleet = engine.prepare(specs)?;
+        engine.adopt(&Arc::new(fleet));
+        Ok(engine)
+    }
+
+    /// The versions of another configuration: those that run already as they should, and the others loaded beside them.
+    /// What is current stays so until [`Engine::adopt`]; what nobody adopts is let go by [`Engine::unload`].
+    ///
+    /// # Errors
+    /// The first version that is not right; those that were started for this are let go.
+    pub fn prepare(&self, specs: &[VersionSpec]) -> Result<Fleet, EngineError> {
+        let mut fleet = Fleet::default();
+        let mut loading = Vec::new();
+        let mut started = Vec::new();
+        let prepare = || {
+            for spec in specs {
+                let version = match self.running_as(spec) {
+                    Some(version) => version,
+                    None => {
+                        let (version, reported) = self.begin(spec)?;
+                        started.push(version.clone());
+                        loading.extend((spec.load != Load::FirstUse).then_some((spec, reported)));
+                        version
+                    }
+                };
+                fleet.versions.insert(spec.name.clone(), version);
+                fleet.knobs.insert(spec.name.clone(), spec.knobs);
+            }
+            for (spec, reported) in loading {
+                let loaded = reported.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+                loaded.map_err(|error| EngineError::version(spec, error))?;
+            }
+            Ok(())
+        };
+        match prepare() {
+            Ok(()) => Ok(fleet),
+            Err(error) => {
+                self.let_go(|running| started.iter().any(|version| Arc::ptr_eq(version, &running.version)));
+                Err(error)
+            }
+        }
+    }
+
+    /// The version that runs already as this one should, with the files that its folder has now.
+    fn running_as(&self, spec: &VersionSpec) -> Option<Arc<Version>> {
+        let digest = Manifest::read(&spec.folder).ok()?.digest();
+        let found = |running: &&Running| {
+            let serves = match running.version.state() {
+                State::NotLoaded => spec.load == Load::FirstUse,
+                State::Loading | State::Ready | State::Unhealthy(_) => true,
+                State::Stopped(_) => false,
+            };
+            serves && running.spec.serves_for(spec) && running.version.identity.digest == digest
+        };
+        self.state().running.iter().find(found).map(|running| running.version.clone())
+    }
+
+    fn begin(
+        &self,
+        spec: &VersionSpec,
+    ) -> Result<(Arc<Version>, crossbeam_channel::Receiver<Result<(), ModelError>>), EngineError> {
+        let folder = VersionFolder::open(&spec.folder, spec.thoroughness)
+            .map_err(|error| EngineError::version(spec, error.into()))?;
+        let identity = Identity {
+            name: spec.name.clone(),
+            digest: folder.manifest.digest(),
+            device: spec.options.device,
+            precision: spec.options.precision,
+            parameters: folder.manifest.parameters,
+        };
+        let (report, reported) = bounded(1);
+        let version = Arc::new(Version {
+            identity: Arc::new(identity),
+            status: Arc::new(Status::new()),
+            preparer: Preparer::new(&folder.definition, self.options().images),
+            queue: Arc::new(Queue::new(spec.knobs)),
+            answers: Arc::new(AnswerCache::new(spec.answer_cache_bytes)),
+        });
+        let worker = Worker {
+            spec: spec.clone(),
+            queue: version.queue.clone(),
+            status: version.status.clone(),
+            answers: version.answers.clone(),
+            budget: self.budget(spec.options.device),
+        };
+        let begin = self.begin.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("model-{}", spec.name))
+            .spawn(move || begin(worker, &folder, &report))
+            .map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+        let running =
+            Running { spec: spec.clone(), version: version.clone(), thread, unnamed_since: Some(Instant::now()) };
+        self.state().running.push(running);
+        Ok((version, reported))
+    }
+
+    /// Makes a fleet the current one. The others are kept warm for whoever still holds them, and for the next one that
+    /// names them.
+    pub fn adopt(&self, fleet: &Arc<Fleet>) {
+        for (version, knobs) in fleet.versions.values().zip(fleet.knobs.values()) {
+            version.queue.set_knobs(*knobs);
+        }
+        let mut state = self.state();
+        for running in &mut state.running {
+            running.unnamed_since = match fleet.holds(&running.version) {
+                true => None,
+                false => running.unnamed_since.or_else(|| Some(Instant::now())),
+            };
+        }
+        state.current = fleet.clone();
+    }
+
+    /// Lets go of versions that no configuration has named for so long, and that nobody holds any more: requests that
+    /// were routed before still come in. Gives back what they were.
+    pub fn unload(&self, keep_warm: Duration) -> Vec<Arc<Identity>> {
+        self.let_go(|running| {
+            running.unnamed_since.is_some_and(|since| since.elapsed() >= keep_warm)
+                && Arc::strong_count(&running.version) == 1
+        })
+    }
+
+    fn let_go(&self, goes: impl Fn(&Running) -> bool) -> Vec<Arc<Identity>> {
+        let mut state = self.state();
+        let (going, staying): (Vec<_>, Vec<_>) = std::mem::take(&mut state.running).into_iter().partition(goes);
+        state.running = staying;
+        let ended = state.ending.extract_if(.., |thread| thread.is_finished());
+        ended.for_each(|thread| drop(thread.join()));
+        let gone = going.into_iter().map(|running| {
+            running.version.queue.close();
+            state.ending.push(running.thread);
+            running.version.identity.clone()
+        });
+        gone.collect()
+    }
+
+    /// The versions of the current configuration.
+    pub fn current(&self) -> Arc<Fleet> {
+        self.state().current.clone()
+    }
+
+    /// A version of the current configuration by name.
+    pub fn version(&self, name: &str) -> Option<Arc<Version>> {
+        self.state().current.version(name).cloned()
+    }
+
+    /// The versions that run, one of each name: the current one, or the last that was.
+    pub fn versions(&self) -> Vec<Arc<Version>> {
+        let state = self.state();
+        let mut versions: BTreeMap<&str, &Arc<Version>> = BTreeMap::new();
+        let others = state.running.iter().map(|running| &running.version);
+        for version in others.chain(state.current.versions()) {
+            versions.insert(&version.identity.name, version);
+        }
+        versions.into_values().cloned().collect()
+    }
+
+    /// Changes what passes may cost at the same time.
+    pub fn set_limits(&self, cpu: Cost, gpu: Cost) {
+        let mut options = self.options();
+        (options.cpu, options.gpu) = (cpu, gpu);
+        for (device, budget) in self.budgets().iter() {
+            budget.set_limits(if device.is_some() { gpu } else { cpu });
+        }
+    }
+
+    /// Versions of the current configuration that broke, with the reason; requests for them wait, or are told so.
+    pub fn unhealthy(&self) -> Vec<(String, String)> {
+        let of = |version: &Arc<Version>| match version.state() {
+            State::Unhealthy(reason) | State::Stopped(reason) => Some((version.identity.name.clone(), reason)),
+            State::NotLoaded | State::Loading | State::Ready => None,
+        };
+        self.current().versions().filter_map(of).collect()
+    }
+
+    /// What the passes take that run now: on the CPU, and on each GPU.
+    pub fn used(&self) -> Vec<(String, Cost)> {
+        let name = |device: &Option<Device>| device.map_or("cpu".to_owned(), |device| device.to_string());
+        self.budgets().iter().map(|(device, budget)| (name(device), budget.used())).collect()
+    }
+
+    /// Has requests wait for company no longer, because a stop began.
+    pub fn hurry(&self) {
+        self.state().running.iter().for_each(|running| running.version.queue.hurry());
+    }
+
+    /// Says that nothing comes any more, and waits for nobody: whoever is held up by a full lane goes on.
+    pub fn close(&self) {
+        self.state().running.iter().for_each(|running| running.version.queue.close());
+    }
+
+    /// Lets the workers finish what waits, and ends them. Whoever asks afterwards is told that nobody answers.
+    pub fn stop(&self) {
+        self.let_go(|_| true);
+        let threads = std::mem::take(&mut self.state().ending);
+        for thread in threads {
+            // A worker catches the network's panics; one of its own has nothing left to save.
+            thread.join().ok();
+        }
+    }
+
+    fn budget(&self, device: Device) -> Arc<Budget> {
+        let options = *self.options();
+        let gpu = gpu(device);
+        let limits = if gpu.is_some() { options.gpu } else { options.cpu };
+        self.budgets().entry(gpu).or_insert_with(|| Arc::new(Budget::new(limits))).clone()
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, HashMap<Option<Device>, Arc<Budget>>> {
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn options(&self) -> MutexGuard<'_, EngineOptions> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, Versions> {
+        // Changed under the lock in steps that cannot panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An engine that is let go has its workers end, and waits for none: one may be loading, and a start that failed for
+/// another version should say so at once.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The control topic: what operators changed, for every instance of a group. Compacted, so its last record is all there
+//! is to know; partition 0 alone, so that all instances see the same order.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError as ClientError,
+    message::DeliveryResult,
+    producer::{BaseRecord, ProducerContext, ThreadedProducer},
+};
+
+use super::connection::{Connection, KafkaError};
+
+const PARTITION: i32 = 0;
+
+/// A record of the control topic that is meant for this group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlRecord {
+    /// Its place in the order of all changes.
+    pub offset: i64,
+    /// Its value.
+    pub payload: Vec<u8>,
+}
+
+/// What comes from the control topic.
+pub enum ControlEvent {
+    /// A change.
+    Record(ControlRecord),
+    /// Nothing more is there for now.
+    CaughtUp,
+}
+
+/// Reads the control topic from its beginning.
+pub struct ControlReader {
+    client: BaseConsumer,
+    group_id: String,
+}
+
+/// Writes to the control topic.
+pub struct ControlWriter {
+    client: ThreadedProducer<Told>,
+    topic: String,
+    group_id: String,
+    wait_max: Duration,
+}
+
+impl ControlReader {
+    /// Reads the changes for a group.
+    ///
+    /// # Errors
+    /// When no broker answers, or the topic does not exist.
+    pub fn new(connection: &Connection, topic: &str, group_id: &str) -> Result<Self, KafkaError> {
+        connection.partitions(&[topic])?;
+        let settings = [
+            ("group.id", "ofa-stream-control"),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("enable.partition.eof", "true"),
+            ("fetch.wait.max.ms", connection.fetch_wait_ms()),
+        ];
+        let client: BaseConsumer = connection.config(&settings).create().map_err(KafkaError::client)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
+        client.assign(&list)?;
+        Ok(Self { client, group_id: group_id.to_owned() })
+    }
+
+    /// What comes next, or none within the timeout. Records of other groups and deletions are left out.
+    ///
+    /// # Errors
+    /// When the client cannot go on.
+    pub fn next(&self, timeout: Duration) -> Result<Option<ControlEvent>, KafkaError> {
+        match self.client.poll(timeout) {
+            None => Ok(None),
+            Some(Err(ClientError::PartitionEOF(_))) => Ok(Some(ControlEvent::CaughtUp)),
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(message)) if message.key() != Some(self.group_id.as_bytes()) => Ok(None),
+            Some(Ok(message)) => Ok(message.payload().map(|payload| {
+                ControlEvent::Record(ControlRecord { offset: message.offset(), payload: payload.to_vec() })
+            })),
+        }
+    }
+}
+
+impl ControlWriter {
+    /// Writes changes for a group; each may take so long.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn new(connection: &Connection, topic: &str, group_id: &str, wait_max: Duration) -> Result<Self, KafkaError> {
+        let config = connection.config(&[
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            // A person waits for it.
+            ("linger.ms", "0"),
+            ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
+        ]);
+        let client = ThreadedProducer::from_config_and_context(&config, Told).map_err(KafkaError::client)?;
+        Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned(), wait_max })
+    }
+
+    /// Publishes a change, and waits until the brokers have it; gives its offset.
+    ///
+    /// # Errors
+    /// What the client says, when they have not.
+    pub fn publish(&self, payload: &[u8]) -> Result<i64, String> {
+        let (told, result) = bounded(1);
+        let record =
+            BaseRecord::<[u8], [u8], Box<Sender<Result<i64, String>>>>::with_opaque_to(&self.topic, Box::new(told));
+        let record = record.partition(PARTITION).key(self.group_id.as_bytes()).payload(payload);
+        self.client.send(record).map_err(|(error, _)| error.to_string())?;
+        // The client gives up a little earlier by itself.
+        let answered = result.recv_timeout(self.wait_max + Duration::from_secs(1));
+        answered.unwrap_or_else(|_| Err("the brokers did not answer".to_owned()))
+    }
+}
+
+struct Told;
+
+impl ClientContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = Box<Sender<Result<i64, String>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
+        let result = match result {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.to_string()),
+        };
+        // Whoever asked may have given up.
+        told.send(result).ok();
+    }
+}

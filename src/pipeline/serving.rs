@@ -1,0 +1,98 @@
+//! The configuration that requests are served by, and its change while they are.
+
+use std::sync::Arc;
+
+use super::{
+    run::Shared,
+    specs::{self, engine_options, engine_specs},
+};
+use crate::{
+    engine::{Engine, EngineError, Fleet},
+    kafka::{Connection, KafkaError},
+    settings::Plan,
+    store::Thoroughness,
+};
+
+/// One configuration and the versions that it names. A request keeps the one that it was routed by, so it is finished
+/// as it was begun.
+pub struct Serving {
+    /// What decides.
+    pub plan: Plan,
+    /// What answers.
+    pub fleet: Arc<Fleet>,
+}
+
+/// A configuration that cannot be switched to. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// It differs in what cannot change while the program runs.
+    #[error("{} cannot change while the program runs: restart it with these settings", listed(.0))]
+    Fixed(Vec<&'static str>),
+    /// A version is not right.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A topic that it needs is not there.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+impl SwitchError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Fixed(_) => "fixed_setting",
+            Self::Engine(_) => "version",
+            Self::Kafka(_) => "kafka",
+        }
+    }
+}
+
+fn listed(sections: &[&str]) -> String {
+    sections.iter().map(|section| format!("`[{section}]`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Changes the configuration of a running pipeline. One thread at a time does.
+#[derive(Clone)]
+pub struct Switcher {
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) connection: Connection,
+    pub(super) thoroughness: Thoroughness,
+}
+
+impl Switcher {
+    /// Makes everything ready for a configuration: checks what can be checked, and loads the versions that do not run
+    /// yet beside those that do. Requests go on meanwhile.
+    ///
+    /// # Errors
+    /// The first thing that does not work; nothing has changed.
+    pub fn prepare(&self, plan: Plan) -> Result<Arc<Serving>, SwitchError> {
+        let fixed = self.shared.plan.fixed_differences(&plan);
+        if !fixed.is_empty() {
+            return Err(SwitchError::Fixed(fixed));
+        }
+        if plan.table.has_shadows() && !self.serving().plan.table.has_shadows() {
+            self.connection.partitions(&[&plan.kafka.shadows])?;
+        }
+        let fleet = Arc::new(self.engine.prepare(&engine_specs(&plan, self.thoroughness))?);
+        Ok(Arc::new(Serving { plan, fleet }))
+    }
+
+    /// Switches to it. Every request that is routed from now on goes by it; those in flight finish as they were begun.
+    pub fn switch(&self, to: Arc<Serving>) {
+        self.engine.adopt(&to.fleet);
+        let (cpu, gpu) = specs::device_limits(&to.plan.devices, engine_options(&to.plan).cpu.threads);
+        self.engine.set_limits(cpu, gpu);
+        self.shared.serving.store(to);
+    }
+
+    /// The configuration that requests are served by now.
+    pub fn serving(&self) -> Arc<Serving> {
+        self.shared.serving.load_full()
+    }
+
+    /// The versions that run, one of each name.
+    pub fn versions(&self) -> Vec<Arc<crate::engine::Version>> {
+        self.engine.versions()
+    }
+}

@@ -1,0 +1,230 @@
+//! The one function that routes, for live requests and for `explain` alike.
+
+use serde::Serialize;
+
+use super::{
+    condition::Truth,
+    experiment::{Experiment, NO_LAYER, Outcome, Variant},
+    features::Features,
+    table::Table,
+};
+use crate::message::Assignment;
+
+/// Why a version was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The request named it.
+    Forced,
+    /// A rule matched.
+    Rule,
+    /// A holdout kept the unit out of experiments.
+    Holdout,
+    /// An experiment took the unit.
+    Experiment,
+    /// An experiment's winner answers.
+    Promoted,
+    /// Nothing else decided.
+    Default,
+}
+
+impl Reason {
+    /// The reason as verdicts spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forced => "forced",
+            Self::Rule => "rule",
+            Self::Holdout => "holdout",
+            Self::Experiment => "experiment",
+            Self::Promoted => "promoted",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// Which version answers, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The version.
+    pub version: String,
+    /// Why.
+    pub reason: Reason,
+    /// The name of the rule, the holdout or the promoted experiment that decided.
+    pub rule: Option<String>,
+    /// The experiment and the variant.
+    pub variant: Option<(String, String)>,
+    /// How the unit was assigned.
+    pub assignment: Option<Assignment>,
+    /// Versions that judge it beside, for comparison.
+    pub shadows: Vec<String>,
+}
+
+/// A request that cannot be routed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// It names a version that does not exist.
+    #[error("`model_version` names `{0}`, which is not among the versions in settings")]
+    UnknownVersion(String),
+    /// It names a version, and settings do not allow that.
+    #[error("`model_version` is given, and `model_versions.allow_forced` is off")]
+    ForcedVersionRefused,
+}
+
+impl RouteError {
+    /// The stable code of this error: the metric label and the dead-letter header.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownVersion(_) => "unknown_version",
+            Self::ForcedVersionRefused => "forced_version_refused",
+        }
+    }
+}
+
+/// Looks on while a request is routed. What it does has no influence on the decision.
+pub trait Watch {
+    /// Something was tried; `step` words it.
+    fn tried(&mut self, step: impl FnOnce() -> Step);
+
+    /// A rule or an experiment of this name could not be judged, because the request lacks this attribute or feature,
+    /// or has it in another type.
+    fn missing(&mut self, name: &str, field: &str);
+}
+
+/// Nobody looks on.
+impl Watch for () {
+    fn tried(&mut self, _: impl FnOnce() -> Step) {}
+
+    fn missing(&mut self, _: &str, _: &str) {}
+}
+
+/// One thing that was tried on the way to a decision, for `explain`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// What was tried: `rule "short text"`, `experiment ofa_version_comparison`.
+    pub tried: String,
+    /// What came of it.
+    pub outcome: String,
+    /// Whether it decided.
+    pub decided: bool,
+}
+
+impl Watch for Vec<Step> {
+    fn tried(&mut self, step: impl FnOnce() -> Step) {
+        self.push(step());
+    }
+
+    fn missing(&mut self, _: &str, _: &str) {}
+}
+
+impl Table {
+    /// Decides: a version that the request names (where allowed), the first rule that matches, a variant that a tester
+    /// forces, a holdout, the first experiment that takes the unit, the default.
+    ///
+    /// # Errors
+    /// When the request names a version that it may not have.
+    pub fn decide(&self, features: &Features<'_>, watch: &mut impl Watch) -> Result<Route, RouteError> {
+        if let Some(version) = features.forced_version {
+            if !self.versions.contains(version) {
+                return Err(RouteError::UnknownVersion(version.to_owned()));
+            }
+            if !self.allow_forced {
+                return Err(RouteError::ForcedVersionRefused);
+            }
+            watch.tried(|| step("request".to_owned(), format!("names version {version}"), true));
+            return Ok(Route::to(version, Reason::Forced));
+        }
+        for rule in &self.rules {
+            let truth = rule.condition.evaluate(features);
+            if let Truth::Missing(field) = truth {
+                watch.missing(&rule.name, field);
+            }
+            watch.tried(|| {
+                let outcome = match truth {
+                    Truth::True => "matches".to_owned(),
+                    Truth::False => format!("does not match: {}", rule.condition.why_not(features)),
+                    Truth::Missing(_) => format!("cannot match: {}", rule.condition.why_not(features)),
+                };
+                step(format!("rule \"{}\"", rule.name), outcome, truth == Truth::True)
+            });
+            if truth == Truth::True {
+                let shadows = rule.shadows.of(features.request_id, &rule.version);
+                return Ok(Route { rule: Some(rule.name.clone()), shadows, ..Route::to(&rule.version, Reason::Rule) });
+            }
+        }
+        for experiment in &self.experiments {
+            if let Some(outcome) = experiment.forced(features) {
+                watch.tried(|| experiment_step(experiment, features, &outcome));
+                if let Outcome::Forced { variant, .. } = outcome {
+                    return Ok(assigned(experiment, variant, features, true));
+                }
+            }
+        }
+        for holdout in &self.holdouts {
+            let kept = holdout.keeps(features);
+            watch.tried(|| step(format!("holdout {}", holdout.name), holdout.in_words(features), kept));
+            if kept {
+                return Ok(Route { rule: Some(holdout.name.clone()), ..Route::to(&self.default, Reason::Holdout) });
+            }
+        }
+        for experiment in &self.experiments {
+            let outcome = experiment.outcome(features);
+            match outcome {
+                Outcome::NotMeant(Truth::Missing(field)) => watch.missing(&experiment.name, field),
+                Outcome::NoUnit => watch.missing(&experiment.name, experiment.unit.name()),
+                Outcome::NoTime => watch.missing(&experiment.name, "time"),
+                _ => {}
+            }
+            watch.tried(|| experiment_step(experiment, features, &outcome));
+            match outcome {
+                Outcome::Assigned { variant, .. } => return Ok(assigned(experiment, variant, features, false)),
+                Outcome::Promoted(variant) => {
+                    return Ok(Route {
+                        rule: Some(experiment.name.clone()),
+                        ..Route::to(&variant.version, Reason::Promoted)
+                    });
+                }
+                _ => {}
+            }
+        }
+        watch.tried(|| step("default".to_owned(), format!("version {}", self.default), true));
+        Ok(Route::to(&self.default, Reason::Default))
+    }
+}
+
+impl Route {
+    fn to(version: &str, reason: Reason) -> Self {
+        let version = version.to_owned();
+        Self { version, reason, rule: None, variant: None, assignment: None, shadows: Vec::new() }
+    }
+}
+
+fn step(tried: String, outcome: String, decided: bool) -> Step {
+    Step { tried, outcome, decided }
+}
+
+fn experiment_step(experiment: &Experiment, features: &Features<'_>, outcome: &Outcome<'_>) -> Step {
+    let decided = matches!(outcome, Outcome::Assigned { .. } | Outcome::Promoted(_) | Outcome::Forced { .. });
+    step(format!("experiment {}", experiment.name), experiment.in_words(features, outcome), decided)
+}
+
+fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>, forced: bool) -> Route {
+    let assignment = Assignment {
+        unit: experiment.unit.to_string(),
+        scheme: experiment.spec.scheme.as_str().to_owned(),
+        assignment: experiment.spec.method.as_str().to_owned(),
+        epoch: experiment.spec.epoch,
+        propensity: if forced { 1.0 } else { variant.propensity },
+        layer: experiment.layer.as_ref().map_or(NO_LAYER, |layer| &layer.name).to_owned(),
+        forced,
+    };
+    // A tester may lack the unit; comparing shadows is by the request then.
+    let unit = experiment.unit.of(features).unwrap_or(features.request_id);
+    Route {
+        variant: Some((experiment.name.clone(), variant.name.clone())),
+        assignment: Some(assignment),
+        shadows: experiment.shadows.of(unit, &variant.version),
+        ..Route::to(&variant.version, Reason::Experiment)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! One experiment's way to divide units, checked, its shares turned into integers once.
+
+use super::{
+    Method, Scheme, Spot, flagd,
+    m3v1::{self, LAYER_PARTS, PARTS, WEIGHT_PARTS},
+    optimizely::{self, BUCKETS},
+    unleash,
+};
+use crate::routing::spec::{ExperimentSpec, VariantSpec};
+
+const WEIGHT_MAX: f64 = 1_000_000.0;
+
+/// How an experiment divides its units.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::routing) struct Division {
+    salt: String,
+    arms: Arms,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Arms {
+    Cumulative { ratio: u32, weights: Vec<u64> },
+    Rendezvous { ratio: u32, variants: Vec<(String, f64)> },
+    Unleash { percent: u32, weights: Vec<u64> },
+    Optimizely(Vec<[u32; 2]>),
+    Flagd(Vec<u64>),
+}
+
+/// Where a unit falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::routing) struct Placement {
+    /// Where it falls on the scale of exposure, and below what it is exposed; none in a scheme without one.
+    pub(in crate::routing) exposure: Option<(Spot, u64)>,
+    /// The index of its variant, and the hash that decided with its place, where it has one.
+    pub(in crate::routing) arm: Option<(usize, Spot)>,
+}
+
+impl Division {
+    /// The reason why it cannot be is for the caller to put beside the experiment's name.
+    pub(in crate::routing) fn new(spec: &ExperimentSpec) -> Result<Self, String> {
+        if !(0.0..=1.0).contains(&spec.traffic_ratio) {
+            return Err(format!("traffic_ratio is {}, it must lie between 0 and 1", spec.traffic_ratio));
+        }
+        let foreign = spec.scheme != Scheme::M3v1;
+        let name = spec.scheme.as_str();
+        if foreign && spec.assignment != Method::Cumulative {
+            return Err(format!("scheme `{name}` has its own way to assign: leave `assignment` out"));
+        }
+        if foreign && spec.epoch != 1 {
+            return Err(format!("scheme `{name}` has no epochs: change `salt` to assign anew"));
+        }
+        if let Some(variant) = spec.variants.iter().find(|variant| variant.range.is_some())
+            && spec.scheme != Scheme::Optimizely
+        {
+            let reason = "only scheme `optimizely` has ranges, give a weight";
+            return Err(format!("variant `{}`: {reason}", variant.name));
+        }
+        let ratio = (spec.traffic_ratio * f64::from(PARTS)).round() as u32;
+        let whole = |share: f64, parts: u32| {
+            let scaled = share * f64::from(parts);
+            ((scaled - scaled.round()).abs() < 1e-9).then_some(scaled.round() as u32)
+        };
+        let arms = match (spec.scheme, spec.assignment) {
+            (Scheme::M3v1, Method::Cumulative) => Arms::Cumulative { ratio, weights: weights(spec, WEIGHT_PARTS)? },
+            (Scheme::M3v1, Method::Rendezvous) => {
+                weights(spec, WEIGHT_PARTS)?;
+                let variants = spec.variants.iter().map(|it| (it.name.clone(), it.weight.unwrap_or_default()));
+                Arms::Rendezvous { ratio, variants: variants.collect() }
+            }
+            (Scheme::Unleash, _) => {
+                let percent = whole(spec.traffic_ratio, unleash::PERCENT).ok_or_else(|| {
+                    format!("traffic_ratio is {}, scheme `{name}` has whole percents only", spec.traffic_ratio)
+                })?;
+                Arms::Unleash { percent, weights: weights(spec, 1)? }
+            }
+            (Scheme::Optimizely, _) => Arms::Optimizely(ranges(spec)?),
+            (Scheme::Flagd, _) => {
+                if spec.traffic_ratio < 1.0 {
+                    return Err(format!("scheme `{name}` has no exposure of its own: traffic_ratio must be 1"));
+                }
+                let weights = weights(spec, 1)?;
+                if weights.iter().sum::<u64>() > flagd::WEIGHTS_MAX {
+                    return Err(format!("scheme `{name}` has no weights that sum to more than {}", flagd::WEIGHTS_MAX));
+                }
+                Arms::Flagd(weights)
+            }
+        };
+        Ok(Self { salt: salt(spec), arms })
+    }
+
+    pub(in crate::routing) fn salt(&self) -> &str {
+        &self.salt
+    }
+
+    /// Where a unit falls in a layer.
+    pub(in crate::routing) fn in_layer(&self, layer: &str, unit: &str) -> Spot {
+        match self.arms {
+            Arms::Optimizely(_) => optimizely::bucket(unit, layer),
+            _ => m3v1::layer(layer, unit),
+        }
+    }
+
+    /// What decides where units fall in a layer: experiments of a layer exclude each other only where this is the same.
+    pub(in crate::routing) fn layer_scheme(&self) -> Scheme {
+        if matches!(self.arms, Arms::Optimizely(_)) { Scheme::Optimizely } else { Scheme::M3v1 }
+    }
+
+    /// Where a unit falls.
+    pub(in crate::routing) fn place(&self, unit: &str) -> Placement {
+        let salt = &self.salt;
+        let exposed = |spot: Spot, below: u32| (Some((spot, u64::from(below))), spot.place < below.into());
+        let picked = |(index, spot): (Option<usize>, Spot)| index.map(|index| (index, spot));
+        let (exposure, arm) = match &self.arms {
+            Arms::Cumulative { ratio, weights } => {
+                let (exposure, is) = exposed(m3v1::exposure(salt, unit), *ratio);
+                (exposure, is.then(|| picked(m3v1::cumulative(salt, unit, weights))).flatten())
+            }
+            Arms::Rendezvous { ratio, variants } => {
+                let (exposure, is) = exposed(m3v1::exposure(salt, unit), *ratio);
+                let variants = variants.iter().map(|(name, weight)| (name.as_str(), *weight));
+                let arm = is.then(|| m3v1::rendezvous(salt, unit, variants)).flatten();
+                (exposure, arm.map(|(index, hash)| (index, Spot::spread(hash, PARTS.into()))))
+            }
+            Arms::Unleash { percent, weights } => {
+                let (exposure, is) = exposed(unleash::rollout(salt, unit), *percent);
+                (exposure, is.then(|| picked(unleash::variant(salt, unit, weights))).flatten())
+            }
+            Arms::Optimizely(ranges) => {
+                let spot = optimizely::bucket(unit, salt);
+                let within = |[from, to]: &[u32; 2]| (u64::from(*from)..u64::from(*to)).contains(&spot.place);
+                (Some((spot, BUCKETS.into())), ranges.iter().position(within).map(|index| (index, spot)))
+            }
+            Arms::Flagd(weights) => (None, picked(flagd::fractional(salt, unit, weights))),
+        };
+        Placement { exposure, arm }
+    }
+
+    /// The share of each variant among the units that the experiment takes.
+    pub(in crate::routing) fn propensities(&self) -> Vec<f64> {
+        let shares: Vec<f64> = match &self.arms {
+            Arms::Cumulative { weights, .. } | Arms::Unleash { weights, .. } | Arms::Flagd(weights) => {
+                weights.iter().map(|weight| *weight as f64).collect()
+            }
+            Arms::Rendezvous { variants, .. } => variants.iter().map(|(_, weight)| *weight).collect(),
+            Arms::Optimizely(ranges) => ranges.iter().map(|[from, to]| f64::from(to - from)).collect(),
+        };
+        let total: f64 = shares.iter().sum();
+        shares.iter().map(|share| share / total).collect()
+    }
+}
+
+fn salt(spec: &ExperimentSpec) -> String {
+    match (&spec.salt, spec.scheme) {
+        (Some(salt), _) => salt.clone(),
+        (None, Scheme::M3v1) => format!("{}#{}", spec.name, spec.epoch),
+        (None, _) => spec.name.clone(),
+    }
+}
+
+/// Weights times `parts`; with one part they must be whole.
+fn weights(spec: &ExperimentSpec, parts: u32) -> Result<Vec<u64>, String> {
+    let mut weights = Vec::new();
+    for VariantSpec { name, weight, .. } in &spec.variants {
+        let weight = weight.ok_or_else(|| format!("variant `{name}` has no weight"))?;
+        if !(0.0..=WEIGHT_MAX).contains(&weight) {
+            return Err(format!("variant `{name}`: weight is {weight}, it must lie between 0 and {WEIGHT_MAX}"));
+        }
+        if parts == 1 && weight.fract() != 0.0 {
+            let scheme = spec.scheme.as_str();
+            return Err(format!("variant `{name}`: weight is {weight}, scheme `{scheme}` has whole ones only"));
+        }
+        weights.push((weight * f64::from(parts)).round() as u64);
+    }
+    match weights.iter().any(|weight| *weight > 0) {
+        true => Ok(weights),
+        false => Err("no variant has a weight above 0".to_owned()),
+    }
+}
+
+/// Ranges of buckets: those that are given, or weights in ten-thousandths side by side, shortened by the traffic ratio.
+fn ranges(spec: &ExperimentSpec) -> Result<Vec<[u32; 2]>, String> {
+    if spec.variants.iter().all(|variant| variant.range.is_none()) {
+        let weights = weights(spec, 1)?;
+        let total: u64 = weights.iter().sum();
+        let end = |cumulative: u64| {
+            (f64::from(LAYER_PARTS) * spec.traffic_ratio * cumulative as f64 / total as f64).round() as u32
+        };
+        let mut cumulative = 0;
+        let side_by_side = weights.iter().map(|weight| {
+            let from = end(cumulative);
+            cumulative += weight;
+            [from, end(cumulative)]
+        });
+        return Ok(side_by_side.collect());
+    }
+    if spec.traffic_ratio < 1.0 {
+        return Err("ranges say how much traffic there is: traffic_ratio must be 1".to_owned());
+    }
+    let mut ranges: Vec<[u32; 2]> = Vec::new();
+    for VariantSpec { name, weight, range, .. } in &spec.variants {
+        let (Some([from, to]), None) = (range, weight) else {
+            return Err(format!("variant `{name}`: give all variants a range and none a weight"));
+        };
+        if from >= to || *to > BUCKETS {
+            return Err(format!("variant `{name}`: the range must go up, within 0 and {BUCKETS}"));
+        }
+        if ranges.iter().any(|[other_from, other_to]| from < other_to && other_from < to) {
+            return Err(format!("variant `{name}`: its range overlaps another's"));
+        }
+        ranges.push([*from, *to]);
+    }
+    Ok(ranges)
+}

@@ -1,0 +1,204 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn vectors(name: &str) -> serde_json::Value {
+    let path = format!("{}/testdata/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// As kafka's Java client hashes keys; units that are keys must not be split as partitions are.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ data.len() as u32;
+    let mut chunks = data.chunks_exact(4);
+    for chunk in &mut chunks {
+        let mut k = u32::from_le_bytes(chunk.try_into().unwrap()).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    let rest = chunks.remainder();
+    for (index, byte) in rest.iter().enumerate() {
+        hash ^= u32::from(*byte) << (8 * index);
+    }
+    if !rest.is_empty() {
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+fn units(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("req-{index:06}")).collect()
+}
+
+/// Pearson's statistic for independence of two ways to divide the same units.
+fn chi_square(pairs: impl Iterator<Item = (usize, usize)>) -> f64 {
+    let mut cells: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+    for pair in pairs {
+        *cells.entry(pair).or_default() += 1.0;
+    }
+    let margin = |of: fn(&(usize, usize)) -> usize| {
+        let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+        cells.iter().for_each(|(pair, count)| *sums.entry(of(pair)).or_default() += count);
+        sums
+    };
+    let (rows, columns, total) = (margin(|pair| pair.0), margin(|pair| pair.1), cells.values().sum::<f64>());
+    let mut statistic = 0.0;
+    for (row, row_sum) in &rows {
+        for (column, column_sum) in &columns {
+            let expected = row_sum * column_sum / total;
+            statistic += (cells.get(&(*row, *column)).unwrap_or(&0.0) - expected).powi(2) / expected;
+        }
+    }
+    statistic
+}
+
+#[test]
+fn the_hash_agrees_with_the_reference_vectors() {
+    let mut compared = 0;
+    for case in vectors("murmur3_reference.json")["cases"].as_array().unwrap() {
+        // The long inputs are given as Python expressions instead.
+        let Some(bytes) = case["hex"].as_str().map(|digits| hex::decode(digits).unwrap()) else { continue };
+        for (seed, expected) in case["murmur3_x86_32"].as_object().unwrap() {
+            let hash = ::murmur3::murmur3_32(&mut bytes.as_slice(), seed.parse().unwrap()).unwrap();
+            assert_eq!(u64::from(hash), expected.as_u64().unwrap(), "{} seed {seed}", case["name"]);
+            compared += 1;
+        }
+    }
+    assert!(compared > 100, "only {compared} cases");
+}
+
+#[test]
+fn hashing_in_pieces_gives_the_hash_of_the_whole() {
+    for text in ["", "a", "ab", "abc", "abcd", "abcde", "req-000001", "用户42"] {
+        let whole = ::murmur3::murmur3_32(&mut format!("{text}:arm{text}:{text}").as_bytes(), 7).unwrap();
+        assert_eq!(murmur3([text, ":arm", text, ":", text], 7), whole, "{text}");
+    }
+}
+
+#[test]
+fn m3v1_agrees_with_the_published_bucketing() {
+    for case in vectors("proposal_bucketing.json")["cases"].as_array().unwrap() {
+        let (salt, unit) = (case["salt"].as_str().unwrap(), case["unit"].as_str().unwrap());
+        let exposure = m3v1::exposure(salt, unit);
+        assert_eq!(u64::from(exposure.hash), case["exposure_hash"].as_u64().unwrap(), "{case}");
+        // The vectors were made with a resolution of 10,000; the scheme has a million. Their
+        // ratios are whole in both, so exposure is the same.
+        assert_eq!(Spot::spread(exposure.hash, 10_000).place < 1_000, case["exposed_at_10pct"].as_bool().unwrap());
+        assert_eq!(exposure.place < 100_000, case["exposed_at_10pct"].as_bool().unwrap());
+        assert_eq!(exposure.place < 500_000, case["exposed_at_50pct"].as_bool().unwrap());
+        let (variant, spot) = m3v1::cumulative(salt, unit, &[50, 30, 20]);
+        assert_eq!(u64::from(spot.hash), case["variant_hash"].as_u64().unwrap(), "{case}");
+        assert_eq!(spot.place, case["bucket_of_100"].as_u64().unwrap());
+        assert_eq!(variant.map(|i| i as u64), case["variant_cumulative"].as_u64());
+        let rendezvous = m3v1::rendezvous(salt, unit, [("0", 50.0), ("1", 30.0), ("2", 20.0)]);
+        assert_eq!(rendezvous.map(|(i, _)| i as u64), case["variant_rendezvous"].as_u64(), "{case}");
+    }
+}
+
+#[test]
+fn the_highest_hashes_have_a_place_on_every_scale() {
+    for of in [1, 2, 100, 10_000, 1_000_000, u64::from(u32::MAX), 1 << 60] {
+        assert_eq!(Spot::spread(u32::MAX, of).place, of - of.div_ceil(1 << 32), "{of}");
+        assert_eq!(Spot::spread(0, of).place, 0);
+    }
+    // Its hash is so high that 32-bit floats lost it in Optimizely's Go client.
+    let high = optimizely::bucket("15580846", "default-rollout-386456-20914452332");
+    assert_eq!((high.hash, high.place), (0xFFFF_FFBC, 9_999));
+    // Keys of flagd's test bed whose hashes are the corners.
+    for (key, hash) in
+        [("ejOoVL", 0), ("bY9fO-", 1), ("SI7p-", i32::MAX as u32), ("6LvT0", 1 << 31), ("ceQdGm", u32::MAX)]
+    {
+        let (variant, spot) = flagd::fractional("", key, &[1, 1]);
+        assert_eq!((spot.hash, variant), (hash, Some(usize::from(hash > i32::MAX as u32))), "{key}");
+    }
+}
+
+#[test]
+fn exposure_and_variant_are_independent_and_so_are_two_experiments() {
+    let units = units(40_000);
+    let arm = |salt: &str, unit: &str| m3v1::cumulative(salt, unit, &[1, 1]).0.unwrap();
+    let exposed = |salt: &str, unit: &str| usize::from(m3v1::exposure(salt, unit).place < 300_000);
+    // One degree of freedom: above 10.8 in one of a thousand, and the hash has no luck to run out of.
+    assert!(chi_square(units.iter().map(|unit| (exposed("a#1", unit), arm("a#1", unit)))) < 10.8);
+    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("b#1", unit)))) < 10.8);
+    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("a#2", unit)))) < 10.8, "a new epoch is new");
+    let held = |unit: &str| usize::from(m3v1::holdout("a#1", unit).place < 300_000);
+    assert!(chi_square(units.iter().map(|unit| (held(unit), arm("a#1", unit)))) < 10.8);
+    let rendezvous = |unit: &str| m3v1::rendezvous("a#1", unit, [("x", 1.0), ("y", 1.0)]).unwrap().0;
+    assert!(chi_square(units.iter().map(|unit| (exposed("a#1", unit), rendezvous(unit)))) < 10.8);
+    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("a#1", unit)))) > 1_000.0, "the test can fail");
+}
+
+#[test]
+fn the_variant_does_not_depend_on_the_partition_of_the_key() {
+    for case in vectors("kafka_murmur2.json")["cases"].as_array().unwrap() {
+        let key = case["key"].as_str().unwrap();
+        assert_eq!(i64::from(murmur2(key.as_bytes()) as i32), case["murmur2"].as_i64().unwrap(), "{key}");
+    }
+    let units = units(60_000);
+    let partition = |unit: &str| (murmur2(unit.as_bytes()) & 0x7fff_ffff) as usize % 12;
+    let arm = |unit: &str| m3v1::cumulative("exp#1", unit, &[1, 1, 1]).0.unwrap();
+    // 22 degrees of freedom: above 48.3 in one of a thousand.
+    assert!(chi_square(units.iter().map(|unit| (partition(unit), arm(unit)))) < 48.3);
+}
+
+#[test]
+fn rendezvous_moves_the_least_that_a_change_of_weights_must_move() {
+    let units = units(60_000);
+    let moved = |before: &[f64], after: &[f64]| {
+        let names = ["a", "b", "c"];
+        let arm = |unit: &str, weights: &[f64]| {
+            m3v1::rendezvous("exp#1", unit, names.into_iter().zip(weights.iter().copied())).unwrap().0
+        };
+        units.iter().filter(|unit| arm(unit, before) != arm(unit, after)).count() as f64 / units.len() as f64
+    };
+    for (before, after) in [
+        (&[50.0, 50.0][..], &[60.0, 40.0][..]),
+        (&[33.0, 33.0, 33.0], &[40.0, 30.0, 30.0]),
+        (&[50.0, 50.0, 0.0], &[33.0, 33.0, 34.0]),
+        (&[1.0, 1.0, 1.0], &[1.0, 1.0, 0.0]),
+    ] {
+        let share = |weights: &[f64], index: usize| weights.get(index).unwrap_or(&0.0) / weights.iter().sum::<f64>();
+        let least: f64 = (0..3).map(|index| (share(after, index) - share(before, index)).max(0.0)).sum();
+        let moved = moved(before, after);
+        // Five standard deviations of a share among these units.
+        assert!(
+            (moved - least).abs() < 5.0 * (least / units.len() as f64).sqrt(),
+            "{before:?} {after:?}: {moved} {least}"
+        );
+    }
+}
+
+#[test]
+fn each_variant_gets_its_share() {
+    let units = units(60_000);
+    let shares = |arm: &dyn Fn(&str) -> usize| {
+        let mut counts = [0.0; 3];
+        units.iter().for_each(|unit| counts[arm(unit)] += 1.0 / units.len() as f64);
+        counts
+    };
+    let weights = [5, 3, 2];
+    let named = || ["a", "b", "c"].into_iter().zip(weights.map(|weight| weight as f64));
+    for (name, shares) in [
+        ("cumulative", shares(&|unit| m3v1::cumulative("s", unit, &weights).0.unwrap())),
+        ("rendezvous", shares(&|unit| m3v1::rendezvous("s", unit, named()).unwrap().0)),
+        ("unleash", shares(&|unit| unleash::variant("s", unit, &weights).0.unwrap())),
+        ("flagd", shares(&|unit| flagd::fractional("s", unit, &weights).0.unwrap())),
+    ] {
+        for (share, weight) in shares.iter().zip(weights) {
+            assert!((share - weight as f64 / 10.0).abs() < 0.011, "{name}: {shares:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn weights_scaled_alike_pick_alike(
+        unit in ".{1,12}", weights in proptest::collection::vec(1u64..1000, 1..5), scale in 1u64..100_000,
+    ) {
+        let scaled: Vec<u64> = weights.iter().map(|weight| weight * scale).collect();
+        proptest::prop_assert_eq!(m3v1::cumulative("s", &unit, &weights).0, m3v1::cumulative("s", &unit, &scaled).0);
+    }
+}

@@ -1,0 +1,213 @@
+//! Everything that routing depends on, as settings write it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::scheme::{Method, Scheme};
+
+/// What a table is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableSpec {
+    /// Names of the versions that exist.
+    pub versions: Vec<String>,
+    /// The version that answers when nothing else decides.
+    pub default: String,
+    /// Whether requests may name a version.
+    pub allow_forced: bool,
+    /// Rules, in order of trial.
+    pub rules: Vec<RuleSpec>,
+    /// Shares of units that take part in no experiment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holdouts: Vec<HoldoutSpec>,
+    /// Experiments, in order of trial.
+    pub experiments: Vec<ExperimentSpec>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// For verdicts and people; the condition itself where there is none.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// When it applies; see [`super::condition`].
+    pub condition: String,
+    /// The version that then answers.
+    pub version: String,
+    /// Versions that judge the same requests beside it, for comparison.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<String>,
+    /// The share of these requests that they judge, 0 to 1, by hash of the request's id.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub shadow_fraction: f64,
+}
+
+/// A share of units that the default version answers, whatever experiments there are: what all of them together change
+/// is measured against it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldoutSpec {
+    /// Its name, unique among the holdouts.
+    pub name: String,
+    /// The share of units, 0 to 1, in steps of one millionth.
+    pub ratio: f64,
+    /// What is hashed: `request_id`, `key` or an attribute's name.
+    #[serde(default = "request_id")]
+    pub unit: String,
+    /// Hashed before the unit; without it, the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+}
+
+/// An experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentSpec {
+    /// Its name, unique among the experiments.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Whom it is about; everybody where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// From which time of records on, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// Up to which time of records, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// The share of units it takes, 0 to 1, in steps of one millionth.
+    pub traffic_ratio: f64,
+    /// What is hashed: `request_id`, `key` or an attribute's name.
+    #[serde(default = "request_id")]
+    pub unit: String,
+    /// Hashed before the unit; without it, the name and the epoch.
+    #[serde(default)]
+    pub salt: Option<String>,
+    /// Raise it to assign every unit anew.
+    #[serde(default = "first")]
+    pub epoch: u32,
+    /// The assignment scheme.
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// How the scheme picks among variants.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub assignment: Method,
+    /// At most one experiment of a layer takes a unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// Which part of the layer is its own, within 0 and 1; the whole where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<[f64; 2]>,
+    /// The variants, at least one.
+    pub variants: Vec<VariantSpec>,
+    /// Who gets a variant whatever the hash says, for testers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<ForcedSpec>,
+    /// Whether it takes nobody for now.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub paused: bool,
+    /// The variant that won: its version answers all whom the experiment is about, and nobody is compared any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
+    /// Versions that judge what it takes beside the live ones, for comparison.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<String>,
+    /// The share of what it takes that they judge, 0 to 1.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub shadow_fraction: f64,
+}
+
+/// A variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantSpec {
+    /// Its name, unique in the experiment.
+    pub name: String,
+    /// The version that answers for it.
+    pub model_version: String,
+    /// Its share of the experiment's units, relative to the other weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// Its buckets in scheme `optimizely`, the second not included, instead of a weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[u32; 2]>,
+}
+
+/// Who gets a variant whatever the hash says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForcedSpec {
+    /// `request_id`, `key` or an attribute's name.
+    pub attribute: String,
+    /// Its values.
+    pub values: Vec<String>,
+    /// The variant.
+    pub variant: String,
+}
+
+/// What operators changed on top of settings, while the program runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overrides {
+    /// The version that answers when nothing else decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// Experiments by name, and what became of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub experiments: BTreeMap<String, Position>,
+}
+
+/// What an operator made of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// It takes nobody.
+    Paused,
+    /// It runs, whatever settings say.
+    Running,
+    /// This variant won.
+    Promoted(String),
+}
+
+impl TableSpec {
+    /// These settings with what operators changed. Experiments that are not there any more stay so.
+    #[must_use]
+    pub fn with(mut self, overrides: &Overrides) -> Self {
+        if let Some(default) = &overrides.default {
+            default.clone_into(&mut self.default);
+        }
+        for experiment in &mut self.experiments {
+            let Some(position) = overrides.experiments.get(&experiment.name) else { continue };
+            experiment.paused = *position == Position::Paused;
+            experiment.promoted = match position {
+                Position::Promoted(variant) => Some(variant.clone()),
+                Position::Paused | Position::Running => None,
+            };
+        }
+        self
+    }
+}
+
+fn request_id() -> String {
+    "request_id".to_owned()
+}
+
+fn first() -> u32 {
+    1
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+/// Defaults are left out of what the digest is made from, so that a new setting does not change it.
+fn is_whole(fraction: &f64) -> bool {
+    *fraction >= whole()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,93 @@
+//! What operators change while the program runs, and how they reach it.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    load::{SettingsError, Source},
+    raw,
+};
+
+/// What operators change while the program runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlan {
+    /// Where their changes, the audit log and the token are kept; none forgets them at the end.
+    pub directory: Option<PathBuf>,
+    /// How often the settings file is looked at; none looks at it on SIGHUP only.
+    pub watch: Option<Duration>,
+    /// Configurations that `rollback` can go back, at most.
+    pub history: usize,
+}
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// Where it is served; none serves nothing.
+    pub listen: Option<SocketAddr>,
+    /// Who has it may change things; none has the program make one.
+    pub write_token: Option<Secret>,
+    /// Who has it may look.
+    pub read_token: Option<Secret>,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for comparing and sending.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+pub(super) const OFF: &str = "off";
+/// A token that can be guessed is none.
+const TOKEN_BYTES_MIN: usize = 16;
+
+pub(super) fn plan(raw: raw::Control) -> ControlPlan {
+    ControlPlan {
+        directory: (raw.directory != OFF).then(|| raw.directory.into()),
+        watch: (raw.watch_ms > 0).then(|| Duration::from_millis(raw.watch_ms)),
+        history: raw.history,
+    }
+}
+
+pub(super) fn admin(source: &Source, raw: raw::Admin) -> Result<AdminPlan, SettingsError> {
+    for (field, token) in [("admin.write_token", &raw.write_token), ("admin.read_token", &raw.read_token)] {
+        if token.as_ref().is_some_and(|token| token.len() < TOKEN_BYTES_MIN) {
+            return Err(source.field(field, format!("is shorter than {TOKEN_BYTES_MIN} characters")));
+        }
+    }
+    if raw.write_token.is_some() && raw.write_token == raw.read_token {
+        return Err(source.field("admin.read_token", "must differ from `admin.write_token`"));
+    }
+    Ok(AdminPlan {
+        listen: address(source, "admin.listen", &raw.listen)?,
+        write_token: raw.write_token.map(Secret::new),
+        read_token: raw.read_token.map(Secret::new),
+        body_bytes_max: raw.body_bytes_max,
+    })
+}
+
+/// An address to listen at, or none.
+pub(super) fn address(source: &Source, field: &str, text: &str) -> Result<Option<SocketAddr>, SettingsError> {
+    if text == OFF {
+        return Ok(None);
+    }
+    let refused =
+        |_| source.field(field, format!("`{text}` is no address: write one such as `127.0.0.1:9464`, or `off`"));
+    text.parse().map(Some).map_err(refused)
+}
