@@ -52,5 +52,6 @@ pub mod weights;
 /// time, and take as long again to get them as the product takes that fills them. Huge pages are off: they
 /// gain a pass nothing, and on virtual machines whose host takes free memory back they made loading three
 /// times as slow.
+#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

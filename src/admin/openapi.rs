@@ -28,11 +28,13 @@ pub fn document() -> Value {
     ];
     let name = [parameter("name", "path", "The experiment.")];
     let paths = json!({
-        "/v1/status": {"get": status.clone()},
+        "/v1/status": {"get": status},
         "/v1/config": {
-            "get": status,
             "put": changing(&mut types, "Serve by these settings instead of the file's", Some(&text), &from_query),
             "delete": changing(&mut types, "Serve by the settings file again", None, &from_query)
+        },
+        "/v1/overrides": {
+            "delete": changing(&mut types, "Undo what operators changed on top of settings", None, &from_query)
         },
         "/v1/rollback": {
             "post": changing(&mut types, "Go back to the configuration before the last change", Some(&asked), &[])

@@ -3,7 +3,6 @@
 use std::{
     future::{Future, IntoFuture},
     io,
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -14,18 +13,21 @@ use axum::{
     http::{Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 
 use super::auth::{Role, Tokens};
-use crate::control::{Applied, Command, ControlError, Handle, Order, Who};
+use crate::{
+    control::{Applied, Command, ControlError, Handle, Order, Who},
+    pipeline::SwitchError,
+};
 
 /// Who asks, why, and whether it is only tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Asked {
     /// Who, for the audit log.
     pub by: String,
@@ -37,22 +39,50 @@ pub struct Asked {
 
 /// Which version is to answer when nothing else decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AskedDefault {
     /// Its name.
     pub version: String,
-    /// Who, why, and whether it is only tried.
-    #[serde(flatten)]
-    pub asked: Asked,
+    /// Who, for the audit log.
+    #[serde(default)]
+    pub by: String,
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub why: String,
+    /// Whether everything is to be made ready and nothing changed.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Which variant won.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AskedPromotion {
     /// Its name.
     pub variant: String,
-    /// Who, why, and whether it is only tried.
-    #[serde(flatten)]
-    pub asked: Asked,
+    /// Who, for the audit log.
+    #[serde(default)]
+    pub by: String,
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub why: String,
+    /// Whether everything is to be made ready and nothing changed.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl Asked {
+    /// The same, about a version.
+    pub fn with_version(self, version: &str) -> AskedDefault {
+        let Self { by, why, dry_run } = self;
+        AskedDefault { version: version.to_owned(), by, why, dry_run }
+    }
+
+    /// The same, about a variant.
+    pub fn with_variant(self, variant: &str) -> AskedPromotion {
+        let Self { by, why, dry_run } = self;
+        AskedPromotion { variant: variant.to_owned(), by, why, dry_run }
+    }
 }
 
 /// Why something is refused.
@@ -70,20 +100,21 @@ struct Api {
     tokens: Arc<Tokens>,
 }
 
-/// Binds the address and gives back where it is and the server, to be awaited.
+/// Serves at an address that is bound; gives the server, to be awaited. Called inside of a runtime.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn serve(
-    address: SocketAddr,
+/// When the system does not let it.
+pub fn serve(
+    listener: std::net::TcpListener,
     handle: Handle,
     tokens: Tokens,
     body_bytes_max: usize,
-) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send)> {
+) -> io::Result<impl Future<Output = io::Result<()>> + Send> {
     let api = Api { handle, tokens: Arc::new(tokens) };
     let router = Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/config", get(status).put(apply).delete(use_file))
+        .route("/v1/config", put(apply).delete(use_file))
+        .route("/v1/overrides", delete(clear))
         .route("/v1/rollback", post(rollback))
         .route("/v1/default", post(set_default))
         .route("/v1/experiments/{name}/pause", post(pause))
@@ -95,8 +126,8 @@ pub async fn serve(
         .layer(middleware::from_fn_with_state(api.clone(), admit))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(api);
-    let listener = TcpListener::bind(address).await?;
-    Ok((listener.local_addr()?, axum::serve(listener, router).into_future()))
+    listener.set_nonblocking(true)?;
+    Ok(axum::serve(TcpListener::from_std(listener)?, router).into_future())
 }
 
 /// Lets in who has a token that allows it.
@@ -112,7 +143,28 @@ async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response
         (Some(Role::Read), method) if *method != Method::GET && *method != Method::HEAD => {
             refused(StatusCode::FORBIDDEN, "forbidden", "this token may look, and change nothing")
         }
-        _ => next.run(request).await,
+        // Here they stand in the body, and one that is overlooked would be a real change.
+        (_, method) if *method == Method::POST && request.uri().query().is_some() => {
+            refused(StatusCode::BAD_REQUEST, "bad_request", "a POST takes `by`, `why` and `dry_run` in its body")
+        }
+        _ => in_our_words(next.run(request).await),
+    }
+}
+
+/// What the framework refuses by itself, said as everything else is.
+fn in_our_words(response: Response) -> Response {
+    let ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE if !ours => {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than `admin.body_bytes_max`")
+        }
+        StatusCode::METHOD_NOT_ALLOWED if !ours => {
+            refused(StatusCode::METHOD_NOT_ALLOWED, "no_such_method", "see /v1/openapi.json")
+        }
+        status if status.is_client_error() && !ours => {
+            refused(status, "bad_request", "the query or the path cannot be read; see /v1/openapi.json")
+        }
+        _ => response,
     }
 }
 
@@ -136,38 +188,46 @@ async fn use_file(State(api): State<Api>, Query(asked): Query<Asked>) -> Respons
     order(&api, Command::UseFile, asked).await
 }
 
+async fn clear(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
+    order(&api, Command::Clear, asked).await
+}
+
 async fn rollback(State(api): State<Api>, body: Bytes) -> Response {
     match read(&body) {
         Ok(asked) => order(&api, Command::Rollback, asked).await,
-        Err(refusal) => refusal,
+        Err(error) => unreadable(&error),
     }
 }
 
 async fn set_default(State(api): State<Api>, body: Bytes) -> Response {
     match read::<AskedDefault>(&body) {
-        Ok(AskedDefault { version, asked }) => order(&api, Command::SetDefault { version }, asked).await,
-        Err(refusal) => refusal,
+        Ok(AskedDefault { version, by, why, dry_run }) => {
+            order(&api, Command::SetDefault { version }, Asked { by, why, dry_run }).await
+        }
+        Err(error) => unreadable(&error),
     }
 }
 
 async fn pause(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
     match read(&body) {
         Ok(asked) => order(&api, Command::Pause { experiment }, asked).await,
-        Err(refusal) => refusal,
+        Err(error) => unreadable(&error),
     }
 }
 
 async fn resume(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
     match read(&body) {
         Ok(asked) => order(&api, Command::Resume { experiment }, asked).await,
-        Err(refusal) => refusal,
+        Err(error) => unreadable(&error),
     }
 }
 
 async fn promote(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
     match read::<AskedPromotion>(&body) {
-        Ok(AskedPromotion { variant, asked }) => order(&api, Command::Promote { experiment, variant }, asked).await,
-        Err(refusal) => refusal,
+        Ok(AskedPromotion { variant, by, why, dry_run }) => {
+            order(&api, Command::Promote { experiment, variant }, Asked { by, why, dry_run }).await
+        }
+        Err(error) => unreadable(&error),
     }
 }
 
@@ -202,19 +262,20 @@ async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -
 }
 
 /// A JSON body; an empty one is an empty object.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
-    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the body: {error}")))
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(if body.is_empty() { b"{}" } else { body })
+}
+
+fn unreadable(error: &serde_json::Error) -> Response {
+    refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the body: {error}"))
 }
 
 fn refusal(error: &ControlError) -> Response {
     let status = match error {
-        ControlError::Settings(_) | ControlError::Switch(_) | ControlError::Secret(_) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ControlError::Switch(SwitchError::Kafka(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        ControlError::Settings(_) | ControlError::Switch(_) => StatusCode::UNPROCESSABLE_ENTITY,
         ControlError::Unknown { .. } => StatusCode::NOT_FOUND,
-        ControlError::NoHistory | ControlError::Superseded => StatusCode::CONFLICT,
+        ControlError::NoHistory | ControlError::Superseded | ControlError::UnknownState(_) => StatusCode::CONFLICT,
         ControlError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ControlError::Busy | ControlError::NotPublished(_) | ControlError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ControlError::Unreadable { .. } => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,5 +1,5 @@
 //! What operators do to a running instance, and by it to all of its group: `status`, `rollback`, `set-default`, `pause`,
-//! `resume`, `promote`, `apply`, `use-file`, `audit`. Each asks the admin API.
+//! `resume`, `promote`, `apply`, `use-file`, `clear`, `audit`. Each asks the admin API.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    admin::{Asked, AskedDefault, AskedPromotion, Client, Tokens},
+    admin::{Asked, Client, Tokens},
     control::{Applied, Files, Report, TOKEN},
-    settings::{Plan, Secret},
+    settings::{Plan, Reach, Secret},
 };
 
 #[derive(Subcommand)]
@@ -65,6 +65,8 @@ pub(super) enum Command {
     },
     /// Serve by the settings file of each instance again
     UseFile(Change),
+    /// Undo set-default, pause, resume and promote: serve as settings say
+    Clear(Change),
     /// Show changes and refusals, the latest first
     Audit {
         #[command(flatten)]
@@ -82,7 +84,7 @@ pub(super) enum Command {
 #[derive(Args)]
 pub(super) struct Instance {
     #[command(flatten)]
-    settings: SettingsArguments,
+    pub(super) settings: SettingsArguments,
     /// Its admin API; without it, the one in the settings
     #[arg(long, value_name = "URL", env = "OFA_STREAM_ADMIN")]
     admin: Option<String>,
@@ -114,37 +116,33 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Status { instance, json } => {
             let report: Report = instance.client()?.get("/v1/status")?;
-            if *json {
-                output::json(&report)
-            } else {
-                show_report(&report)
+            match json {
+                true => output::json(&report),
+                false => show_report(&report),
             }
             Ok(())
         }
         Command::Audit { instance, limit, json } => {
             let lines: Vec<Value> = instance.client()?.get(&format!("/v1/audit?limit={limit}"))?;
-            if *json {
-                output::json(&lines)
-            } else {
-                show_audit(&lines)
+            match json {
+                true => output::json(&lines),
+                false => show_audit(&lines),
             }
             Ok(())
         }
         Command::Rollback(change) => change.post("/v1/rollback", &change.asked()),
-        Command::SetDefault { version, change } => {
-            change.post("/v1/default", &AskedDefault { version: version.clone(), asked: change.asked() })
-        }
+        Command::SetDefault { version, change } => change.post("/v1/default", &change.asked().with_version(version)),
         Command::Pause { experiment, change } => change.post(&of(experiment, "pause"), &change.asked()),
         Command::Resume { experiment, change } => change.post(&of(experiment, "resume"), &change.asked()),
         Command::Promote { experiment, variant, change } => {
-            let asked = AskedPromotion { variant: variant.clone(), asked: change.asked() };
-            change.post(&of(experiment, "promote"), &asked)
+            change.post(&of(experiment, "promote"), &change.asked().with_variant(variant))
         }
         Command::Apply { file, change } => {
             let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
-            change.send("PUT", text)
+            change.send("PUT", "config", text)
         }
-        Command::UseFile(change) => change.send("DELETE", String::new()),
+        Command::UseFile(change) => change.send("DELETE", "config", String::new()),
+        Command::Clear(change) => change.send("DELETE", "overrides", String::new()),
     }
 }
 
@@ -163,18 +161,18 @@ pub(super) fn tokens(plan: &Plan, files: Option<&Files>) -> Result<Tokens, CliEr
 }
 
 impl Instance {
-    fn client(&self) -> Result<Client, CliError> {
+    pub(super) fn client(&self) -> Result<Client, CliError> {
         // With both given, no settings file is needed.
         if let (Some(admin), Some(file)) = (&self.admin, &self.token_file) {
             return Ok(Client::new(admin, read_token(file)?));
         }
-        let plan = self.settings.plan()?;
-        let base = match (&self.admin, plan.admin.listen) {
+        let Reach { control, admin } = Reach::read(self.settings.path())?;
+        let base = match (&self.admin, admin.listen) {
             (Some(admin), _) => admin.clone(),
             (None, Some(address)) => format!("http://{address}"),
             (None, None) => return Err(failed("`admin.listen` is off: give --admin to ask another instance")),
         };
-        let token = match (&self.token_file, plan.admin.write_token.or(plan.admin.read_token), plan.control.directory) {
+        let token = match (&self.token_file, admin.write_token.or(admin.read_token), control.directory) {
             (Some(file), ..) => read_token(file)?,
             (None, Some(token), _) => token,
             (None, None, Some(directory)) => read_token(&directory.join(TOKEN))?,
@@ -202,9 +200,9 @@ impl Change {
     }
 
     /// Who and why stand in the address, because the body is the settings.
-    fn send(&self, method: &str, body: String) -> Result<(), CliError> {
+    fn send(&self, method: &str, what: &str, body: String) -> Result<(), CliError> {
         let (by, why) = (encoded(&self.by), encoded(&self.why));
-        let path = format!("/v1/config?by={by}&why={why}&dry_run={}", self.dry_run);
+        let path = format!("/v1/{what}?by={by}&why={why}&dry_run={}", self.dry_run);
         self.show(&self.instance.client()?.send(method, &path, body)?);
         Ok(())
     }
@@ -246,6 +244,7 @@ fn show_report(report: &Report) {
     if let Some(change) = &report.last_change {
         output::line(format!("last change: {change}; {history} can be rolled back"));
     }
+    report.warnings.iter().for_each(|warning| output::line(format!("note: {warning}")));
     output::line(format!("default: {default}"));
     let experiments = report.experiments.iter().map(|it| {
         let share = format!("{} %", it.traffic_ratio * 100.0);
@@ -255,7 +254,11 @@ fn show_report(report: &Report) {
         output::line(output::table(&["experiment", "", "units", "variants"], &["units"], experiments));
     }
     let versions = report.versions.iter().map(|it| {
-        let named = if it.named { "" } else { "kept warm" };
+        let named = match (it.named, it.state.as_str()) {
+            (true, _) => "",
+            (false, "loading") => "being made ready",
+            (false, _) => "not named",
+        };
         vec![it.name.clone(), it.state.clone(), it.device.clone(), output::digest(&it.digest), named.to_owned()]
     });
     output::line(output::table(&["version", "state", "device", "digest", ""], &[], versions));

@@ -1,7 +1,7 @@
 //! `run`: requests in, verdicts out, until stopped.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, OnceLock},
 };
 
@@ -45,13 +45,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     let connection = connection(&plan, address);
     let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
-    let tokens = plan.admin.listen.map(|_| operate::tokens(&plan, files.as_ref())).transpose()?;
+    let admin = plan.admin.listen.map(|address| bind_admin(&plan, address, files.as_ref())).transpose()?;
     let log = FleetLog::open(&connection, &plan.kafka)?;
     let file = std::fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let history = plan.control.history;
-    let Recalled { plan, state, behind } = recall(path, &file, files.as_ref(), log.as_ref(), history)?;
+    let Recalled { plan, state, behind, unreadable } = recall(path, &file, files.as_ref(), log.as_ref(), history)?;
     if let Some(reason) = &behind {
-        tracing::error!(reason, "Started by the settings file alone.");
+        tracing::error!(reason, "Started without all that operators changed.");
     }
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
     let thoroughness = arguments.verify.thoroughness();
@@ -62,6 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         file,
         state,
         behind,
+        unreadable,
         files,
         log,
         plan: plan.control.clone(),
@@ -69,8 +70,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         adapt: |plan| plan,
     };
     let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
-    if let (Some(address), Some(tokens)) = (plan.admin.listen, tokens) {
-        service.serve_admin(address, &controller, tokens, plan.admin.body_bytes_max)?;
+    if let Some((listener, tokens)) = admin {
+        service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
     }
     tracing::info!(config_digest = plan.config_digest, "Taking requests.");
     match service.until_stopped(pipeline, controller)? {
@@ -78,6 +79,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
     }
     Ok(())
+}
+
+/// Takes the address of the admin API. Before anything is loaded: where another has it, a supervisor should not see an
+/// instance that joins the group again and again.
+pub(super) fn bind_admin(
+    plan: &Plan,
+    address: SocketAddr,
+    files: Option<&Files>,
+) -> Result<(TcpListener, Tokens), CliError> {
+    let tokens = operate::tokens(plan, files)?;
+    let listener = TcpListener::bind(address).map_err(|error| failed(format!("`admin.listen` {address}: {error}")))?;
+    Ok((listener, tokens))
 }
 
 /// What this instance is called in logs and reports: the machine's name and the process.
@@ -142,15 +155,16 @@ impl Service {
     /// Serves the admin API.
     pub(super) fn serve_admin(
         &self,
-        address: SocketAddr,
+        listener: TcpListener,
         controller: &Controller,
         tokens: Tokens,
         body_bytes_max: usize,
-    ) -> Result<SocketAddr, CliError> {
-        let serving = self.runtime.block_on(admin::serve(address, controller.handle(), tokens, body_bytes_max));
-        let (bound, server) = serving.map_err(|error| failed(format!("`admin.listen` {address}: {error}")))?;
-        tracing::info!(address = %bound, "Serving the admin API.");
-        if !bound.ip().is_loopback() {
+    ) -> Result<(), CliError> {
+        let address = listener.local_addr().map_err(failed)?;
+        let _inside = self.runtime.enter();
+        let server = admin::serve(listener, controller.handle(), tokens, body_bytes_max).map_err(failed)?;
+        tracing::info!(%address, "Serving the admin API.");
+        if !address.ip().is_loopback() {
             tracing::warn!(
                 "The admin API is reachable from other machines, without TLS: put a proxy with TLS before it."
             );
@@ -160,7 +174,7 @@ impl Service {
                 tracing::error!(%error, "The admin API ended.");
             }
         });
-        Ok(bound)
+        Ok(())
     }
 
     /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain

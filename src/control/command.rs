@@ -15,6 +15,8 @@ pub enum Command {
     UseFile,
     /// Go back to the configuration before the last change.
     Rollback,
+    /// Undo what operators changed on top of settings.
+    Clear,
     /// Have this version answer when nothing else decides.
     SetDefault {
         /// Its name.
@@ -45,6 +47,7 @@ impl Command {
         match self {
             Self::Apply { .. } => "apply".to_owned(),
             Self::UseFile => "use file".to_owned(),
+            Self::Clear => "clear".to_owned(),
             Self::Rollback => "rollback".to_owned(),
             Self::SetDefault { version } => format!("set default {version}"),
             Self::Pause { experiment } => format!("pause {experiment}"),

@@ -18,7 +18,11 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
 use super::{
-    Applied, ControlError, Files, Order, Report, State, fleet_log::FleetLog, watch::FileWatch, worker::Worker,
+    Applied, ControlError, Files, Order, Report, State,
+    fleet_log::FleetLog,
+    journal::Journal,
+    watch::FileWatch,
+    worker::{Asked, Worker},
 };
 use crate::{
     pipeline::{Serving, SwitchError, Switcher},
@@ -35,6 +39,8 @@ pub struct Start {
     pub state: State,
     /// Why the pipeline was started without it, if so.
     pub behind: Option<String>,
+    /// Why it is not what the group has, if so.
+    pub unreadable: Option<String>,
     /// Where to keep it.
     pub files: Option<Files>,
     /// How other instances are told.
@@ -51,12 +57,12 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// What the controller is told.
 pub(super) enum Message {
-    Order(Order, Instant, Reply<Result<Applied, ControlError>>),
+    Order(Asked),
     Report(Reply<Report>),
     /// SIGHUP.
     Reread,
-    /// A state came by the control topic, with its offset.
-    Record(State, i64),
+    /// A record of the control topic, with its offset.
+    Record(Result<State, ControlError>, i64),
     /// What was made ready.
     Prepared(u64, Box<Result<Arc<Serving>, SwitchError>>),
     Stop,
@@ -79,7 +85,7 @@ impl Handle {
     /// Why it is refused; nothing has changed then.
     pub async fn order(&self, order: Order) -> Result<Applied, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Order(order, Instant::now(), reply))?;
+        self.tell(Message::Order(Asked { order, at: Instant::now(), reply }))?;
         answer.await.unwrap_or(Err(ControlError::Stopping))
     }
 
@@ -133,19 +139,23 @@ impl Controller {
         let mut worker = Worker {
             watch: FileWatch::new(start.path.clone(), start.file.clone()),
             path: start.path,
-            file: start.file,
-            state: start.state,
-            behind: start.behind,
-            files: start.files,
+            journal: Journal(start.files),
             writer,
-            offset,
             plan: start.plan,
             instance: start.instance,
             adapt: start.adapt,
             switcher,
             myself: sender,
+            state: start.state,
+            offset,
+            unreadable: start.unreadable,
+            file: start.file,
+            candidate: None,
+            behind: start.behind,
+            wanted: false,
             pending: None,
             tickets: 0,
+            published: None,
         };
         worker.save();
         worker.tell_metrics();

@@ -24,9 +24,6 @@ pub enum ControlError {
     /// There is nothing to go back to.
     #[error("there is no earlier configuration to go back to")]
     NoHistory,
-    /// The settings hold a secret, which would lie in the control topic and in the state file.
-    #[error("`{0}` must not travel with a configuration: set it in the environment of each instance")]
-    Secret(String),
     /// It would not fit into a record.
     #[error("the configuration has {bytes} bytes, at most {max} travel to the other instances")]
     TooLarge {
@@ -49,6 +46,12 @@ pub enum ControlError {
     /// The program stops.
     #[error("the program is stopping")]
     Stopping,
+    /// The last change of the group cannot be read here, so what is asked for would undo it.
+    #[error(
+        "the last change of the group cannot be read by this instance, and this would undo it; ask another instance, \
+             or apply settings: {0}"
+    )]
+    UnknownState(String),
     /// A record or file that is no state.
     #[error("{place} cannot be read: {reason}")]
     Unreadable {
@@ -67,12 +70,12 @@ impl ControlError {
             Self::Switch(error) => error.code(),
             Self::Unknown { .. } => "unknown_name",
             Self::NoHistory => "no_history",
-            Self::Secret(_) => "secret",
             Self::TooLarge { .. } => "too_large",
             Self::Superseded => "superseded",
             Self::Busy => "busy",
             Self::NotPublished(_) => "not_published",
             Self::Stopping => "stopping",
+            Self::UnknownState(_) => "unknown_state",
             Self::Unreadable { .. } => "unreadable",
         }
     }

@@ -13,7 +13,6 @@ use super::{ControlError, State, controller::Message};
 use crate::{
     kafka::{Connection, ControlEvent, ControlReader, ControlWriter, KafkaError},
     settings::KafkaPlan,
-    telemetry,
 };
 
 /// A person waits for a command; longer than this nobody does.
@@ -29,8 +28,8 @@ pub struct FleetLog {
     writer: ControlWriter,
     reader: ControlReader,
     topic: String,
-    /// The last state that was there at the start, with its offset.
-    pub(super) last: Option<(State, i64)>,
+    /// The last record that was there at the start, with its offset.
+    pub(super) last: Option<(Result<State, ControlError>, i64)>,
 }
 
 impl FleetLog {
@@ -47,10 +46,10 @@ impl FleetLog {
         loop {
             match log.reader.next(POLL_TIMEOUT)? {
                 Some(ControlEvent::CaughtUp) => return Ok(Some(log)),
-                Some(ControlEvent::Record(record)) => match log.read(&record.payload, record.offset) {
-                    Ok(state) => log.last = Some((state, record.offset)),
-                    Err(error) => refused(&error),
-                },
+                Some(ControlEvent::Record(record)) => {
+                    let place = format!("the record at offset {} of `{topic}`", record.offset);
+                    log.last = Some((State::read(&record.payload, &place), record.offset));
+                }
                 None if Instant::now() < deadline => {}
                 None => {
                     let reason = format!("`{topic}` could not be read to its end");
@@ -63,10 +62,6 @@ impl FleetLog {
         }
     }
 
-    fn read(&self, payload: &[u8], offset: i64) -> Result<State, ControlError> {
-        State::read(payload, &format!("the record at offset {offset} of `{}`", self.topic))
-    }
-
     /// Tells the controller every change from now on, until `stop`; gives what publishes.
     pub(super) fn follow(self, inbox: Sender<Message>, stop: Arc<AtomicBool>) -> std::io::Result<ControlWriter> {
         let Self { writer, reader, topic, .. } = self;
@@ -75,11 +70,9 @@ impl FleetLog {
                 match reader.next(POLL_TIMEOUT) {
                     Ok(Some(ControlEvent::Record(record))) => {
                         let place = format!("the record at offset {} of `{topic}`", record.offset);
-                        match State::read(&record.payload, &place) {
-                            // The controller reads until it stops.
-                            Ok(state) => drop(inbox.send(Message::Record(state, record.offset))),
-                            Err(error) => refused(&error),
-                        }
+                        let message = Message::Record(State::read(&record.payload, &place), record.offset);
+                        // The controller reads until it stops.
+                        inbox.send(message).ok();
                     }
                     Ok(_) => {}
                     Err(error) => {
@@ -92,10 +85,4 @@ impl FleetLog {
         thread::Builder::new().name("control-log".to_owned()).spawn(follow)?;
         Ok(writer)
     }
-}
-
-/// Says that a change is not followed.
-fn refused(error: &ControlError) {
-    telemetry::config_refused(error.code());
-    tracing::error!(%error, code = error.code(), "A change is not followed, and nothing changes here.");
 }

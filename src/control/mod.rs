@@ -2,21 +2,22 @@
 //!
 //! * [`Command`]: what can be asked for; [`State`]: what came of all commands so far. Pure.
 //! * `files`: the state file, the audit log, the token.
+//! * `journal`: what the thread writes down of each change.
 //! * `fleet_log`: the control topic, by which every instance follows.
 //! * [`Recalled`]: what a start finds of all this.
 //! * `watch`: the settings file, looked at.
-//! * `secrets`: what must not travel.
-//! * [`Controller`], `worker`: one thread that takes commands, records and changes of the file one after the other, has the
-//!   configuration they give made ready beside the one that serves, and switches.
+//! * [`Controller`], `worker`, `orders`: one thread that takes commands, records and changes of the file one after the
+//!   other, has the configuration they give made ready beside the one that serves, and switches.
 
 mod command;
 mod controller;
 mod error;
 mod files;
 mod fleet_log;
+mod journal;
+mod orders;
 mod recall;
 mod report;
-mod secrets;
 mod state;
 mod watch;
 mod worker;

@@ -3,11 +3,7 @@
 use std::path::Path;
 
 use super::{ControlError, Files, FleetLog, State};
-use crate::{
-    pipeline::SwitchError,
-    routing::Overrides,
-    settings::{Plan, SettingsError},
-};
+use crate::{routing::Overrides, settings::Plan};
 
 /// What a start goes by.
 pub struct Recalled {
@@ -15,12 +11,15 @@ pub struct Recalled {
     pub plan: Plan,
     /// What operators changed.
     pub state: State,
-    /// Why the plan is without it, if so.
+    /// Why the plan is not all of that, if so.
     pub behind: Option<String>,
+    /// Why the state is not what the group has, if so.
+    pub unreadable: Option<String>,
 }
 
-/// Finds the latest of what the state file and the control topic have, and the settings that come of it. Changes that do
-/// not fit to the settings file any more are left out, and said so: the program must come up after a deploy.
+/// Finds what the control topic and the state file have, and the settings that come of it. The topic is the group's word;
+/// the state file has what is known here alone, and everything where there is no topic. What does not fit to the settings
+/// file any more is left out, and said so: the program must come up after a deploy.
 ///
 /// # Errors
 /// When the state file cannot be read, or the settings file cannot work by itself.
@@ -31,39 +30,56 @@ pub fn recall(
     log: Option<&FleetLog>,
     history_max: usize,
 ) -> Result<Recalled, ControlError> {
-    let saved = files.map(Files::load).transpose()?.flatten();
-    let published = log.and_then(|log| log.last.as_ref()).map(|(state, _)| state.clone());
-    let (mut state, file_before) = match (published, saved) {
-        (Some(published), Some(saved)) if published.revision > saved.state.revision => (published, Some(saved.file)),
-        (_, Some(saved)) => (saved.state, Some(saved.file)),
-        (published, None) => (published.unwrap_or_default(), None),
+    let (saved, file_before) = files.map(Files::load).transpose()?.flatten().map(|it| (it.state, it.file)).unzip();
+    let (published, unreadable) = match log.and_then(|log| log.last.as_ref()) {
+        Some((Ok(state), _)) => (Some(state.clone()), None),
+        Some((Err(error), _)) => (None, Some(error.to_string())),
+        None => (None, None),
+    };
+    let mut state = match (published, saved) {
+        // The same change, with the history of this instance's own file.
+        (Some(published), Some(saved)) if published.change == saved.change => saved,
+        (Some(published), _) => published,
+        (None, saved) => saved.unwrap_or_default(),
     };
     if let Some(before) = file_before.filter(|before| before != file)
         && let Some(changed) = state.after_file_changed(&before, history_max)
     {
         state = changed;
     }
-    let text = state.current.config.as_deref().unwrap_or(file);
-    let plan: Result<Plan, SettingsError> = Plan::from_text(path, text.to_owned(), &state.current.overrides);
-    let alone = Plan::from_text(path, file.to_owned(), &Overrides::default());
-    let reason = match (plan, &alone) {
-        (Ok(plan), Ok(alone)) if alone.fixed_differences(&plan).is_empty() => {
-            return Ok(Recalled { plan, state, behind: None });
-        }
-        // What is applied works, and the file does not: it will once it is followed again.
-        (Ok(plan), Err(_)) if state.current.config.is_some() => return Ok(Recalled { plan, state, behind: None }),
-        (Ok(plan), Ok(alone)) => SwitchError::Fixed(alone.fixed_differences(&plan)).to_string(),
-        (Ok(_), Err(error)) => error.to_string(),
-        (Err(error), _) => error.to_string(),
+    let alone = Plan::from_text(path, file.to_owned(), &Overrides::default())?;
+    let (plan, left_out) = plan(path, file, &state, alone);
+    let reasons = unreadable.iter().cloned().chain(left_out).collect::<Vec<_>>();
+    let behind = (!reasons.is_empty()).then(|| reasons.join("; "));
+    Ok(Recalled { plan, state, behind, unreadable })
+}
+
+/// As much of a state as works, and why the rest does not.
+fn plan(path: &Path, file: &str, state: &State, alone: Plan) -> (Plan, Vec<String>) {
+    let with = |overrides: &Overrides| match &state.current.config {
+        None => Plan::from_text(path, file.to_owned(), overrides),
+        Some(text) => Plan::from_shared(path, text.clone(), file.to_owned(), overrides),
     };
-    let reason = format!("what operators changed does not fit to the settings file: {reason}");
-    Ok(Recalled { plan: alone?, state, behind: Some(reason) })
+    let not_fitting = |what: &str| format!("{what} does not fit to the settings file");
+    let (spec, mut left_out) = match with(&Overrides::default()) {
+        Ok(plan) => (plan.table_spec, Vec::new()),
+        Err(error) => return (alone, vec![format!("what is applied does not work here: {error}")]),
+    };
+    let (fitting, others) = state.current.overrides.fitting(&spec);
+    left_out.extend(others.iter().map(|other| not_fitting(other)));
+    match with(&fitting) {
+        Ok(plan) => (plan, left_out),
+        Err(error) => (alone, vec![not_fitting(&format!("what operators changed ({error})"))]),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Snapshot, files::Saved};
+    use crate::{
+        control::{Snapshot, files::Saved},
+        routing::Position,
+    };
 
     fn text(default: &str) -> String {
         format!("[model_versions]\ndefault = '{default}'\n[model_versions.versions.a]\n[model_versions.versions.b]")
@@ -94,7 +110,21 @@ mod tests {
     fn a_file_that_changed_while_the_program_was_down_can_be_rolled_back() {
         let changed = recalled(&text("b"), Some(State { revision: 3, ..State::default() }));
         assert_eq!(changed.plan.default_version(), "b");
-        assert_eq!(changed.state.history.last().unwrap().config, Some(text("a")));
+        assert_eq!(changed.state.history.last().unwrap().config, Some(crate::settings::shareable(&text("a"))));
+    }
+
+    #[test]
+    fn only_what_does_not_fit_is_left_out() {
+        let file = format!(
+            "{}\n[[experiments]]\nname = 'e'\ntraffic_ratio = 1.0\nvariants = [{{name = 'v', model_version = 'a', weight = 1}}]",
+            text("a")
+        );
+        let mut state = with_default("gone");
+        let experiments = [("e".to_owned(), Position::Paused), ("f".to_owned(), Position::Promoted("x".to_owned()))];
+        state.current.overrides.experiments = experiments.into();
+        let start = recalled(&file, Some(state));
+        assert!(start.plan.table_spec.experiments[0].paused, "what was paused in an emergency stays so");
+        assert!(start.behind.unwrap().contains("`gone`"));
     }
 
     #[test]

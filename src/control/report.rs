@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::Version,
     pipeline::Serving,
-    routing::{ExperimentSpec, VariantSpec},
+    routing::{ExperimentSpec, TableSpec, VariantSpec},
 };
 
 /// What a change came to.
@@ -45,12 +45,17 @@ pub struct Report {
     pub last_change: Option<String>,
     /// How many changes can be rolled back.
     pub history: usize,
+    /// Operators' changes that settings say otherwise.
+    pub warnings: Vec<String>,
     /// The version that answers when nothing else decides.
     pub default: String,
     /// The experiments, in order of trial.
     pub experiments: Vec<ExperimentReport>,
-    /// The versions that run.
+    /// The versions that run; of one name there may be several, where one is being loaded or kept warm.
     pub versions: Vec<VersionReport>,
+    /// What routes: settings with operators' changes, as `explain --live` takes it.
+    #[schemars(with = "serde_json::Value")]
+    pub table: Option<TableSpec>,
 }
 
 /// An experiment in force.
@@ -82,16 +87,16 @@ pub struct VersionReport {
 }
 
 /// A report, with what serves and what runs.
-pub(super) fn of(serving: &Serving, versions: &[Arc<Version>], report: Report) -> Report {
-    let Serving { plan, fleet } = serving;
-    let version = |version: &Arc<Version>| {
+pub(super) fn of(serving: &Serving, versions: &[(Arc<Version>, bool)], report: Report) -> Report {
+    let plan = &serving.plan;
+    let version = |(version, named): &(Arc<Version>, bool)| {
         let identity = version.identity();
         VersionReport {
             name: identity.name.clone(),
             state: version.state().as_str().to_owned(),
             device: identity.device.to_string(),
             digest: identity.digest.clone(),
-            named: fleet.version(&identity.name).is_some(),
+            named: *named,
         }
     };
     Report {
@@ -99,6 +104,7 @@ pub(super) fn of(serving: &Serving, versions: &[Arc<Version>], report: Report) -
         default: plan.table_spec.default.clone(),
         experiments: plan.table_spec.experiments.iter().map(experiment).collect(),
         versions: versions.iter().map(version).collect(),
+        table: Some(plan.table_spec.clone()),
         ..report
     }
 }

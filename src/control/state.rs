@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, ControlError};
-use crate::routing::{Overrides, Position, TableSpec};
+use crate::{
+    routing::{Overrides, Position, TableSpec},
+    settings::shareable,
+};
 
 /// The state of a group, as the control topic and the state file have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +74,7 @@ impl State {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The state after a command. `serving` is the table that is in force, `file` the text of this instance's settings
-    /// file.
+    /// The state after a command. `serving` is the table that is in force.
     ///
     /// # Errors
     /// When the command names what is not there, or there is nothing to go back to.
@@ -81,14 +83,11 @@ impl State {
         command: &Command,
         change: Change,
         serving: &TableSpec,
-        file: &str,
         history_max: usize,
     ) -> Result<Self, ControlError> {
         let mut next = Self { revision: self.revision + 1, change: Some(change), ..self.clone() };
         if let Command::Rollback = command {
             next.current = next.history.pop().ok_or(ControlError::NoHistory)?;
-            // What the file says is followed again, also when it changes.
-            next.current.config.take_if(|config| config == file);
             return next.bounded(history_max);
         }
         next.history.push(self.current.clone());
@@ -102,8 +101,9 @@ impl State {
             }
         };
         match command {
-            Command::Apply { text } => *config = Some(text.clone()),
+            Command::Apply { text } => *config = Some(shareable(text)),
             Command::UseFile => *config = None,
+            Command::Clear => *overrides = Overrides::default(),
             // Came out above.
             Command::Rollback => {}
             Command::SetDefault { version } => {
@@ -127,17 +127,24 @@ impl State {
         next.bounded(history_max)
     }
 
+    /// Whether an instance whose settings file has this text serves by it.
+    pub fn follows(&self, file: &str) -> bool {
+        self.current.config.as_ref().is_none_or(|config| *config == shareable(file))
+    }
+
     /// The state after this instance's settings file became another: what served until now can be gone back to. None
     /// where the file is not in force.
     #[must_use]
     pub fn after_file_changed(&self, file_before: &str, history_max: usize) -> Option<Self> {
-        if self.current.config.is_some() {
+        if !self.follows(file_before) {
             return None;
         }
         let mut next = self.clone();
         next.history.push(self.current.clone());
+        next.current.config = None;
+        let before = shareable(file_before);
         for snapshot in &mut next.history {
-            snapshot.config.get_or_insert_with(|| file_before.to_owned());
+            snapshot.config.get_or_insert_with(|| before.clone());
         }
         next.bounded(history_max).ok()
     }

@@ -1,4 +1,8 @@
 //! The controller's thread: takes commands, records and changes of the file one after the other.
+//!
+//! Two things are true whether this instance can serve by them or not: what the group has, `state`, and what the settings
+//! file says, `candidate` until it has proved to work. The thread catches up with both whenever nothing else is being made
+//! ready. A command is neither until it has been made ready and published.
 
 use std::{
     path::PathBuf,
@@ -9,18 +13,17 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
-    Applied, Change, ControlError, Files, Order, Report, State,
+    Applied, Change, Command, ControlError, Order, Report, State,
     controller::{Message, Reply},
-    files::Saved,
-    secrets::check as check_secrets,
+    journal::Journal,
     watch::FileWatch,
 };
 use crate::{
     kafka::ControlWriter,
     pipeline::{Serving, SwitchError, Switcher},
+    routing::Overrides,
     settings::{ControlPlan, Plan},
     telemetry,
 };
@@ -28,53 +31,63 @@ use crate::{
 /// The look at the file where none is wanted.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Where a change comes from.
-enum Source {
-    Order { order: Order, asked: Instant, reply: Reply<Result<Applied, ControlError>> },
-    File(String),
-    Record(i64),
-}
-
-/// A change that is being made ready.
-pub(super) struct Pending {
-    ticket: u64,
-    state: State,
-    source: Source,
-}
-
 pub(super) struct Worker {
     pub(super) path: PathBuf,
     pub(super) watch: FileWatch,
-    /// The text of the settings file that is in force here.
-    pub(super) file: String,
-    /// What the group has.
-    pub(super) state: State,
-    /// Why this instance serves by something else, if so.
-    pub(super) behind: Option<String>,
-    pub(super) files: Option<Files>,
+    pub(super) journal: Journal,
     pub(super) writer: Option<ControlWriter>,
-    /// Of the last record that was followed: earlier ones that come late are old.
-    pub(super) offset: i64,
     pub(super) plan: ControlPlan,
     pub(super) instance: String,
     pub(super) adapt: fn(Plan) -> Plan,
     pub(super) switcher: Switcher,
     pub(super) myself: Sender<Message>,
+
+    /// What the group has.
+    pub(super) state: State,
+    /// Of the last record that was read or written.
+    pub(super) offset: i64,
+    /// Why the last record could not be read, if so: then `state` is not what the group has.
+    pub(super) unreadable: Option<String>,
+    /// The text of the settings file that is in force here, or would be.
+    pub(super) file: String,
+    /// Another text of it, that has not proved to work yet.
+    pub(super) candidate: Option<String>,
+    /// Why this instance does not serve by `state`, if so.
+    pub(super) behind: Option<String>,
+    /// Whether it is to catch up with `state`.
+    pub(super) wanted: bool,
+
     pub(super) pending: Option<Pending>,
     pub(super) tickets: u64,
+    pub(super) published: Option<Published>,
 }
 
-/// A line of the audit log.
-#[derive(Serialize)]
-struct Audited<'a> {
-    revision: u64,
-    #[serde(flatten)]
-    change: &'a Change,
-    result: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    from: &'a str,
-    to: &'a str,
+/// A configuration that is being made ready.
+pub(super) struct Pending {
+    pub(super) ticket: u64,
+    pub(super) goal: Goal,
+}
+
+pub(super) enum Goal {
+    /// What the group has, and what the file says: the state that comes of both.
+    CatchUp { state: State, file: Option<String> },
+    /// What an operator asked for.
+    Order { asked: Asked, state: State },
+}
+
+/// An operator's command, and who waits for it.
+pub(super) struct Asked {
+    pub(super) order: Order,
+    pub(super) at: Instant,
+    pub(super) reply: Reply<Result<Applied, ControlError>>,
+}
+
+/// A change of this instance, until it comes back by the control topic.
+pub(super) struct Published {
+    pub(super) offset: i64,
+    pub(super) order: Order,
+    /// The change of another instance that came in between, and was overwritten unknowingly.
+    pub(super) overwritten: Option<State>,
 }
 
 impl Worker {
@@ -82,8 +95,14 @@ impl Worker {
         let interval = self.plan.watch.unwrap_or(IDLE);
         let mut look = Instant::now() + interval;
         loop {
+            self.catch_up();
             match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.give_up_pending(),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = self.pending.take() {
+                        asked.reply.send(Err(ControlError::Stopping)).ok();
+                    }
+                    return;
+                }
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -98,189 +117,190 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Order(order, asked, reply) => self.obey(order, asked, reply),
+            Message::Order(asked) => self.obey(asked),
             // Whoever asked may have gone.
             Message::Report(reply) => drop(reply.send(self.report())),
             Message::Reread => match self.watch.read() {
-                Ok(text) => self.file_changed(text),
+                Ok(text) => {
+                    self.wanted = true;
+                    self.file_changed(text);
+                }
                 Err(error) => tracing::error!(%error, "The settings file cannot be read, and nothing changed."),
             },
-            Message::Record(state, offset) if offset > self.offset => {
-                self.prepare(state, Source::Record(offset));
-            }
-            Message::Record(..) => {}
-            Message::Prepared(ticket, result) => {
-                if let Some(pending) = self.pending.take_if(|pending| pending.ticket == ticket) {
-                    self.finish(pending, *result);
+            Message::Record(record, offset) if offset > self.offset => self.follow(record, offset),
+            Message::Record(record, offset) => self.came_back(record, offset),
+            Message::Prepared(ticket, prepared) => {
+                match self.pending.take_if(|pending| pending.ticket == ticket) {
+                    Some(pending) => self.finish(pending.goal, *prepared),
+                    // It was given up meanwhile.
+                    None => drop(prepared),
                 }
+                self.switcher.release();
             }
             // Comes to nobody else.
             Message::Stop => {}
         }
     }
 
-    fn obey(&mut self, order: Order, asked: Instant, reply: Reply<Result<Applied, ControlError>>) {
-        let change = Change {
-            action: order.command.in_words(),
-            at: Timestamp::now().to_string(),
-            by: order.who.by.clone(),
-            why: order.who.why.clone(),
-            instance: self.instance.clone(),
-        };
-        let serving = self.switcher.serving();
-        let table = &serving.plan.table_spec;
-        // A change of the group that is not ready yet is built upon all the same.
-        let (state, busy) = match &self.pending {
-            Some(Pending { state, source: Source::Record(_), .. }) => (state, true),
-            pending => (&self.state, pending.is_some()),
-        };
-        if order.dry_run && busy {
-            reply.send(Err(ControlError::Busy)).ok();
-            return;
-        }
-        let next = state.after(&order.command, change.clone(), table, &self.file, self.plan.history);
-        match next.and_then(|next| check_secrets(&order.command).map(|()| next)) {
-            Ok(state) => self.prepare(state, Source::Order { order, asked, reply }),
+    /// A change of another instance. It is the group's, whether this one can serve by it or not.
+    fn follow(&mut self, record: Result<State, ControlError>, offset: i64) {
+        self.offset = offset;
+        match record {
+            Ok(state) => {
+                self.unreadable = None;
+                self.behind = Some("it is being made ready".to_owned());
+                self.wanted = true;
+                self.state = state;
+            }
             Err(error) => {
-                self.audit_refused(&change, &error);
-                reply.send(Err(error)).ok();
+                let change = Change { action: "a change of another instance".to_owned(), ..self.own_change() };
+                self.refused(&change, &error);
+                self.unreadable = Some(error.to_string());
+                self.behind.clone_from(&self.unreadable);
             }
         }
-    }
-
-    /// The file has another text. Where it is in force, that is a change like any other; where it is not, it waits.
-    fn file_changed(&mut self, text: String) {
-        let changed = text != self.file;
-        match self.state.after_file_changed(&self.file, self.plan.history) {
-            Some(state) if changed => self.prepare(state, Source::File(text)),
-            // Asked for again: what could not be followed may work now.
-            Some(_) | None if !changed => self.prepare(self.state.clone(), Source::File(text)),
-            _ => {
-                self.file = text;
-                self.save();
-                tracing::warn!(
-                    "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again."
-                );
-            }
+        match self.pending.take() {
+            // What an operator asked for is built upon the new state.
+            Some(Pending { goal: Goal::Order { asked, .. }, .. }) => self.obey(asked),
+            Some(_) => self.wanted = true,
+            None => {}
         }
-    }
-
-    /// Has a state made ready. Settings are checked at once; versions are loaded aside.
-    fn prepare(&mut self, state: State, source: Source) {
-        self.give_up_pending();
-        let file = if let Source::File(text) = &source { text } else { &self.file };
-        let text = state.current.config.as_ref().unwrap_or(file).clone();
-        self.tickets += 1;
-        let pending = Pending { ticket: self.tickets, state, source };
-        match Plan::from_text(&self.path, text, &pending.state.current.overrides) {
-            Err(error) => self.refuse(pending, error.into()),
-            Ok(plan) => {
-                let (plan, switcher, ticket) = ((self.adapt)(plan), self.switcher.clone(), pending.ticket);
-                let myself = self.myself.clone();
-                let prepare = move || {
-                    let prepared = Box::new(switcher.prepare(plan));
-                    // The controller may have ended.
-                    myself.send(Message::Prepared(ticket, prepared)).ok();
-                };
-                match thread::Builder::new().name("control-prepare".to_owned()).spawn(prepare) {
-                    Ok(_) => self.pending = Some(pending),
-                    Err(_) => self.refuse(pending, ControlError::Busy),
-                }
-            }
-        }
-    }
-
-    fn finish(&mut self, pending: Pending, prepared: Result<Arc<Serving>, SwitchError>) {
-        let serving = match prepared {
-            Ok(serving) => serving,
-            Err(error) => return self.refuse(pending, error.into()),
-        };
-        let Pending { state, source, .. } = pending;
-        let previous_digest = self.switcher.serving().plan.config_digest.clone();
-        let config_digest = serving.plan.config_digest.clone();
-        let applied = |revision, asked: Instant, dry_run| Applied {
-            revision,
-            config_digest: config_digest.clone(),
-            previous_digest: previous_digest.clone(),
-            took_ms: asked.elapsed().as_secs_f64() * 1e3,
-            dry_run,
-            warnings: warnings(&state, &serving.plan),
-        };
-        let reply = match source {
-            Source::Order { order, asked, reply } if order.dry_run => {
-                reply.send(Ok(applied(self.state.revision, asked, true))).ok();
-                return;
-            }
-            Source::Order { order, asked, reply } => match self.publish(&state) {
-                Ok(()) => Some((asked, reply)),
-                Err(error) => {
-                    let pending = Pending { ticket: 0, state, source: Source::Order { order, asked, reply } };
-                    return self.refuse(pending, error);
-                }
-            },
-            Source::File(text) => {
-                self.file = text;
-                None
-            }
-            Source::Record(offset) => {
-                if state.revision <= self.state.revision {
-                    tracing::warn!(
-                        revision = state.revision,
-                        "A change of another instance came at the same time, and wins."
-                    );
-                }
-                self.offset = offset;
-                None
-            }
-        };
-        self.switcher.switch(serving.clone());
-        if let Some((asked, reply)) = reply {
-            reply.send(Ok(applied(state.revision, asked, false))).ok();
-        }
-        let change = if state.revision == self.state.revision {
-            self.file_change()
-        } else {
-            state.change.clone().unwrap_or_default()
-        };
-        tracing::info!(
-            action = change.action,
-            by = change.by,
-            why = change.why,
-            revision = state.revision,
-            config_digest,
-            previous_digest,
-            "Configuration switched."
-        );
-        for warning in warnings(&state, &serving.plan) {
-            tracing::warn!(warning, "The configuration works, and may not be what was meant.");
-        }
-        self.state = state;
-        self.behind = None;
-        self.save();
-        self.audit(&change, "switched", None, &previous_digest, &config_digest);
         self.tell_metrics();
     }
 
-    fn publish(&mut self, state: &State) -> Result<(), ControlError> {
-        if let Some(writer) = &self.writer {
-            self.offset = writer.publish(&state.to_json()).map_err(ControlError::NotPublished)?;
-        }
-        Ok(())
+    pub(super) fn plan_of(&self, state: &State, file: &str) -> Result<Plan, ControlError> {
+        let (path, overrides) = (&self.path, &state.current.overrides);
+        let plan = match &state.current.config {
+            None => Plan::from_text(path, file.to_owned(), overrides),
+            Some(text) => Plan::from_shared(path, text.clone(), self.file.clone(), overrides),
+        };
+        Ok((self.adapt)(plan?))
     }
 
-    /// Nothing changes here; whoever asked is told, and a change of the group that is not followed is remembered.
-    fn refuse(&mut self, pending: Pending, error: ControlError) {
-        let Pending { state, source, .. } = pending;
-        match source {
-            Source::Order { reply, .. } => {
-                self.audit_refused(&state.change.unwrap_or_default(), &error);
-                reply.send(Err(error)).ok();
+    /// The file has another text. Where it is in force, it is to be followed; where it is not, it waits.
+    fn file_changed(&mut self, text: String) {
+        if text == self.file {
+            self.candidate = None;
+        } else if self.state.follows(&self.file) {
+            self.candidate = Some(text);
+            // What is being made ready for an older text is not wanted any more.
+            self.pending.take_if(|pending| matches!(pending.goal, Goal::CatchUp { .. }));
+        } else {
+            self.file = text;
+            self.save();
+            tracing::warn!(
+                "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again."
+            );
+            let follows = |pending: &mut Pending| matches!(&pending.goal, Goal::Order { state, .. } if state.current.config.is_none());
+            if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = self.pending.take_if(follows) {
+                self.obey(asked);
             }
-            Source::File(_) => self.audit_refused(&self.file_change(), &error),
-            Source::Record(offset) => {
-                self.audit_refused(&state.change.clone().unwrap_or_default(), &error);
-                self.offset = offset;
-                self.state = state;
+        }
+    }
+
+    /// Has what the group has and what the file says made ready, where that does not serve and nothing else is under
+    /// way.
+    fn catch_up(&mut self) {
+        if self.pending.is_some() || !(self.wanted || self.candidate.is_some()) {
+            return;
+        }
+        self.wanted = false;
+        let file = self.candidate.clone();
+        let changed = file.as_ref().and_then(|_| self.state.after_file_changed(&self.file, self.plan.history));
+        let state = changed.unwrap_or_else(|| self.state.clone());
+        let plan = self.plan_of(&state, file.as_ref().unwrap_or(&self.file));
+        let goal = Goal::CatchUp { state, file };
+        match plan {
+            Err(error) => self.fail(goal, error),
+            Ok(plan) => self.begin(goal, plan),
+        }
+    }
+
+    /// Has a configuration made ready on a thread of its own: a rollback does not wait for a large model. Whatever was
+    /// under way is superseded.
+    pub(super) fn begin(&mut self, goal: Goal, plan: Plan) {
+        self.tickets += 1;
+        let (switcher, myself, ticket) = (self.switcher.clone(), self.myself.clone(), self.tickets);
+        let prepare = move || {
+            let prepared = Box::new(switcher.prepare(plan));
+            // The controller may have ended.
+            myself.send(Message::Prepared(ticket, prepared)).ok();
+        };
+        if thread::Builder::new().name("control-prepare".to_owned()).spawn(prepare).is_err() {
+            return self.fail(goal, ControlError::Busy);
+        }
+        match self.pending.replace(Pending { ticket, goal }).map(|pending| pending.goal) {
+            Some(Goal::Order { asked, .. }) => self.refuse(asked, ControlError::Superseded),
+            Some(Goal::CatchUp { .. }) => self.wanted = true,
+            None => {}
+        }
+    }
+
+    fn finish(&mut self, goal: Goal, prepared: Result<Arc<Serving>, SwitchError>) {
+        let serving = match prepared {
+            Ok(serving) => serving,
+            Err(error) => return self.fail(goal, error.into()),
+        };
+        match goal {
+            Goal::Order { asked, .. } if asked.order.dry_run => {
+                let applied = self.applied(&asked, &serving, Vec::new());
+                asked.reply.send(Ok(applied)).ok();
+            }
+            Goal::Order { asked, state } => match self.publish(&state, &asked.order) {
+                Err(error) => self.fail(Goal::Order { asked, state }, error),
+                Ok(()) => {
+                    let change = self.change(&asked.order);
+                    // Whoever changes one thing on top of settings knows that; whoever changes settings may not.
+                    let of_settings = matches!(asked.order.command, Command::Apply { .. } | Command::UseFile);
+                    let warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
+                    let applied = self.applied(&asked, &serving, warnings.clone());
+                    (self.unreadable, self.wanted) = (None, false);
+                    let unsaved = self.switch(state, &serving, &change, &warnings);
+                    let took_ms = milliseconds(asked.at);
+                    let warnings = applied.warnings.iter().cloned().chain(unsaved).collect();
+                    let revision = self.state.revision;
+                    asked.reply.send(Ok(Applied { revision, took_ms, warnings, ..applied })).ok();
+                }
+            },
+            Goal::CatchUp { state, file } => {
+                let change = match file {
+                    Some(text) => {
+                        self.file = text;
+                        self.candidate = None;
+                        Change { action: "settings file".to_owned(), ..self.own_change() }
+                    }
+                    None => state.change.clone().unwrap_or_else(|| self.own_change()),
+                };
+                let warnings = self.warnings(&state);
+                self.switch(state, &serving, &change, &warnings);
+            }
+        }
+    }
+
+    /// Switches, and writes down that it did; gives what to warn about.
+    fn switch(&mut self, state: State, serving: &Arc<Serving>, change: &Change, warnings: &[String]) -> Option<String> {
+        let from = self.switcher.serving().plan.config_digest.clone();
+        self.switcher.switch(serving.clone());
+        self.state = state;
+        self.behind.clone_from(&self.unreadable);
+        let unsaved = self.save();
+        self.journal.switched(self.state.revision, change, &from, &serving.plan.config_digest, warnings);
+        self.tell_metrics();
+        unsaved
+    }
+
+    /// Nothing changes here; whoever asked is told.
+    pub(super) fn fail(&mut self, goal: Goal, error: ControlError) {
+        match goal {
+            Goal::Order { asked, .. } => self.refuse(asked, error),
+            Goal::CatchUp { file: Some(text), .. } => {
+                self.refused(&Change { action: "settings file".to_owned(), ..self.own_change() }, &error);
+                // Another one may have come meanwhile; and without it there may still be something to catch up with.
+                self.candidate.take_if(|candidate| *candidate == text);
+                self.wanted = self.behind.is_some();
+            }
+            Goal::CatchUp { state, file: None } => {
+                self.refused(&state.change.clone().unwrap_or_else(|| self.own_change()), &error);
                 self.behind = Some(error.to_string());
                 self.save();
                 self.tell_metrics();
@@ -288,51 +308,36 @@ impl Worker {
         }
     }
 
-    fn give_up_pending(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            match pending.source {
-                // It is the group's, whether it is followed or not: the next change builds on it.
-                Source::Record(offset) => {
-                    self.offset = offset;
-                    self.state = pending.state;
-                    self.behind = Some(ControlError::Superseded.to_string());
-                }
-                _ => self.refuse(pending, ControlError::Superseded),
-            }
+    pub(super) fn refused(&self, change: &Change, error: &ControlError) {
+        let serving = self.switcher.serving();
+        self.journal.refused(self.state.revision, change, error, &serving.plan.config_digest);
+    }
+
+    fn applied(&self, asked: &Asked, serving: &Serving, warnings: Vec<String>) -> Applied {
+        Applied {
+            revision: self.state.revision,
+            config_digest: serving.plan.config_digest.clone(),
+            previous_digest: self.switcher.serving().plan.config_digest.clone(),
+            took_ms: milliseconds(asked.at),
+            dry_run: asked.order.dry_run,
+            warnings,
         }
     }
 
-    fn file_change(&self) -> Change {
-        Change {
-            action: "settings file".to_owned(),
-            at: Timestamp::now().to_string(),
-            instance: self.instance.clone(),
-            ..Change::default()
-        }
+    /// What works, and may not be what was meant: operators' changes that settings say otherwise.
+    fn warnings(&self, state: &State) -> Vec<String> {
+        let mut alone = state.clone();
+        alone.current.overrides = Overrides::default();
+        let plan = self.plan_of(&alone, &self.file);
+        plan.map_or_else(|_| Vec::new(), |plan| plan.table_spec.masked_by(&state.current.overrides))
     }
 
-    fn audit_refused(&self, change: &Change, error: &ControlError) {
-        telemetry::config_refused(error.code());
-        tracing::error!(%error, code = error.code(), action = change.action, "A change is refused, and nothing changed.");
-        let digest = self.switcher.serving().plan.config_digest.clone();
-        self.audit(change, "refused", Some(error.to_string()), &digest, &digest);
+    pub(super) fn own_change(&self) -> Change {
+        Change { at: Timestamp::now().to_string(), instance: self.instance.clone(), ..Change::default() }
     }
 
-    fn audit(&self, change: &Change, result: &str, reason: Option<String>, from: &str, to: &str) {
-        let Some(files) = &self.files else { return };
-        let line = Audited { revision: self.state.revision, change, result, reason, from, to };
-        if let Err(error) = files.audit(&line) {
-            telemetry::config_refused("audit_not_written");
-            tracing::error!(%error, "The audit log cannot be written.");
-        }
-    }
-
-    pub(super) fn save(&self) {
-        let Some(files) = &self.files else { return };
-        if let Err(error) = files.save(&Saved { state: self.state.clone(), file: self.file.clone() }) {
-            telemetry::config_refused("state_not_written");
-            tracing::error!(%error, "The state file cannot be written: a restart would forget the last change.");
-        }
+    pub(super) fn save(&self) -> Option<String> {
+        self.journal.save(&self.state, &self.file)
     }
 
     pub(super) fn tell_metrics(&self) {
@@ -340,31 +345,24 @@ impl Worker {
     }
 
     fn report(&self) -> Report {
-        let serving = self.switcher.serving();
-        let change = |change: &Change| format!("{} by {} at {}", change.action, or_nobody(&change.by), change.at);
-        super::report::of(
-            &serving,
-            &self.switcher.versions(),
-            Report {
-                instance: self.instance.clone(),
-                revision: self.state.revision,
-                source: if self.state.current.config.is_some() { "applied" } else { "file" }.to_owned(),
-                behind: self.behind.clone(),
-                last_change: self.state.change.as_ref().map(change),
-                history: self.state.history.len(),
-                ..Report::default()
-            },
-        )
+        let change = |change: &Change| {
+            let by = if change.by.is_empty() { "nobody named" } else { &change.by };
+            format!("{} by {by} at {}", change.action, change.at)
+        };
+        let report = Report {
+            instance: self.instance.clone(),
+            revision: self.state.revision,
+            source: if self.state.follows(&self.file) { "file" } else { "applied" }.to_owned(),
+            behind: self.behind.clone(),
+            last_change: self.state.change.as_ref().map(change),
+            history: self.state.history.len(),
+            warnings: self.warnings(&self.state),
+            ..Report::default()
+        };
+        super::report::of(&self.switcher.serving(), &self.switcher.running(), report)
     }
 }
 
-fn or_nobody(by: &str) -> &str {
-    if by.is_empty() { "nobody named" } else { by }
-}
-
-/// What works, and may not be what was meant: operators' changes to what is not there any more.
-fn warnings(state: &State, plan: &Plan) -> Vec<String> {
-    let there = |name: &String| plan.table_spec.experiments.iter().any(|experiment| experiment.name == *name);
-    let gone = state.current.overrides.experiments.keys().filter(|name| !there(name));
-    gone.map(|name| format!("experiment `{name}` was changed by an operator, and is not there any more")).collect()
+pub(super) fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }

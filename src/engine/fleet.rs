@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 
 use super::{
     Budget, Cost, Judge, Knobs, Model, ModelError, Preparer, State,
     answers::AnswerCache,
-    device,
+    options::{EngineError, EngineOptions},
     queue::Queue,
     status::Status,
     version::{Identity, Version, VersionSpec},
@@ -21,79 +21,28 @@ use super::{
 use crate::{
     message::{Device, Load},
     store::{Manifest, VersionFolder},
-    vision::Limits,
 };
-
-/// What all versions share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// What images may cost.
-    pub images: Limits,
-    /// Passes at the same time on the CPU.
-    pub cpu: Cost,
-    /// Passes at the same time on each GPU.
-    pub gpu: Cost,
-}
-
-impl From<Limits> for EngineOptions {
-    /// These limits, and as many passes at a time as the cores allow.
-    fn from(images: Limits) -> Self {
-        let all = Cost { threads: device::cores(), tokens: usize::MAX, bytes: u64::MAX };
-        Self { images, cpu: all, gpu: all }
-    }
-}
-
-/// A version that could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// It does not load.
-    #[error("version `{name}`: {source}")]
-    Version {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: Box<ModelError>,
-    },
-    /// Its thread ended before it said anything.
-    #[error("version `{name}`: its thread ended while loading")]
-    Thread {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl EngineError {
-    fn version(spec: &VersionSpec, error: ModelError) -> Self {
-        Self::Version { name: spec.name.clone(), source: Box::new(error) }
-    }
-
-    /// Whether the settings name something that is not there, so that trying again does not help.
-    pub fn is_settings(&self) -> bool {
-        matches!(self, Self::Version { source, .. } if matches!(**source, ModelError::Folder(_) | ModelError::Load { .. } | ModelError::Device(_)))
-    }
-}
 
 /// The versions of one configuration. Whoever holds it can ask them, whatever is configured since.
 #[derive(Default)]
 pub struct Fleet {
-    versions: BTreeMap<String, Arc<Version>>,
-    /// How their requests come together, once the fleet is current.
-    knobs: BTreeMap<String, Knobs>,
+    /// With how their requests come together once the fleet is current.
+    versions: BTreeMap<String, (Arc<Version>, Knobs)>,
 }
 
 impl Fleet {
     /// A version by name.
     pub fn version(&self, name: &str) -> Option<&Arc<Version>> {
-        self.versions.get(name)
+        self.versions.get(name).map(|(version, _)| version)
     }
 
     /// All versions, by name.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
-        self.versions.values()
+        self.versions.values().map(|(version, _)| version)
     }
 
     fn holds(&self, version: &Arc<Version>) -> bool {
-        self.versions.values().any(|held| Arc::ptr_eq(held, version))
+        self.versions().any(|held| Arc::ptr_eq(held, version))
     }
 }
 
@@ -106,6 +55,12 @@ pub struct Engine {
     budgets: Mutex<HashMap<Option<Device>, Arc<Budget>>>,
 }
 
+/// How often a load that another began is looked at.
+const LOADING_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where a version that is loaded at once says that it is, or why not.
+type Reported = Receiver<Result<(), ModelError>>;
+
 /// Runs a worker on its thread until it ends.
 type Begin = dyn Fn(Worker, &VersionFolder, &Report) + Send + Sync;
 
@@ -115,6 +70,8 @@ struct Versions {
     running: Vec<Running>,
     /// Threads of versions that were let go.
     ending: Vec<JoinHandle<()>>,
+    /// Versions that were let go, until somebody is told.
+    gone: Vec<Arc<Identity>>,
 }
 
 /// A version with its thread.
@@ -122,6 +79,8 @@ struct Running {
     spec: VersionSpec,
     version: Arc<Version>,
     thread: JoinHandle<()>,
+    /// Whether a configuration that was current ever named it.
+    adopted: bool,
     /// Since when no configuration names it.
     unnamed_since: Option<Instant>,
 }
@@ -166,41 +125,52 @@ impl Engine {
     }
 
     /// The versions of another configuration: those that run already as they should, and the others loaded beside them.
-    /// What is current stays so until [`Engine::adopt`]; what nobody adopts is let go by [`Engine::unload`].
+    /// What is current stays so until [`Engine::adopt`].
     ///
     /// # Errors
-    /// The first version that is not right; those that were started for this are let go.
+    /// The first version that is not right.
     pub fn prepare(&self, specs: &[VersionSpec]) -> Result<Fleet, EngineError> {
+        let prepared = self.load_all(specs);
+        if prepared.is_err() {
+            self.release();
+        }
+        prepared
+    }
+
+    fn load_all(&self, specs: &[VersionSpec]) -> Result<Fleet, EngineError> {
         let mut fleet = Fleet::default();
         let mut loading = Vec::new();
-        let mut started = Vec::new();
-        let prepare = || {
-            for spec in specs {
-                let version = match self.running_as(spec) {
-                    Some(version) => version,
-                    None => {
-                        let (version, reported) = self.begin(spec)?;
-                        started.push(version.clone());
-                        loading.extend((spec.load != Load::FirstUse).then_some((spec, reported)));
-                        version
-                    }
-                };
-                fleet.versions.insert(spec.name.clone(), version);
-                fleet.knobs.insert(spec.name.clone(), spec.knobs);
+        for spec in specs {
+            let version = match self.running_as(spec) {
+                Some(version) => version,
+                None => {
+                    let (version, reported) = self.begin(spec)?;
+                    loading.extend((spec.load != Load::FirstUse).then_some((spec, reported)));
+                    version
+                }
+            };
+            fleet.versions.insert(spec.name.clone(), (version, spec.knobs));
+        }
+        for (spec, reported) in loading {
+            let loaded = reported.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+            loaded.map_err(|error| EngineError::version(spec, error))?;
+        }
+        // Those that others began to load.
+        for spec in specs.iter().filter(|spec| spec.load != Load::FirstUse) {
+            let Some(version) = fleet.version(&spec.name) else { continue };
+            while version.state() == State::Loading {
+                std::thread::sleep(LOADING_PAUSE);
             }
-            for (spec, reported) in loading {
-                let loaded = reported.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
-                loaded.map_err(|error| EngineError::version(spec, error))?;
-            }
-            Ok(())
-        };
-        match prepare() {
-            Ok(()) => Ok(fleet),
-            Err(error) => {
-                self.let_go(|running| started.iter().any(|version| Arc::ptr_eq(version, &running.version)));
-                Err(error)
+            if let State::Stopped(reason) = version.state() {
+                return Err(EngineError::NotLoaded { name: spec.name.clone(), reason });
             }
         }
+        Ok(fleet)
+    }
+
+    /// Lets go of versions that were loaded for a configuration that never became current, and that nobody holds.
+    pub fn release(&self) {
+        self.let_go(|running| !running.adopted && Arc::strong_count(&running.version) == 1);
     }
 
     /// The version that runs already as this one should, with the files that its folder has now.
@@ -217,10 +187,7 @@ impl Engine {
         self.state().running.iter().find(found).map(|running| running.version.clone())
     }
 
-    fn begin(
-        &self,
-        spec: &VersionSpec,
-    ) -> Result<(Arc<Version>, crossbeam_channel::Receiver<Result<(), ModelError>>), EngineError> {
+    fn begin(&self, spec: &VersionSpec) -> Result<(Arc<Version>, Reported), EngineError> {
         let folder = VersionFolder::open(&spec.folder, spec.thoroughness)
             .map_err(|error| EngineError::version(spec, error.into()))?;
         let identity = Identity {
@@ -238,6 +205,10 @@ impl Engine {
             queue: Arc::new(Queue::new(spec.knobs)),
             answers: Arc::new(AnswerCache::new(spec.answer_cache_bytes)),
         });
+        if spec.load != Load::FirstUse {
+            // Before its thread says so: another configuration would load it once more.
+            version.status.set(State::Loading);
+        }
         let worker = Worker {
             spec: spec.clone(),
             queue: version.queue.clone(),
@@ -250,8 +221,8 @@ impl Engine {
             .name(format!("model-{}", spec.name))
             .spawn(move || begin(worker, &folder, &report))
             .map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
-        let running =
-            Running { spec: spec.clone(), version: version.clone(), thread, unnamed_since: Some(Instant::now()) };
+        let (spec, unnamed_since) = (spec.clone(), Some(Instant::now()));
+        let running = Running { spec, version: version.clone(), thread, adopted: false, unnamed_since };
         self.state().running.push(running);
         Ok((version, reported))
     }
@@ -259,11 +230,12 @@ impl Engine {
     /// Makes a fleet the current one. The others are kept warm for whoever still holds them, and for the next one that
     /// names them.
     pub fn adopt(&self, fleet: &Arc<Fleet>) {
-        for (version, knobs) in fleet.versions.values().zip(fleet.knobs.values()) {
+        for (version, knobs) in fleet.versions.values() {
             version.queue.set_knobs(*knobs);
         }
         let mut state = self.state();
         for running in &mut state.running {
+            running.adopted |= fleet.holds(&running.version);
             running.unnamed_since = match fleet.holds(&running.version) {
                 true => None,
                 false => running.unnamed_since.or_else(|| Some(Instant::now())),
@@ -273,26 +245,29 @@ impl Engine {
     }
 
     /// Lets go of versions that no configuration has named for so long, and that nobody holds any more: requests that
-    /// were routed before still come in. Gives back what they were.
+    /// were routed before still come in. Gives back what was let go since the last time.
     pub fn unload(&self, keep_warm: Duration) -> Vec<Arc<Identity>> {
         self.let_go(|running| {
             running.unnamed_since.is_some_and(|since| since.elapsed() >= keep_warm)
                 && Arc::strong_count(&running.version) == 1
-        })
+        });
+        std::mem::take(&mut self.state().gone)
     }
 
-    fn let_go(&self, goes: impl Fn(&Running) -> bool) -> Vec<Arc<Identity>> {
+    fn let_go(&self, goes: impl Fn(&Running) -> bool) {
         let mut state = self.state();
         let (going, staying): (Vec<_>, Vec<_>) = std::mem::take(&mut state.running).into_iter().partition(goes);
         state.running = staying;
         let ended = state.ending.extract_if(.., |thread| thread.is_finished());
         ended.for_each(|thread| drop(thread.join()));
-        let gone = going.into_iter().map(|running| {
+        for running in going {
             running.version.queue.close();
-            state.ending.push(running.thread);
-            running.version.identity.clone()
-        });
-        gone.collect()
+            state.gone.push(running.version.identity.clone());
+            // One that is being loaded cannot be hurried, and has nothing to finish: nobody waits for it.
+            if running.version.state() != State::Loading {
+                state.ending.push(running.thread);
+            }
+        }
     }
 
     /// The versions of the current configuration.
@@ -314,6 +289,12 @@ impl Engine {
             versions.insert(&version.identity.name, version);
         }
         versions.into_values().cloned().collect()
+    }
+
+    /// Every version that runs, with whether the current configuration names it; of one name there may be several.
+    pub fn running(&self) -> Vec<(Arc<Version>, bool)> {
+        let state = self.state();
+        state.running.iter().map(|running| (running.version.clone(), running.unnamed_since.is_none())).collect()
     }
 
     /// Changes what passes may cost at the same time.

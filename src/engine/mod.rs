@@ -7,6 +7,7 @@
 //! * [`Budget`]: what passes may cost at the same time on one device.
 //! * `worker`: loads a version, forms batches, answers, loads it again when it broke.
 //! * [`Judge`]: what a worker runs, and who is to blame when a pass fails.
+//! * [`EngineOptions`]: what all versions share.
 //! * `pool`: threads for passes on a CPU.
 //! * [`Model`]: the judge that is a loaded network; `images` keeps what it saw.
 //! * [`AnswerKey`]: under what whole answers are kept.
@@ -20,6 +21,7 @@ mod job;
 mod judge;
 mod lanes;
 mod model;
+mod options;
 mod pool;
 mod prepare;
 mod queue;
@@ -27,14 +29,16 @@ mod status;
 mod version;
 mod worker;
 
+pub use crate::ofa::Interrupt;
 pub use answers::AnswerKey;
 pub use budget::{Budget, Cost, Pass};
 pub use device::DeviceError;
-pub use fleet::{Engine, EngineError, EngineOptions, Fleet};
+pub use fleet::{Engine, Fleet};
 pub use job::{Job, Judged, Reply};
 pub use judge::{Answer, InferenceError, Judge, PassError};
 pub use lanes::{Knobs, Lane, Positions, Reason, Shape, Size};
 pub use model::{Model, ModelError, ModelOptions, panic_message};
+pub use options::{EngineError, EngineOptions};
 pub use prepare::{ImageId, Prepared, Preparer};
 pub use status::{Loaded, State};
 pub use version::{Identity, Version, VersionSpec};

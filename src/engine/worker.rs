@@ -79,6 +79,7 @@ impl Worker {
         loop {
             let reason = match self.load(&load) {
                 Err(error) if at_start => {
+                    self.status.set(State::Stopped(error.to_string()));
                     // Nobody listens where another version failed first.
                     report.try_send(Err(error)).ok();
                     return;

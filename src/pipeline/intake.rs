@@ -82,7 +82,8 @@ impl Thread {
         }
     }
 
-    /// A version that was there a moment ago. If it were not, its record would wait in vain, so the pipeline stops.
+    /// A version of the request's own configuration. If it were not there, its record would wait in vain, so the pipeline
+    /// stops.
     fn found<'s>(&self, serving: &'s Serving, name: &str) -> Option<&'s Version> {
         let version = serving.fleet.version(name);
         if version.is_none() {

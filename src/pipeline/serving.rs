@@ -7,7 +7,7 @@ use super::{
     specs::{self, engine_options, engine_specs},
 };
 use crate::{
-    engine::{Engine, EngineError, Fleet},
+    engine::{Engine, EngineError, Fleet, Version},
     kafka::{Connection, KafkaError},
     settings::Plan,
     store::Thoroughness,
@@ -91,8 +91,13 @@ impl Switcher {
         self.shared.serving.load_full()
     }
 
-    /// The versions that run, one of each name.
-    pub fn versions(&self) -> Vec<Arc<crate::engine::Version>> {
-        self.engine.versions()
+    /// Every version that runs, with whether the configuration names it.
+    pub fn running(&self) -> Vec<(Arc<Version>, bool)> {
+        self.engine.running()
+    }
+
+    /// Lets go of what was loaded for configurations that were not switched to.
+    pub fn release(&self) {
+        self.engine.release();
     }
 }

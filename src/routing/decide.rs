@@ -209,9 +209,9 @@ fn experiment_step(experiment: &Experiment, features: &Features<'_>, outcome: &O
 fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>, forced: bool) -> Route {
     let assignment = Assignment {
         unit: experiment.unit.to_string(),
-        scheme: experiment.spec.scheme.as_str().to_owned(),
-        assignment: experiment.spec.method.as_str().to_owned(),
-        epoch: experiment.spec.epoch,
+        scheme: experiment.assigns.scheme.as_str().to_owned(),
+        assignment: experiment.assigns.method.as_str().to_owned(),
+        epoch: experiment.assigns.epoch,
         propensity: if forced { 1.0 } else { variant.propensity },
         layer: experiment.layer.as_ref().map_or(NO_LAYER, |layer| &layer.name).to_owned(),
         forced,

@@ -18,7 +18,7 @@ pub(super) const NO_LAYER: &str = "default";
 pub(super) struct Experiment {
     pub(super) name: String,
     pub(super) unit: Unit,
-    pub(super) spec: Identity,
+    pub(super) assigns: Assigns,
     pub(super) layer: Option<Layer>,
     pub(super) variants: Vec<Variant>,
     pub(super) shadows: Shadows,
@@ -33,7 +33,7 @@ pub(super) struct Experiment {
 
 /// What verdicts say of its way to assign.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
+pub(super) struct Assigns {
     pub(super) scheme: Scheme,
     pub(super) method: super::Method,
     pub(super) epoch: u32,
@@ -74,7 +74,7 @@ pub(super) enum Outcome<'t> {
     NoUnit,
     OutsideSlice(Spot),
     NotExposed { spot: Spot, below: u64 },
-    NoVariant(Spot),
+    NoVariant(Option<Spot>),
     Promoted(&'t Variant),
     Forced { variant: &'t Variant, field: &'t Unit },
     Assigned { variant: &'t Variant, placement: Placement, spot: Spot },
@@ -132,7 +132,7 @@ impl Experiment {
         Ok(Self {
             name: spec.name.clone(),
             unit: Unit::from_name(&spec.unit),
-            spec: Identity { scheme: spec.scheme, method: spec.assignment, epoch: spec.epoch },
+            assigns: Assigns { scheme: spec.scheme, method: spec.assignment, epoch: spec.epoch },
             layer: layer(spec, &division)?,
             variants: variants.collect(),
             shadows: shadows.map_err(whole)?,
@@ -189,7 +189,7 @@ impl Experiment {
         match (placement.arm.and_then(|(index, spot)| Some((self.variants.get(index)?, spot))), placement.exposure) {
             (Some((variant, spot)), _) => Outcome::Assigned { variant, placement, spot },
             (None, Some((spot, below))) if spot.place >= below => Outcome::NotExposed { spot, below },
-            (None, exposure) => Outcome::NoVariant(exposure.map_or(Spot::spread(0, 1), |(spot, _)| spot)),
+            (None, exposure) => Outcome::NoVariant(exposure.map(|(spot, _)| spot)),
         }
     }
 
@@ -198,7 +198,8 @@ impl Experiment {
         if self.paused {
             return Some(Outcome::Paused);
         }
-        if self.start.is_none() && self.end.is_none() {
+        // A winner answers from its promotion on, which often comes after the end.
+        if self.promoted.is_some() || (self.start.is_none() && self.end.is_none()) {
             return None;
         }
         let Some(time) = features.time() else { return Some(Outcome::NoTime) };
@@ -226,7 +227,8 @@ impl Experiment {
                 format!("outside its slice of layer {name}, {from} to {to}: {unit} has {spot}")
             }
             Outcome::NotExposed { spot, below } => format!("not exposed: {unit} has {spot}, exposed below {below}"),
-            Outcome::NoVariant(spot) => format!("no variant has this place: {unit} has {spot}"),
+            Outcome::NoVariant(None) => "no variant has this unit's place".to_owned(),
+            Outcome::NoVariant(Some(spot)) => format!("no variant has this place: {unit} has {spot}"),
             Outcome::Promoted(variant) => format!("variant {} was promoted: all get its version", variant.name),
             Outcome::Forced { variant, field } => format!("variant {}, forced by {field}", variant.name),
             Outcome::Assigned { variant, placement, spot } => {

@@ -172,7 +172,59 @@ pub enum Position {
     Promoted(String),
 }
 
+impl Overrides {
+    /// Those that fit to settings, and in words those that do not.
+    #[must_use]
+    pub fn fitting(&self, spec: &TableSpec) -> (Self, Vec<String>) {
+        let (mut fitting, mut others) = (self.clone(), Vec::new());
+        if let Some(default) = fitting.default.take_if(|default| !spec.versions.contains(default)) {
+            others.push(format!("the default `{default}`: there is no such version"));
+        }
+        fitting.experiments.retain(|name, position| {
+            let experiment = spec.experiments.iter().find(|experiment| experiment.name == *name);
+            let fits = match (experiment, &position) {
+                (Some(experiment), Position::Promoted(variant)) => {
+                    experiment.variants.iter().any(|it| it.name == *variant)
+                }
+                // One that is not there any more is left alone: it may come back.
+                _ => true,
+            };
+            if !fits {
+                others.push(format!("the promoted variant of `{name}`: there is no such variant"));
+            }
+            fits
+        });
+        (fitting, others)
+    }
+}
+
 impl TableSpec {
+    /// What operators changed that settings say otherwise, in words; and what is about experiments that are not there.
+    pub fn masked_by(&self, overrides: &Overrides) -> Vec<String> {
+        let default = overrides.default.iter().filter(|default| **default != self.default);
+        let mut masked: Vec<String> = default
+            .map(|default| format!("the default is `{default}` by an operator, settings say `{}`", self.default))
+            .collect();
+        for (name, position) in &overrides.experiments {
+            let now = match position {
+                Position::Paused => "paused".to_owned(),
+                Position::Running => "running".to_owned(),
+                Position::Promoted(variant) => format!("promoted to `{variant}`"),
+            };
+            match self.experiments.iter().find(|experiment| experiment.name == *name) {
+                None => masked.push(format!("experiment `{name}` is {now} by an operator, and is not in the settings")),
+                Some(experiment) if experiment.paused && *position != Position::Paused => {
+                    masked.push(format!("experiment `{name}` is {now} by an operator, settings pause it"));
+                }
+                Some(experiment) if experiment.promoted.is_some() => {
+                    masked.push(format!("experiment `{name}` is {now} by an operator, settings promote a variant"));
+                }
+                Some(_) => {}
+            }
+        }
+        masked
+    }
+
     /// These settings with what operators changed. Experiments that are not there any more stay so.
     #[must_use]
     pub fn with(mut self, overrides: &Overrides) -> Self {

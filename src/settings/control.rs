@@ -1,6 +1,13 @@
 //! What operators change while the program runs, and how they reach it.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
 
 use super::{
     load::{SettingsError, Source},
@@ -51,6 +58,46 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
+}
+
+/// How operators reach a running instance. The rest of its settings file may be broken: that is when they need to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Where its changes and its token are kept.
+    pub control: ControlPlan,
+    /// Where it is asked.
+    pub admin: AdminPlan,
+}
+
+#[derive(Deserialize)]
+struct RawReach {
+    #[serde(default)]
+    control: raw::Control,
+    #[serde(default)]
+    admin: raw::Admin,
+}
+
+impl Reach {
+    /// Reads these two sections of a settings file and the environment.
+    ///
+    /// # Errors
+    /// When the file is no TOML, or one of them cannot work.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let source = Source::read(path)?;
+        let RawReach { control, admin } = source.parse_as()?;
+        Ok(Self { control: plan(control), admin: self::admin(&source, admin)? })
+    }
+}
+
+/// Sections that do not travel to other instances: they cannot change while a program runs, and may hold secrets.
+const OWN_SECTIONS: [&str; 4] = ["kafka", "pipeline", "control", "admin"];
+
+/// The part of a settings file that may travel to other instances. What is no TOML is given back as it is, to be refused
+/// for that.
+pub fn shareable(text: &str) -> String {
+    let Ok(mut settings) = text.parse::<toml::Table>() else { return text.to_owned() };
+    OWN_SECTIONS.iter().for_each(|section| drop(settings.remove(*section)));
+    settings.to_string()
 }
 
 pub(super) const OFF: &str = "off";

@@ -6,6 +6,7 @@ use std::{
 };
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
+use serde::de::DeserializeOwned;
 
 use super::raw::Raw;
 use crate::routing::TableError;
@@ -76,6 +77,10 @@ impl Source {
     }
 
     pub(super) fn parse(&self) -> Result<Raw, SettingsError> {
+        self.parse_as()
+    }
+
+    pub(super) fn parse_as<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
         let syntax = |reason: String| SettingsError::Syntax { path: self.path.clone(), reason };
         let environment = Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__");
         let merged = Config::builder()

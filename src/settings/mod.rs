@@ -11,7 +11,7 @@ mod plan;
 mod raw;
 mod versions;
 
-pub use control::{AdminPlan, ControlPlan, Secret};
+pub use control::{AdminPlan, ControlPlan, Reach, Secret, shareable};
 pub use kafka::KafkaPlan;
 pub use load::SettingsError;
 pub use plan::{LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};

@@ -14,7 +14,7 @@ use super::{
     control::{self, AdminPlan, ControlPlan},
     kafka::{self, KafkaPlan},
     load::{SettingsError, Source},
-    raw,
+    raw::{self, Raw},
     versions::{self, DevicesPlan, VersionPlan},
 };
 use crate::{
@@ -154,6 +154,21 @@ impl Plan {
         Self::from_source(&Source::new(path, text), overrides)
     }
 
+    /// As [`Plan::from_text`], for settings that another instance of the group serves by: what cannot change while the
+    /// program runs comes from `own`, the text of this instance's own settings file.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn from_shared(path: &Path, text: String, own: String, overrides: &Overrides) -> Result<Self, SettingsError> {
+        let (source, own) = (Source::new(path, text), Source::new(path, own).parse()?);
+        let mut raw: Raw = source.parse()?;
+        let Raw { kafka, pipeline, control, admin, telemetry, .. } = own;
+        let text_preview_characters = raw.telemetry.text_preview_characters;
+        raw.telemetry = raw::Telemetry { text_preview_characters, ..telemetry };
+        (raw.kafka, raw.pipeline, raw.control, raw.admin) = (kafka, pipeline, control, admin);
+        Self::from_raw(&source, raw, overrides)
+    }
+
     /// The version that answers when nothing else decides.
     pub fn default_version(&self) -> &str {
         self.table.default_version()
@@ -173,7 +188,10 @@ impl Plan {
     }
 
     fn from_source(source: &Source, overrides: &Overrides) -> Result<Self, SettingsError> {
-        let raw = source.parse()?;
+        Self::from_raw(source, source.parse()?, overrides)
+    }
+
+    fn from_raw(source: &Source, raw: Raw, overrides: &Overrides) -> Result<Self, SettingsError> {
         let bounds: Vec<(&str, u64, u64, u64)> = vec![
             ("model_versions.keep_warm_ms", raw.model_versions.keep_warm_ms, 0, 7 * 24 * 3_600_000),
             ("control.watch_ms", raw.control.watch_ms, 0, 60_000),

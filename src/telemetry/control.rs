@@ -1,17 +1,18 @@
 //! Metrics of the configuration and its changes.
 
-use std::sync::{Mutex, PoisonError};
-
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
-const INFO: &str = "ofa_config_info";
+const FINGERPRINT: &str = "ofa_config_fingerprint";
 const REVISION: &str = "ofa_config_revision";
 const BEHIND: &str = "ofa_config_behind";
 const SWITCHES: &str = "ofa_config_switches_total";
 const REFUSED: &str = "ofa_config_refused_total";
 
 pub(super) fn describe() {
-    describe_gauge!(INFO, "1, with the digest of the configuration in force; 0 for earlier ones");
+    describe_gauge!(
+        FINGERPRINT,
+        "First 48 bits of the digest of the configuration in force: the same on all instances"
+    );
     describe_gauge!(REVISION, "Number of the last change of the group that this instance knows");
     describe_gauge!(BEHIND, "1 while this instance does not serve by what the group has");
     describe_counter!(SWITCHES, "Switches to another configuration");
@@ -21,23 +22,37 @@ pub(super) fn describe() {
 
 /// The configuration in force.
 pub fn config(digest: &str, revision: u64, behind: bool) {
-    static SHOWN: Mutex<Option<String>> = Mutex::new(None);
-    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if shown.as_deref() != Some(digest) {
-        match shown.replace(digest.to_owned()) {
-            Some(before) => {
-                counter!(SWITCHES).increment(1);
-                gauge!(INFO, "digest" => before).set(0.0);
-            }
-            None => {}
-        }
-    }
-    gauge!(INFO, "digest" => digest.to_owned()).set(1.0);
+    gauge!(FINGERPRINT).set(fingerprint(digest));
     gauge!(REVISION).set(revision as f64);
     gauge!(BEHIND).set(f64::from(u8::from(behind)));
+}
+
+/// Another configuration was switched to.
+pub fn config_switched() {
+    counter!(SWITCHES).increment(1);
+}
+
+/// The first 48 bits of a digest, which a gauge holds exactly: a label with the digest would be one more series for every
+/// change.
+fn fingerprint(digest: &str) -> f64 {
+    let digits = digest.strip_prefix("sha256:").and_then(|digits| digits.get(..12));
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default() as f64
 }
 
 /// A change was refused.
 pub fn config_refused(code: &'static str) {
     counter!(REFUSED, "code" => code).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fingerprint;
+
+    #[test]
+    fn different_digests_have_different_fingerprints_that_a_gauge_holds() {
+        let one = format!("sha256:{}", "f".repeat(64));
+        assert_eq!(fingerprint(&one), 281_474_976_710_655.0);
+        assert_eq!(fingerprint(&one.replacen("fff", "ffe", 1)), 281_474_976_710_655.0 - (1_u64 << 36) as f64);
+        assert_eq!(fingerprint("short"), 0.0);
+    }
 }

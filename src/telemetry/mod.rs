@@ -10,7 +10,7 @@ mod metrics;
 mod passes;
 mod server;
 
-pub use control::{config, config_refused};
+pub use control::{config, config_refused, config_switched};
 pub use metrics::{
     FinishedVerdict, Gauges, dead_letter, feature_missing, gauges, install, record_consumed, records_evicted,
     stale_outcome, verdict,

@@ -130,6 +130,52 @@ fn explain_shows_every_step_to_the_decision() {
 }
 
 #[test]
+fn a_simulation_shows_the_shares_and_what_would_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let settings = |weights: [u32; 3]| {
+        let variants: Vec<String> = ["a", "b", "c"]
+            .iter()
+            .zip(weights)
+            .map(|(name, weight)| format!("{{ name = '{name}', model_version = '{name}', weight = {weight} }}"))
+            .collect();
+        let variants = variants.join(", ");
+        format!(
+            "[model_versions]\ndefault = 'a'\n[model_versions.versions]\na = {{}}\nb = {{}}\nc = {{}}\n[[experiments]]\n\
+             name = 'e'\ntraffic_ratio = 1.0\nunit = 'user_id'\nassignment = 'rendezvous'\nvariants = [{variants}]\n"
+        )
+    };
+    let (before, after) = (file("before.toml", &settings([1, 1, 1])), file("after.toml", &settings([4, 3, 3])));
+    let simulate =
+        |more: &[&str]| run(&[&["explain", "--config", &before, "--against", &after, "--simulate"], more].concat());
+    let simulated = printed(&simulate(&["50000", "--json"]));
+    let shares: Vec<f64> =
+        simulated["versions"].as_array().unwrap().iter().map(|version| version["share"].as_f64().unwrap()).collect();
+    assert!(shares.len() == 3 && shares.iter().all(|share| (share - 1.0 / 3.0).abs() < 0.01), "{shares:?}");
+    let moved = simulated["against"]["moved"]["share"].as_f64().unwrap();
+    assert!((moved - 0.0667).abs() < 0.005, "{moved}");
+    let moves = simulated["against"]["moves"].as_array().unwrap();
+    assert!(moves.iter().all(|it| it["name"].as_str().unwrap().ends_with("→ a")), "{moves:?}");
+
+    let keys = file("keys.txt", "ann\nbob\n\n{\"request_id\": \"r\", \"attributes\": {\"user_id\": \"ann\"}}\nlast\n");
+    insta::assert_snapshot!(text(&simulate(&["3", "--keys", &keys]).stdout));
+    let broken = file("broken.txt", "ann\n{\"request_id\": 7}\n");
+    let refused = simulate(&["3", "--keys", &broken]);
+    assert!(text(&refused.stderr).contains("broken.txt:2: request_id: invalid type"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn the_demo_of_a_rollback_loses_nothing_and_ends_with_control() {
+    let summary = printed(&run(&["demo", "--rollback", "--json"]));
+    assert_eq!((summary["unanswered"].as_u64(), summary["failed_afterwards"].as_u64()), (Some(0), Some(0)));
+    assert!(summary["failed"].as_u64().unwrap() > 0, "the treatment broke: {summary}");
+}
+
+#[test]
 fn produce_will_not_guess_where_an_embedded_broker_is() {
     let output = run(&["produce", "testdata/demo/requests.jsonl"]);
     assert_eq!(output.status.code(), Some(1));

@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("kafka", &["message"]),
     ("pipeline", &["message", "vision", "routing", "engine", "kafka", "settings", "store", "telemetry"]),
     ("control", &["pipeline", "engine", "routing", "kafka", "settings", "telemetry"]),
-    ("admin", &["control", "settings"]),
+    ("admin", &["control", "pipeline", "settings"]),
     ("telemetry", &[]),
 ];
 

@@ -160,6 +160,11 @@ impl Running {
         self.child.id()
     }
 
+    /// How many log lines with this message came that nobody has asked for.
+    pub(crate) fn logged(&self, message: &str) -> usize {
+        self.lines.try_iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).count()
+    }
+
     /// The folder of its settings file, and its working folder for whatever is relative there.
     pub(crate) fn folder(&self) -> &Path {
         self.settings.path()

@@ -2,16 +2,18 @@
 //!
 //! * `collect`: feeds the requests and gathers what comes out.
 //! * `report`: the tables.
+//! * `rollback`: an experiment that goes wrong, and the way back.
 
 mod collect;
 mod report;
+mod rollback;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CliError, SettingsArguments, VerifyArguments, failed, operate, output, run};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
 use crate::{
     control::{self, Controller, Files, FleetLog},
     engine::Engine,
@@ -34,6 +36,9 @@ pub(super) struct Arguments {
     /// Where the requests are, one per line
     #[arg(long, value_name = "FILE", default_value = "testdata/demo/requests.jsonl")]
     source: PathBuf,
+    /// Instead, run an experiment, have its treatment break, and roll back
+    #[arg(long, conflicts_with_all = ["requests", "keep_running"])]
+    rollback: bool,
     /// Leave broker and pipeline running afterwards, and say how to use them
     #[arg(long)]
     keep_running: bool,
@@ -47,6 +52,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = plan(&arguments.settings)?;
+    if arguments.rollback {
+        // The story tells what happens; every failure that is part of it would be a line.
+        logging::start("off", false)?;
+        return rollback::tell(arguments);
+    }
     logging::start("error", false)?;
     let say = |text: String| {
         if !arguments.json {
@@ -85,12 +95,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     match service {
         Some(service) => {
-            let controller =
-                control(&plan, &arguments.settings, &connection, &pipeline, arguments.verify.thoroughness())?;
+            let (settings, thoroughness) = (&arguments.settings, arguments.verify.thoroughness());
+            let controller = control(&plan, settings, &connection, &pipeline, thoroughness, on_this_machine)?;
             if let Some(address) = plan.admin.listen {
                 let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
-                let tokens = operate::tokens(&plan, files.as_ref())?;
-                service.serve_admin(address, &controller, tokens, plan.admin.body_bytes_max)?;
+                let (listener, tokens) = run::bind_admin(&plan, address, files.as_ref())?;
+                service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
             }
             say(report::how_to_go_on(&plan, &address));
             service.until_stopped(pipeline, controller)?;
@@ -124,17 +134,19 @@ fn control(
     connection: &Connection,
     pipeline: &Pipeline,
     thoroughness: Thoroughness,
+    adapt: fn(Plan) -> Plan,
 ) -> Result<Controller, CliError> {
     let start = control::Start {
         path: settings.path().to_owned(),
         file: std::fs::read_to_string(settings.path()).map_err(failed)?,
         state: control::State::default(),
         behind: None,
+        unreadable: None,
         files: None,
         log: FleetLog::open(connection, &plan.kafka)?,
         plan: plan.control.clone(),
         instance: run::instance(),
-        adapt: on_this_machine,
+        adapt,
     };
     Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)
 }

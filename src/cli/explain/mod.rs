@@ -11,18 +11,23 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{CliError, SettingsArguments, failed, output};
+use super::{CliError, failed, operate::Instance, output};
 use crate::{
+    control::Report,
     message::{Assignment, AttributeValue, Attributes},
     pipeline::image_limits,
-    routing::{Features, Step},
+    routing::{Features, Step, Table, TableSpec},
+    settings::Plan,
     vision,
 };
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    settings: SettingsArguments,
+    instance: Instance,
+    /// Ask the running instance what it serves by, operators' changes and applied settings included, instead of the file
+    #[arg(long)]
+    live: bool,
     /// The record key
     #[arg(long)]
     key: Option<String>,
@@ -39,7 +44,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "a text of forty characters, as most are.")]
     text: String,
     /// The image, for rules about it; without it, a JPEG of --image-size is assumed
-    #[arg(long, value_name = "FILE", conflicts_with = "image_size")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image_size", "simulate"])]
     image: Option<PathBuf>,
     /// The assumed image
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "640x480")]
@@ -101,6 +106,31 @@ impl Arguments {
     }
 }
 
+/// What is routed by: a settings file, or what a running instance serves by.
+struct By {
+    table: Table,
+    spec: TableSpec,
+    config_digest: String,
+}
+
+impl By {
+    fn of(arguments: &Arguments) -> Result<Self, CliError> {
+        if !arguments.live {
+            return Ok(arguments.instance.settings.plan()?.into());
+        }
+        let report: Report = arguments.instance.client()?.get("/v1/status")?;
+        let spec = report.table.ok_or_else(|| failed("the instance does not say what it routes by"))?;
+        Ok(Self { table: Table::new(&spec).map_err(failed)?, spec, config_digest: report.config_digest })
+    }
+}
+
+impl From<Plan> for By {
+    fn from(plan: Plan) -> Self {
+        let Plan { table, table_spec: spec, config_digest, .. } = plan;
+        Self { table, spec, config_digest }
+    }
+}
+
 /// Encoded bytes of an image that is only assumed.
 const ASSUMED_BYTES: usize = 100_000;
 
@@ -117,9 +147,9 @@ struct Explained {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let plan = arguments.settings.plan()?;
+    let by = By::of(arguments)?;
     if let Some(units) = arguments.simulate {
-        return simulate::run(arguments, &plan, units as usize);
+        return simulate::run(arguments, &by, units as usize);
     }
     let request_id = arguments.request_id.as_ref().or(arguments.key.as_ref());
     let request_id = request_id.ok_or_else(|| failed("give --key, --request-id or both"))?;
@@ -129,6 +159,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         Some(path) => {
             let place = |error: &dyn std::fmt::Display| failed(format!("{}: {error}", path.display()));
             let bytes = std::fs::read(path).map_err(|error| place(&error))?;
+            let plan = arguments.instance.settings.plan()?;
             let header = vision::probe(&bytes, &image_limits(&plan)).map_err(|error| place(&error))?;
             (header.width, header.height, bytes.len(), header.format.as_str())
         }
@@ -149,7 +180,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         forced_version: arguments.model_version.as_deref(),
     };
     let mut steps = Vec::new();
-    let route = plan.table.decide(&features, &mut steps).map_err(failed)?;
+    let route = by.table.decide(&features, &mut steps).map_err(failed)?;
     let (experiment, variant) = route.variant.unzip();
     let explained = Explained {
         version: route.version,
@@ -158,7 +189,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         experiment,
         variant,
         assignment: route.assignment,
-        config_digest: plan.config_digest.clone(),
+        config_digest: by.config_digest,
         steps,
     };
     if arguments.json {

@@ -8,12 +8,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use super::{ASSUMED_BYTES, Arguments, CliError, failed, output};
+use super::{ASSUMED_BYTES, Arguments, By, CliError, failed, output};
 use crate::{
-    message::{AttributeValue, Attributes},
+    message::{AttributeValue, Attributes, Texts},
     routing::{Features, Table, TableSpec, Unit},
     settings::Plan,
 };
@@ -63,12 +62,14 @@ impl Share {
 struct Simulation {
     key: String,
     attributes: Attributes,
-    text: String,
+    texts: Vec<String>,
+    caption: Option<String>,
+    model_version: Option<String>,
 }
 
-pub(super) fn run(arguments: &Arguments, plan: &Plan, units: usize) -> Result<(), CliError> {
-    let other = arguments.against.as_deref().map(Plan::read).transpose()?;
-    let specs = [Some(&plan.table_spec), other.as_ref().map(|plan| &plan.table_spec)];
+pub(super) fn run(arguments: &Arguments, by: &By, units: usize) -> Result<(), CliError> {
+    let other = arguments.against.as_deref().map(Plan::read).transpose()?.map(By::from);
+    let specs = [Some(&by.spec), other.as_ref().map(|by| &by.spec)];
     let names: BTreeSet<String> = specs.into_iter().flatten().flat_map(hashed_attributes).collect();
     let simulations = simulations(arguments, &names, units)?;
     let time_ms = arguments.time.unwrap_or_else(Timestamp::now).as_millisecond();
@@ -76,11 +77,11 @@ pub(super) fn run(arguments: &Arguments, plan: &Plan, units: usize) -> Result<()
         let features = |simulation: &Simulation| route(table, arguments, simulation, time_ms);
         simulations.iter().map(features).collect::<Vec<_>>()
     };
-    let before = route(&plan.table);
+    let before = route(&by.table);
     let total = before.len();
     let mut simulated = Simulated {
         units: total,
-        config_digest: plan.config_digest.clone(),
+        config_digest: by.config_digest.clone(),
         versions: shares(before.iter().map(|(version, _)| version.clone()), total),
         routes: shares(before.iter().map(|(_, route)| route.clone()), total),
         against: None,
@@ -119,7 +120,8 @@ fn simulations(arguments: &Arguments, names: &BTreeSet<String>, units: usize) ->
         let mut attributes: Attributes =
             names.iter().map(|name| (name.clone(), Some(AttributeValue::Text(key.clone())))).collect();
         attributes.extend(given.clone());
-        Simulation { key, attributes, text: arguments.text.clone() }
+        let (texts, model_version) = (vec![arguments.text.clone()], arguments.model_version.clone());
+        Simulation { key, attributes, texts, caption: None, model_version }
     };
     let Some(path) = &arguments.keys else {
         return Ok((1..=units).map(|number| made(format!("unit-{number:07}"))).collect());
@@ -148,13 +150,22 @@ fn lines(path: &Path) -> Result<impl Iterator<Item = std::io::Result<String>>, C
 }
 
 /// What routing reads of a request; the image may be missing.
+#[derive(Deserialize)]
+struct Line {
+    request_id: String,
+    text: Option<Texts>,
+    caption: Option<String>,
+    #[serde(default)]
+    attributes: Attributes,
+    model_version: Option<String>,
+}
+
 fn request(json: &str, arguments: &Arguments) -> Result<Simulation, String> {
-    let value: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    let key = value["request_id"].as_str().ok_or("`request_id` is missing or no text")?.to_owned();
-    let attributes: Option<Attributes> =
-        serde_json::from_value(value["attributes"].clone()).map_err(|error| format!("`attributes`: {error}"))?;
-    let text = value["text"].as_str().unwrap_or(&arguments.text).to_owned();
-    Ok(Simulation { key, attributes: attributes.unwrap_or_default(), text })
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let line: Line = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
+    let Line { request_id, text, caption, attributes, model_version } = line;
+    let texts = text.map_or_else(|| vec![arguments.text.clone()], |texts| texts.as_slice().to_vec());
+    Ok(Simulation { key: request_id, attributes, texts, caption, model_version })
 }
 
 /// The version, and the way to it.
@@ -162,16 +173,16 @@ fn route(table: &Table, arguments: &Arguments, simulation: &Simulation, time_ms:
     let features = Features {
         request_id: &simulation.key,
         key: Some(&simulation.key),
-        texts: std::slice::from_ref(&simulation.text),
-        caption: None,
-        text_length: simulation.text.chars().count(),
+        texts: &simulation.texts,
+        caption: simulation.caption.as_deref(),
+        text_length: simulation.texts.iter().map(|text| text.chars().count()).max().unwrap_or_default(),
         image_width: arguments.image_size.0,
         image_height: arguments.image_size.1,
         image_bytes: ASSUMED_BYTES,
         image_format: "jpeg",
         time_ms: Some(time_ms),
         attributes: &simulation.attributes,
-        forced_version: arguments.model_version.as_deref(),
+        forced_version: simulation.model_version.as_deref(),
     };
     match table.decide(&features, &mut ()) {
         Err(error) => ("refused".to_owned(), error.code().to_owned()),

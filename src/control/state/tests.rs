@@ -2,8 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FILE: &str = "the file";
-
 fn serving() -> TableSpec {
     serde_json::from_str(
         r#"{"versions": ["base", "large"], "default": "base", "allow_forced": false, "rules": [],
@@ -15,7 +13,7 @@ fn serving() -> TableSpec {
 }
 
 fn after(state: &State, command: &Command) -> Result<State, ControlError> {
-    state.after(command, Change::default(), &serving(), FILE, 10)
+    state.after(command, Change::default(), &serving(), 10)
 }
 
 fn run(commands: &[Command]) -> State {
@@ -78,20 +76,43 @@ fn a_changed_file_can_be_rolled_back_to_what_it_was() {
 }
 
 #[test]
-fn going_back_to_what_the_file_says_follows_the_file_again() {
-    let state = run(&[apply(FILE), apply("x"), Command::Rollback]);
-    assert_eq!(state.current.config, None);
+fn an_instance_that_went_back_to_what_its_file_says_follows_the_file_again() {
+    let text = |default: &str| format!("[model_versions]\ndefault = \"{default}\"\n");
+    let state = run(&[apply(&text("base")), apply(&text("large")), Command::Rollback]);
+    assert_eq!(state.current.config, Some(text("base")), "as every instance has it, whatever its file says");
+    let file = format!("# With what stays at home.\n[kafka]\ngroup_id = 'x'\n{}", text("base"));
+    assert!(state.follows(&file) && !state.follows(&text("large")));
+    let changed = state.after_file_changed(&file, 10).unwrap();
+    assert_eq!((changed.current.config, changed.history.last().unwrap().config.clone()), (None, Some(text("base"))));
+}
+
+#[test]
+fn secrets_of_applied_settings_and_of_files_are_left_at_home() {
+    let secret =
+        "[admin]\nwrite_token = 'secret'\n[kafka.options]\nsasl_password = 'secret'\n[model_versions]\ndefault = 'a'\n";
+    let applied = run(&[apply(secret)]);
+    let changed = State::default().after_file_changed(secret, 10).unwrap();
+    for state in [applied, changed] {
+        let json = String::from_utf8(state.to_json()).unwrap();
+        assert!(json.contains("model_versions") && !json.contains("secret"), "{json}");
+    }
+}
+
+#[test]
+fn what_operators_changed_can_be_cleared() {
+    let state = run(&[pause(), Command::SetDefault { version: "large".to_owned() }, Command::Clear]);
+    assert_eq!((state.current, state.history.len()), (Snapshot::default(), 3));
 }
 
 #[test]
 fn a_state_is_bounded_in_count_and_bytes() {
     let mut state = State::default();
     for index in 0..50 {
-        state = after(&state, &apply(&format!("{index} {}", "x".repeat(300_000)))).unwrap();
+        state = after(&state, &apply(&format!("x{index} = '{}'", "x".repeat(300_000)))).unwrap();
         assert!(state.to_json().len() <= STATE_BYTES_MAX && state.history.len() <= 10);
     }
     assert_eq!(state.history.len(), 1, "as many as fit");
-    assert!(state.history[0].config.as_ref().unwrap().starts_with("48 "), "the latest");
+    assert!(state.history[0].config.as_ref().unwrap().starts_with("x48 "), "the latest");
     let error = after(&state, &apply(&"x".repeat(STATE_BYTES_MAX))).unwrap_err();
     assert_eq!(error.code(), "too_large");
 }
@@ -108,6 +129,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         "[a-c]".prop_map(|text| apply(&text)),
         Just(Command::UseFile),
+        Just(Command::Clear),
         Just(Command::Rollback),
         "base|large|huge".prop_map(|version| Command::SetDefault { version }),
         "e|f".prop_map(|experiment| Command::Pause { experiment }),

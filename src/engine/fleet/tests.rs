@@ -7,6 +7,7 @@ use crate::{
     },
     message::Scores,
     ofa::Interrupt,
+    vision::Limits,
 };
 
 /// Answers each request with the number of requests in its batch; number 7 is not answered.
@@ -288,8 +289,10 @@ fn knobs_change_while_the_version_runs() {
     assert_eq!(batches, [1; 20], "four would have gone together");
 }
 
-/// What an engine loads, by version and number of its loading, and when one is let go.
-fn loads() -> (Arc<Mutex<Vec<String>>>, impl Fn(&VersionSpec, &VersionFolder) -> Result<Counting, ModelError>) {
+type Loads = Arc<Mutex<Vec<String>>>;
+
+/// The names of what an engine loads; with 99 threads it does not.
+fn loads() -> (Loads, impl Fn(&VersionSpec, &VersionFolder) -> Result<Counting, ModelError>) {
     let loads = Arc::new(Mutex::new(Vec::new()));
     let told = loads.clone();
     (loads, move |spec, _| match spec.options.threads {
@@ -362,4 +365,46 @@ fn a_fleet_that_cannot_be_changes_nothing_and_leaves_nothing_behind() {
     engine.version("a").unwrap().submit(job(1, &sender));
     assert!(answers.recv().unwrap().1.is_ok());
     assert_eq!(loads.lock().unwrap().iter().filter(|name| *name == "a").count(), 1);
+}
+
+#[test]
+fn a_version_that_another_configuration_is_loading_is_waited_for() {
+    let gate = Gate::default();
+    let judge = gate.clone();
+    let engine = Engine::start_with(&[named("a")], LIMITS, move |spec, _| {
+        if spec.name != "a" {
+            judge.wait_until(|passes| passes.open);
+        }
+        match spec.name.as_str() {
+            "bad" => Err(ModelError::WarmUp("it breaks".to_owned())),
+            _ => Ok(Counting),
+        }
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.prepare(&[named("b")]));
+        let failing = scope.spawn(|| engine.prepare(&[named("bad"), named("c")]));
+        while engine.running().len() < 4 {
+            std::thread::yield_now();
+        }
+        let second = scope.spawn(|| engine.prepare(&[named("a"), named("b"), named("c")]));
+        let third = scope.spawn(|| engine.prepare(&[named("bad")]));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!second.is_finished(), "it would be switched to before it can answer");
+        gate.open();
+        assert!(first.join().unwrap().is_ok());
+        let second = Arc::new(second.join().unwrap().ok().unwrap());
+        engine.adopt(&second);
+        for failed in [failing.join().unwrap(), third.join().unwrap()] {
+            let error = failed.err().unwrap().to_string();
+            assert!(error.contains("version `bad`") && error.contains("it breaks"), "{error}");
+        }
+    });
+    // The failure of one configuration has not taken away what another uses.
+    let (sender, answers) = channel();
+    for name in ["a", "b", "c"] {
+        engine.version(name).unwrap().submit(job(1, &sender));
+        assert!(answers.recv().unwrap().1.is_ok(), "{name}");
+    }
+    assert_eq!(engine.running().len(), 3);
 }

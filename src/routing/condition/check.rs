@@ -36,8 +36,7 @@ pub(super) fn checked(written: Written<'_>, source: &str) -> Result<Expression, 
                 Asked::Words { word, texts, span } => (false, words(&field, word, &texts, span)?),
             };
             let source = source.get(span).unwrap_or(source).trim().into();
-            let comparison = Expression::Comparison(Comparison { field, test, source });
-            if negated { Expression::Not(Box::new(comparison)) } else { comparison }
+            Expression::Comparison(Comparison { field, negated, test, source })
         }
     })
 }

@@ -7,8 +7,8 @@
 //! * `semantic_version`: how versions such as `2.3.0` compare.
 //!
 //! A comparison with an attribute that the request lacks, or that has another type, is neither true
-//! nor false but missing, and missing stays missing under `not`: a rule about an attribute never
-//! fires on a request without it.
+//! nor false but missing, and missing stays missing under `not`: it never makes a condition hold, in
+//! either polarity. Under `and` and `or` the other side may decide without it.
 
 mod check;
 mod grammar;
@@ -36,6 +36,8 @@ enum Expression {
 #[derive(Clone, Debug)]
 struct Comparison {
     field: Field,
+    /// Whether the test must fail: `!=` and `not in`.
+    negated: bool,
     test: Test,
     source: Box<str>,
 }
@@ -179,8 +181,8 @@ impl Expression {
 impl Comparison {
     fn evaluate(&self, features: &Features<'_>) -> Truth<'_> {
         match features.get(&self.field).and_then(|value| self.test.holds(value)) {
-            Some(true) => Truth::True,
-            Some(false) => Truth::False,
+            Some(holds) if holds != self.negated => Truth::True,
+            Some(_) => Truth::False,
             None => Truth::Missing(self.field.source()),
         }
     }

@@ -30,7 +30,7 @@ impl Operator {
     }
 }
 
-/// `!=` and `not in` are the negation of the others.
+/// `!=` and `not in` are these, negated.
 #[derive(Clone, Debug)]
 pub(super) enum Test {
     Number(Operator, f64),

@@ -99,6 +99,7 @@ fn a_missing_attribute_never_decides_in_either_polarity() {
     ] {
         assert_eq!(truth(source), format!("Missing({missing:?})"), "{source}: another type counts as missing");
     }
+    assert_eq!(truth("region not in ['cn'] or region != 'eu'"), r#"Missing("region")"#);
     assert_eq!(truth("region == 'cn' and vip == false"), "False");
     assert_eq!(truth("region == 'cn' or vip == true"), "True");
 }
@@ -149,6 +150,9 @@ fn the_reason_names_the_comparison_that_decides_and_the_value_it_met() {
         "text_length < 20 and image_resolution < 128",
         "image_resolution < 128 or user_role == 'guest'",
         "not user_role == 'admin'",
+        "user_role != 'admin'",
+        "age not in [30, 31]",
+        "not user_role != 'guest'",
         "region == 'cn' and vip == true",
         "user_role < 7",
         "text contains 'tiger'",

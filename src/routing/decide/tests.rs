@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     message::{AttributeValue, Attributes},
-    routing::{ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec},
+    routing::{
+        ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec, condition::Condition,
+    },
 };
 
 fn rule(name: Option<&str>, condition: &str, version: &str) -> RuleSpec {
@@ -141,6 +143,11 @@ fn an_experiment_takes_only_those_it_is_about_in_its_time() {
         ("default", "has not started at the time of the record".to_owned())
     );
     assert_eq!(at(Some("2026-11-30T16:00:00Z"), &cn), ("default", "is over at the time of the record".to_owned()));
+    let promoted = alone(|it| {
+        it.end = Some("2026-12-01T00:00:00Z".into());
+        it.promoted = Some("treatment".into());
+    });
+    assert_eq!(decide(&promoted, "r1", &cn).reason, Reason::Promoted, "whatever the time, and whether there is one");
     assert_eq!(at(None, &cn).0, "default", "a record without a time is in no experiment that has one");
 }
 
@@ -344,6 +351,38 @@ proptest! {
         prop_assert_eq!(decided.len(), 1);
         prop_assert!(std::ptr::eq(decided[0], steps.last().unwrap()));
     }
+}
+
+#[test]
+fn conditions_are_evaluated_without_allocation() {
+    let sources = [
+        "text_length < 20 and image_resolution < 1024 or not image_format == 'jpeg'",
+        "region in ['cn-east', 'cn-north'] and not device_type == 'tablet'",
+        "hour('Asia/Shanghai') in 22..6 or weekday('Europe/Berlin') in ['sat', 'sun']",
+        "app_version >= semver '2.3.0-a-long-identifier.of.several.parts'",
+        "source_ip in cidr ['10.0.0.0/8', '2001:db8::/32'] or joined < date '2026-12-01T00:00:00Z'",
+        "text contains ['casino', 'poker'] or text matches '(?i)\\\\bwin(ner)?s?\\\\b'",
+        "nobody_has_it == 'x' or time > date '2026-11-01T00:00:00Z'",
+    ];
+    let conditions: Vec<Condition> = sources.iter().map(|source| Condition::parse(source).unwrap()).collect();
+    let attributes = texts(&[
+        ("region", "cn-east"),
+        ("device_type", "phone"),
+        ("app_version", "2.3.0-a-long-identifier.of.other.parts+build"),
+        ("source_ip", "10.1.2.3"),
+        ("joined", "2026-05-01T10:00:00+02:00"),
+    ]);
+    let words = ["A red mug with a handle".to_owned()];
+    let request = Features { texts: &words, time_ms: Some(1_795_300_200_000), ..features("r1", &attributes) };
+    let evaluate = || conditions.iter().map(|it| it.evaluate(&request)).filter(|it| *it == Truth::True).count();
+    // The first match of a pattern makes room for all further ones.
+    assert!(evaluate() > 3);
+    let counted = allocation_counter::measure(|| {
+        std::hint::black_box(evaluate());
+    });
+    assert_eq!(counted.count_total, 0);
+    let counted = allocation_counter::measure(|| drop(std::hint::black_box(vec![1])));
+    assert_eq!(counted.count_total, 1, "the test can fail");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::{Reach, shareable};
 
 const SMALL: &str = r#"
 [model_versions]
@@ -64,6 +65,31 @@ fn the_digest_changes_with_what_decides_and_with_what_operators_change() {
     let unknown = Overrides { default: Some("gone".into()), ..Overrides::default() };
     let error = Plan::from_text("pipeline.toml".as_ref(), SMALL.to_owned(), &unknown).unwrap_err();
     assert!(error.to_string().contains("there is no version `gone`"), "{error}");
+}
+
+#[test]
+fn what_travels_to_other_instances_holds_no_secret_and_takes_the_rest_from_their_own_file() {
+    let text = format!(
+        "[kafka.options]\nsasl_password = 'x'\n[admin]\nwrite_token = 'a-very-secret-token'\n[decision]\napprove_confidence = 0.5\n{SMALL}"
+    );
+    let shared = shareable(&text);
+    assert!(!shared.contains("sasl") && !shared.contains("token"), "{shared}");
+    let own = format!("[kafka]\ngroup_id = 'mine'\n[telemetry]\nlog_level = 'debug'\n{SMALL}");
+    let plan = Plan::from_shared("pipeline.toml".as_ref(), shared, own.clone(), &Overrides::default()).unwrap();
+    assert_eq!((plan.kafka.group_id.as_str(), plan.thresholds.approve_confidence), ("mine", 0.5));
+    assert_eq!(plan.fixed_differences(&read(&own).unwrap()), [""; 0]);
+    assert_eq!(shareable("no toml ["), "no toml [");
+}
+
+#[test]
+fn operators_reach_an_instance_whose_file_is_broken_elsewhere() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "[control]\ndirectory = 'here'\n[kafaka]\nx = 1\n[admin]\nlisten = '127.0.0.1:1'\n").unwrap();
+    let reach = Reach::read(file.path()).unwrap();
+    assert_eq!(
+        (reach.control.directory, reach.admin.listen),
+        (Some("here".into()), Some("127.0.0.1:1".parse().unwrap()))
+    );
 }
 
 #[test]

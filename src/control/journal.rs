@@ -1,0 +1,69 @@
+//! What is written down of each change: the state file, the audit log, log lines, metrics.
+
+use serde::Serialize;
+
+use super::{Change, ControlError, Files, State, files::Saved};
+use crate::telemetry;
+
+/// A line of the audit log.
+#[derive(Serialize)]
+struct Audited<'a> {
+    revision: u64,
+    #[serde(flatten)]
+    change: &'a Change,
+    result: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    from: &'a str,
+    to: &'a str,
+}
+
+/// Where it is written.
+pub(super) struct Journal(pub(super) Option<Files>);
+
+impl Journal {
+    /// A switch from one configuration to another.
+    pub(super) fn switched(&self, revision: u64, change: &Change, from: &str, to: &str, warnings: &[String]) {
+        telemetry::config_switched();
+        let Change { action, by, why, .. } = change;
+        tracing::info!(
+            action,
+            by,
+            why,
+            revision,
+            config_digest = to,
+            previous_digest = from,
+            "Configuration switched."
+        );
+        for warning in warnings {
+            tracing::warn!(warning, "The configuration works, and may not be what was meant.");
+        }
+        self.audit(&Audited { revision, change, result: "switched", reason: None, from, to });
+    }
+
+    /// A change that is refused, while this configuration serves.
+    pub(super) fn refused(&self, revision: u64, change: &Change, error: &ControlError, serving: &str) {
+        telemetry::config_refused(error.code());
+        let (code, action) = (error.code(), &change.action);
+        tracing::error!(%error, code, action, "A change is refused, and nothing changed.");
+        let reason = Some(error.to_string());
+        self.audit(&Audited { revision, change, result: "refused", reason, from: serving, to: serving });
+    }
+
+    fn audit(&self, line: &Audited<'_>) {
+        let Some(files) = &self.0 else { return };
+        if let Err(error) = files.audit(line) {
+            telemetry::config_refused("audit_not_written");
+            tracing::error!(%error, "The audit log cannot be written.");
+        }
+    }
+
+    /// Keeps the state for a restart; gives what to warn about where that does not work.
+    pub(super) fn save(&self, state: &State, file: &str) -> Option<String> {
+        let saved = Saved { state: state.clone(), file: file.to_owned() };
+        let error = self.0.as_ref()?.save(&saved).err()?;
+        telemetry::config_refused("state_not_written");
+        tracing::error!(%error, "The state file cannot be written: a restart would forget the last change.");
+        Some(format!("the state file cannot be written, so a restart of this instance may forget this: {error}"))
+    }
+}

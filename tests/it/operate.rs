@@ -1,0 +1,129 @@
+//! How operators reach a running instance: the admin API, and the commands that use it.
+
+use ofa_stream::{
+    admin::{Asked, Client, ClientError},
+    control::{Applied, Report},
+};
+use serde_json::Value;
+
+use crate::{
+    broker::cluster,
+    instance::{Instance, READ_TOKEN, client, operated},
+    support::program,
+};
+
+#[test]
+fn the_admin_api_lets_in_who_may_and_refuses_by_code() {
+    let cluster = cluster();
+    let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
+    instance.running.log_line("Taking requests.");
+    let digest = instance.report().config_digest;
+    let address = page_address(&instance);
+    let refused = |client: &Client, method: &str, path: &str| match client.send::<Value>(method, path, String::new()) {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    for path in ["/v1/status", "/v1/rollback", "/v1/openapi.json", "/"] {
+        assert_eq!(refused(&client(&address, "another-token-entirely"), "GET", path), "unauthorized");
+    }
+    let reading = client(&address, READ_TOKEN);
+    reading.get::<Report>("/v1/status").unwrap();
+    for (method, path) in [("POST", "/v1/rollback"), ("PUT", "/v1/config"), ("DELETE", "/v1/config")] {
+        assert_eq!(refused(&reading, method, path), "forbidden");
+    }
+    let large = "#".repeat(2 << 20);
+    let cases = [
+        ("GET", "/v1/nothing", "", "no_such_address"),
+        ("POST", "/v1/rollback", "", "no_history"),
+        ("POST", "/v1/rollback", "{", "bad_request"),
+        ("POST", "/v1/default", "{}", "bad_request"),
+        ("POST", "/v1/default", r#"{"version": "ofa_huge"}"#, "unknown_name"),
+        ("POST", "/v1/experiments/other/pause", "", "unknown_name"),
+        ("POST", "/v1/experiments/both/promote", r#"{"variant": "third"}"#, "unknown_name"),
+        ("PUT", "/v1/config", "[kafka", "settings"),
+        ("PUT", "/v1/config?dry_run=perhaps", "", "bad_request"),
+        ("POST", "/v1/rollback?dry_run=true", "", "bad_request"),
+        ("POST", "/v1/rollback", r#"{"dryrun": true}"#, "bad_request"),
+        ("PATCH", "/v1/config", "", "no_such_method"),
+        ("PUT", "/v1/config", &large, "too_large"),
+    ];
+    for (method, path, body, code) in cases {
+        assert_eq!(instance.code(method, path, body), code, "{method} {path} {body}");
+    }
+    assert_eq!(instance.report().config_digest, digest, "nothing changed");
+
+    let asked = Asked { dry_run: true, ..Asked::default() };
+    let tried: Applied = instance.api.post("/v1/default", &asked.with_version("ofa_small")).unwrap();
+    assert!(tried.dry_run && tried.config_digest != digest && tried.revision == 0);
+    assert_eq!(instance.report().config_digest, digest, "it was only tried");
+
+    // Every address of the description is answered, with more than "no such address" or "no such method".
+    let document: Value = instance.api.get("/v1/openapi.json").unwrap();
+    let mut addresses = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path.replace("{name}", "nobody");
+            let answer = instance.api.send::<Value>(&method.to_uppercase(), &path, String::new());
+            let known = match &answer {
+                Ok(_) => true,
+                Err(ClientError::Refused { code, .. }) => code != "no_such_address" && code != "no_such_method",
+                Err(_) => false,
+            };
+            assert!(known, "{method} {path}: {answer:?}");
+            addresses += 1;
+        }
+    }
+    assert!(addresses >= 11, "{addresses}");
+}
+
+fn page_address(instance: &Instance) -> String {
+    instance.api.address().trim_start_matches("http://").to_owned()
+}
+
+#[test]
+fn the_commands_change_what_serves_and_show_it() {
+    let cluster = cluster();
+    let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
+    instance.running.log_line("Taking requests.");
+    let config = instance.running.folder().join("pipeline.toml");
+    let next = instance.running.folder().join("next.toml");
+    let file = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&next, file.replace("traffic_ratio = 1.0", "traffic_ratio = 0.5")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).arg("--config").arg(&config).arg("--admin").arg(instance.api.address());
+        let output = command.env("USER", "ann").output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        // Times and digests differ from run to run; that they are there is what matters.
+        let pattern =
+            regex::Regex::new(r"sha256:[0-9a-f]{12}|after [0-9.]+ ms|\S+:\d+ serves|20\d\d-\S+|127\S+").unwrap();
+        pattern.replace_all(&format!("{out}{err}"), "…").into_owned()
+    };
+    let next = next.to_str().unwrap();
+    let mut shown = Vec::new();
+    for arguments in [
+        &["status"][..],
+        &["pause", "both", "--why", "it looks bad"],
+        &["set-default", "ofa_small", "--dry-run"],
+        &["set-default", "ofa_small"],
+        &["promote", "both", "treatment", "--by", "bob"],
+        &["rollback"],
+        &["apply", next, "--why", "half of them"],
+        &["status"],
+        &["use-file"],
+        &["clear"],
+        &["resume", "both"],
+        &["promote", "both", "control"],
+        &["explain", "--live", "--request-id", "r"],
+        &["pause", "neither"],
+        &["audit", "--limit", "4"],
+    ] {
+        let output = run(arguments);
+        shown.push(format!("$ {}\n{output}", arguments.join(" ").replace(next, "next.toml")));
+    }
+    insta::assert_snapshot!(shown.join("\n"));
+    let elsewhere =
+        program().args(["status", "--admin", "http://127.0.0.1:9", "--config"]).arg(&config).output().unwrap();
+    let error = String::from_utf8(elsewhere.stderr).unwrap();
+    assert!(error.contains("http://127.0.0.1:9 does not answer"), "{error}");
+}
