@@ -2,7 +2,7 @@
 //!
 //! * [`serve`]: binds and answers; `routes` has a function for each address.
 //! * [`Tokens`]: who may look, and who may change.
-//! * [`openapi`]: the description that is published as `schemas/openapi.json`.
+//! * [`openapi()`]: the description that is published as `schemas/openapi.json`.
 //! * [`Client`]: what the program's own commands use.
 
 mod auth;
