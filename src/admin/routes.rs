@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Bytes, HttpBody},
     extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::{Method, StatusCode, header},
     middleware::{self, Next},
@@ -146,6 +146,10 @@ async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response
         // Here they stand in the body, and one that is overlooked would be a real change.
         (_, method) if *method == Method::POST && request.uri().query().is_some() => {
             refused(StatusCode::BAD_REQUEST, "bad_request", "a POST takes `by`, `why` and `dry_run` in its body")
+        }
+        // And here in the query.
+        (_, method) if *method == Method::DELETE && request.body().size_hint().upper() != Some(0) => {
+            refused(StatusCode::BAD_REQUEST, "bad_request", "a DELETE takes `by`, `why` and `dry_run` in its query")
         }
         _ => in_our_words(next.run(request).await),
     }

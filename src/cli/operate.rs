@@ -241,6 +241,9 @@ fn show_report(report: &Report) {
     if let Some(reason) = &report.behind {
         output::line(format!("BEHIND the group: {reason}"));
     }
+    if let Some(reason) = &report.file_refused {
+        output::line(format!("the settings file on disk is not in force: {reason}"));
+    }
     if let Some(change) = &report.last_change {
         output::line(format!("last change: {change}; {history} can be rolled back"));
     }

@@ -23,6 +23,7 @@ use super::{
     journal::Journal,
     watch::FileWatch,
     worker::{Asked, Worker},
+    writes::Writes,
 };
 use crate::{
     pipeline::{Serving, SwitchError, Switcher},
@@ -133,7 +134,7 @@ impl Controller {
     pub fn start(start: Start, switcher: Switcher) -> std::io::Result<Self> {
         let (sender, inbox) = bounded(INBOX);
         let stop = Arc::new(AtomicBool::new(false));
-        let offset = start.log.as_ref().and_then(|log| log.last.as_ref()).map_or(-1, |(_, offset)| *offset);
+        let offset = start.log.as_ref().map_or(-1, |log| log.offset);
         let writer = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?;
         let handle = Handle { inbox: sender.clone(), files: start.files.clone() };
         let mut worker = Worker {
@@ -149,13 +150,18 @@ impl Controller {
             state: start.state,
             offset,
             unreadable: start.unreadable,
+            own_file: start.file.clone(),
             file: start.file,
+            reverted: false,
             candidate: None,
+            refused_file: None,
             behind: start.behind,
             wanted: false,
+            fresh: false,
+            read: offset,
+            writes: Writes::default(),
             pending: None,
             tickets: 0,
-            published: None,
         };
         worker.save();
         worker.tell_metrics();

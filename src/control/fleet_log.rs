@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{ControlError, State, controller::Message};
+use super::{State, controller::Message};
 use crate::{
     kafka::{Connection, ControlEvent, ControlReader, ControlWriter, KafkaError},
     settings::KafkaPlan,
@@ -28,8 +28,12 @@ pub struct FleetLog {
     writer: ControlWriter,
     reader: ControlReader,
     topic: String,
-    /// The last record that was there at the start, with its offset.
-    pub(super) last: Option<(Result<State, ControlError>, i64)>,
+    /// The last state that could be read at the start.
+    pub(super) last: Option<State>,
+    /// Why a later record could not be.
+    pub(super) unreadable: Option<String>,
+    /// The offset of the last record; -1 where there is none.
+    pub(super) offset: i64,
 }
 
 impl FleetLog {
@@ -41,14 +45,18 @@ impl FleetLog {
         let Some(topic) = &kafka.control else { return Ok(None) };
         let reader = ControlReader::new(connection, topic, &kafka.group_id)?;
         let writer = ControlWriter::new(connection, topic, &kafka.group_id, PUBLISH_WAIT_MAX)?;
-        let mut log = Self { writer, reader, topic: topic.clone(), last: None };
+        let mut log = Self { writer, reader, topic: topic.clone(), last: None, unreadable: None, offset: -1 };
         let deadline = Instant::now() + CATCH_UP_MAX;
         loop {
             match log.reader.next(POLL_TIMEOUT)? {
                 Some(ControlEvent::CaughtUp) => return Ok(Some(log)),
                 Some(ControlEvent::Record(record)) => {
                     let place = format!("the record at offset {} of `{topic}`", record.offset);
-                    log.last = Some((State::read(&record.payload, &place), record.offset));
+                    log.offset = record.offset;
+                    match State::read(&record.payload, &place) {
+                        Ok(state) => (log.last, log.unreadable) = (Some(state), None),
+                        Err(error) => log.unreadable = Some(error.to_string()),
+                    }
                 }
                 None if Instant::now() < deadline => {}
                 None => {

@@ -5,8 +5,9 @@
 //! * `journal`: what the thread writes down of each change.
 //! * `fleet_log`: the control topic, by which every instance follows.
 //! * [`Recalled`]: what a start finds of all this.
+//! * `writes`: changes of this instance on their way through the control topic. Pure.
 //! * `watch`: the settings file, looked at.
-//! * [`Controller`], `worker`, `orders`: one thread that takes commands, records and changes of the file one after the
+//! * [`Controller`], `worker`, `following`, `orders`: one thread that takes commands, records and changes of the file one after the
 //!   other, has the configuration they give made ready beside the one that serves, and switches.
 
 mod command;
@@ -14,6 +15,7 @@ mod controller;
 mod error;
 mod files;
 mod fleet_log;
+mod following;
 mod journal;
 mod orders;
 mod recall;
@@ -21,6 +23,7 @@ mod report;
 mod state;
 mod watch;
 mod worker;
+mod writes;
 
 pub use command::{Command, Order, Who};
 pub use controller::{Controller, Handle, Start};

@@ -1,37 +1,38 @@
 //! What an operator asks this instance for: made ready, published, and made once more where another instance's change came
 //! in between.
 
-use std::time::Instant;
-
 use super::{
     Applied, Change, Command, ControlError, Order, State,
-    controller::Message,
-    worker::{Asked, Goal, Pending, Published, Worker, milliseconds},
+    worker::{Asked, Goal, Pending, RefusedFile, Worker, milliseconds, without_overrides},
 };
-use crate::{pipeline::SwitchError, routing::Overrides, settings::Plan};
+use crate::{engine::Reuse, pipeline::SwitchError, routing::Overrides, settings::Plan};
 
 impl Worker {
     pub(super) fn obey(&mut self, asked: Asked) {
         let dry_run = asked.order.dry_run;
         let is_rollback = asked.order.command == Command::Rollback && !dry_run;
-        let waits = match &self.pending {
-            Some(Pending { goal: Goal::Order { asked, .. }, .. }) => !asked.order.dry_run,
-            Some(Pending { goal: Goal::CatchUp { file, .. }, .. }) => file.is_some(),
-            None => false,
+        let (waits, goes_back) = match &self.pending {
+            Some(Pending { goal: Goal::Order { asked, .. }, .. }) => {
+                (!asked.order.dry_run, asked.order.command == Command::Rollback)
+            }
+            Some(Pending { goal: Goal::CatchUp { file, .. }, .. }) => (file.is_some(), false),
+            None => (false, false),
         };
-        if is_rollback && (waits || self.candidate.is_some()) {
-            return self.call_off(asked);
-        }
-        if dry_run && self.pending.is_some() {
+        // Whoever asks for the same a second time, because it takes long, does not mean to call it off.
+        if (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
             asked.reply.send(Err(ControlError::Busy)).ok();
             return;
         }
-        self.obey_upon(&self.state.clone(), asked);
-    }
-
-    fn obey_upon(&mut self, state: &State, asked: Asked) {
-        match self.after(state, &asked.order) {
-            Ok((state, plan)) => self.begin(Goal::Order { asked, state }, plan),
+        if is_rollback && (waits || self.candidate.is_some()) {
+            return self.call_off(asked);
+        }
+        match self.after(&self.state, &asked.order) {
+            Ok((state, plan)) => {
+                // Who changes settings means the files of versions too; who goes back or pauses means what serves.
+                let of_settings = matches!(asked.order.command, Command::Apply { .. } | Command::UseFile);
+                let reuse = if of_settings { Reuse::SameFiles } else { Reuse::Running };
+                self.begin(Goal::Order { asked, state }, plan, reuse);
+            }
             Err(error) => self.refuse(asked, error),
         }
     }
@@ -44,10 +45,19 @@ impl Worker {
                 self.refuse(asked, ControlError::Superseded);
                 action
             }
-            _ => "the settings file".to_owned(),
+            _ => {
+                self.refused(
+                    &Change { action: "settings file".to_owned(), ..self.change(&asked.order) },
+                    &ControlError::Superseded,
+                );
+                "settings file".to_owned()
+            }
         };
         self.wanted |= self.behind.is_some();
-        self.candidate = None;
+        if let Some(text) = self.candidate.take() {
+            let reason = "a rollback called it off".to_owned();
+            self.refused_file = Some(RefusedFile { text, reason, may_fit: false });
+        }
         let digest = self.switcher.serving().plan.config_digest.clone();
         let applied = Applied {
             revision: self.state.revision,
@@ -76,48 +86,59 @@ impl Worker {
             }
         }
         let change = self.change(order);
-        let state = state.after(&order.command, change, &serving.plan.table_spec, self.plan.history)?;
+        let mut state = state.after(&order.command, change, &serving.plan.table_spec, self.plan.history)?;
+        if keeps_unknown {
+            // What a deploy made not fit any more must not stand in the way of a command in an emergency.
+            let alone = self.plan_of(&without_overrides(&state), &self.file)?;
+            let (fitting, others) = state.current.overrides.fitting(&alone.table_spec);
+            for other in others {
+                tracing::warn!(
+                    other,
+                    "What an operator changed does not fit to the settings any more, and is left out."
+                );
+            }
+            state.current.overrides = fitting;
+        }
         let plan = self.plan_of(&state, &self.file)?;
         Ok((state, plan))
     }
 
     pub(super) fn publish(&mut self, state: &State, order: &Order) -> Result<(), ControlError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let offset = writer.publish(&state.to_json()).map_err(ControlError::NotPublished)?;
-        self.offset = offset;
-        self.published = Some(Published { offset, order: order.clone(), overwritten: None });
+        self.offset = writer.publish(&state.to_json()).map_err(ControlError::NotPublished)?;
+        self.writes.wrote(self.offset, order.clone());
         Ok(())
     }
 
     /// A record at or before the last one this instance wrote. What lies between that and what it knew then was
-    /// overwritten unknowingly: the change of this instance is made once more, upon the other's, so that both are there.
+    /// overwritten unknowingly: the changes of this instance are made once more, upon the other's, so that all are there.
     /// Not so a rollback: whoever goes back means what served before, not what came at the same moment.
     pub(super) fn came_back(&mut self, record: Result<State, ControlError>, offset: i64) {
-        let Some(published) = &mut self.published else { return };
-        if offset < published.offset {
-            published.overwritten = record.ok();
-            return;
-        }
-        let Some(Published { order, overwritten: Some(state), .. }) = self.published.take() else { return };
-        let other = state.change.as_ref().map(|change| change.action.clone()).unwrap_or_default();
-        if order.command == Command::Rollback {
+        let Some((overwritten, orders)) = self.writes.read(record, offset) else { return };
+        let other = overwritten.change.as_ref().map(|change| change.action.clone()).unwrap_or_default();
+        if orders.iter().any(|order| order.command == Command::Rollback) {
             tracing::warn!(
                 change = other,
                 "Another instance's change came at the same time as a rollback, and is undone."
             );
             return;
         }
-        tracing::warn!(change = other, "Another instance's change came at the same time; both are made.");
-        let waiting = self.pending.take_if(|pending| matches!(pending.goal, Goal::Order { .. }));
-        let (reply, _) = tokio::sync::oneshot::channel();
-        let upon = State { revision: self.state.revision, ..state };
-        self.obey_upon(&upon, Asked { order, at: Instant::now(), reply });
-        if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = waiting {
-            // Where the inbox is full, whoever asked is told so.
-            if let Err(error) = self.myself.try_send(Message::Order(asked))
-                && let Message::Order(asked) = error.into_inner()
-            {
-                asked.reply.send(Err(ControlError::Busy)).ok();
+        let (table, history) = (self.switcher.serving().plan.table_spec.clone(), self.plan.history);
+        let upon = State { revision: self.state.revision, ..overwritten };
+        let both = orders
+            .iter()
+            .try_fold(upon, |state, order| state.after(&order.command, self.change(order), &table, history));
+        // Published at once, whether this instance can serve by it or not: it is what the group has been told.
+        let made =
+            both.and_then(|both| orders.last().map_or(Ok(()), |order| self.publish(&both, order)).map(|()| both));
+        match made {
+            Ok(both) => {
+                tracing::warn!(change = other, "Another instance's change came at the same time; both are made.");
+                self.accept(both);
+                self.rebase();
+            }
+            Err(error) => {
+                tracing::error!(%error, change = other, "Another instance's change came at the same time, and is undone.");
             }
         }
     }
@@ -127,8 +148,6 @@ impl Worker {
             self.refused(&self.change(&asked.order), &error);
         }
         asked.reply.send(Err(error)).ok();
-        // What it superseded, or was built upon, may not serve yet.
-        self.wanted |= self.behind.is_some() && self.pending.is_none();
     }
 
     pub(super) fn change(&self, order: &Order) -> Change {

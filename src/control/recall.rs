@@ -31,21 +31,19 @@ pub fn recall(
     history_max: usize,
 ) -> Result<Recalled, ControlError> {
     let (saved, file_before) = files.map(Files::load).transpose()?.flatten().map(|it| (it.state, it.file)).unzip();
-    let (published, unreadable) = match log.and_then(|log| log.last.as_ref()) {
-        Some((Ok(state), _)) => (Some(state.clone()), None),
-        Some((Err(error), _)) => (None, Some(error.to_string())),
-        None => (None, None),
-    };
+    let published = log.and_then(|log| log.last.clone());
+    let unreadable = log.and_then(|log| log.unreadable.clone());
     let mut state = match (published, saved) {
         // The same change, with the history of this instance's own file.
         (Some(published), Some(saved)) if published.change == saved.change => saved,
         (Some(published), _) => published,
         (None, saved) => saved.unwrap_or_default(),
     };
-    if let Some(before) = file_before.filter(|before| before != file)
-        && let Some(changed) = state.after_file_changed(&before, history_max)
-    {
-        state = changed;
+    if let Some(before) = file_before.filter(|before| before != file) {
+        match state.current.config {
+            None => state = state.after_file_changed(&before, history_max),
+            Some(_) => state.remember_file(&before),
+        }
     }
     let alone = Plan::from_text(path, file.to_owned(), &Overrides::default())?;
     let (plan, left_out) = plan(path, file, &state, alone);
@@ -110,7 +108,7 @@ mod tests {
     fn a_file_that_changed_while_the_program_was_down_can_be_rolled_back() {
         let changed = recalled(&text("b"), Some(State { revision: 3, ..State::default() }));
         assert_eq!(changed.plan.default_version(), "b");
-        assert_eq!(changed.state.history.last().unwrap().config, Some(crate::settings::shareable(&text("a"))));
+        assert_eq!(changed.state.history.last().unwrap().config, crate::settings::shareable(&text("a")));
     }
 
     #[test]

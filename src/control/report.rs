@@ -41,6 +41,8 @@ pub struct Report {
     pub source: String,
     /// Why this instance does not serve by what the group has, if so.
     pub behind: Option<String>,
+    /// Why the settings file on disk is not in force, where it was refused.
+    pub file_refused: Option<String>,
     /// The last change, in words.
     pub last_change: Option<String>,
     /// How many changes can be rolled back.

@@ -101,7 +101,13 @@ impl State {
             }
         };
         match command {
-            Command::Apply { text } => *config = Some(shareable(text)),
+            Command::Apply { text } => {
+                let unreadable = || {
+                    let (place, reason) = ("the applied settings".to_owned(), "they are no TOML".to_owned());
+                    ControlError::Unreadable { place, reason }
+                };
+                *config = Some(shareable(text).ok_or_else(unreadable)?);
+            }
             Command::UseFile => *config = None,
             Command::Clear => *overrides = Overrides::default(),
             // Came out above.
@@ -127,26 +133,24 @@ impl State {
         next.bounded(history_max)
     }
 
-    /// Whether an instance whose settings file has this text serves by it.
-    pub fn follows(&self, file: &str) -> bool {
-        self.current.config.as_ref().is_none_or(|config| *config == shareable(file))
-    }
-
-    /// The state after this instance's settings file became another: what served until now can be gone back to. None
-    /// where the file is not in force.
+    /// The state after the settings file of an instance that follows it became another: what served until now can be gone
+    /// back to.
     #[must_use]
-    pub fn after_file_changed(&self, file_before: &str, history_max: usize) -> Option<Self> {
-        if !self.follows(file_before) {
-            return None;
-        }
+    pub fn after_file_changed(&self, file_before: &str, history_max: usize) -> Self {
         let mut next = self.clone();
         next.history.push(self.current.clone());
         next.current.config = None;
-        let before = shareable(file_before);
-        for snapshot in &mut next.history {
-            snapshot.config.get_or_insert_with(|| before.clone());
+        next.remember_file(file_before);
+        next.bounded(history_max).unwrap_or_else(|_| self.clone())
+    }
+
+    /// Says in the history what "the settings file" was, because it is about to become another. A text that is no TOML
+    /// never served.
+    pub fn remember_file(&mut self, file: &str) {
+        let Some(text) = shareable(file) else { return };
+        for snapshot in &mut self.history {
+            snapshot.config.get_or_insert_with(|| text.clone());
         }
-        next.bounded(history_max).ok()
     }
 
     /// Forgets the oldest of what was, until the rest is within the bounds.

@@ -5,6 +5,7 @@
 //! ready. A command is neither until it has been made ready and published.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -19,8 +20,10 @@ use super::{
     controller::{Message, Reply},
     journal::Journal,
     watch::FileWatch,
+    writes::Writes,
 };
 use crate::{
+    engine::{Reuse, Version, panic_message},
     kafka::ControlWriter,
     pipeline::{Serving, SwitchError, Switcher},
     routing::Overrides,
@@ -48,18 +51,28 @@ pub(super) struct Worker {
     pub(super) offset: i64,
     /// Why the last record could not be read, if so: then `state` is not what the group has.
     pub(super) unreadable: Option<String>,
+    /// The text of the settings file that the program was started with: what cannot change while it runs is there.
+    pub(super) own_file: String,
     /// The text of the settings file that is in force here, or would be.
     pub(super) file: String,
+    /// Whether the file has become what was applied, so that it is followed again.
+    pub(super) reverted: bool,
     /// Another text of it, that has not proved to work yet.
     pub(super) candidate: Option<String>,
+    /// Another text of it, that did not prove to work.
+    pub(super) refused_file: Option<RefusedFile>,
     /// Why this instance does not serve by `state`, if so.
     pub(super) behind: Option<String>,
     /// Whether it is to catch up with `state`.
     pub(super) wanted: bool,
+    /// Whether that is about settings, so that the folders of versions are looked at again.
+    pub(super) fresh: bool,
 
+    /// Of the last record that was read; `offset` may be ahead of it.
+    pub(super) read: i64,
+    pub(super) writes: Writes,
     pub(super) pending: Option<Pending>,
     pub(super) tickets: u64,
-    pub(super) published: Option<Published>,
 }
 
 /// A configuration that is being made ready.
@@ -82,12 +95,12 @@ pub(super) struct Asked {
     pub(super) reply: Reply<Result<Applied, ControlError>>,
 }
 
-/// A change of this instance, until it comes back by the control topic.
-pub(super) struct Published {
-    pub(super) offset: i64,
-    pub(super) order: Order,
-    /// The change of another instance that came in between, and was overwritten unknowingly.
-    pub(super) overwritten: Option<State>,
+/// A text of the settings file that is not followed.
+pub(super) struct RefusedFile {
+    pub(super) text: String,
+    pub(super) reason: String,
+    /// Whether it may work once operators' changes are others.
+    pub(super) may_fit: bool,
 }
 
 impl Worker {
@@ -122,13 +135,22 @@ impl Worker {
             Message::Report(reply) => drop(reply.send(self.report())),
             Message::Reread => match self.watch.read() {
                 Ok(text) => {
-                    self.wanted = true;
+                    (self.wanted, self.fresh) = (true, true);
                     self.file_changed(text);
                 }
                 Err(error) => tracing::error!(%error, "The settings file cannot be read, and nothing changed."),
             },
-            Message::Record(record, offset) if offset > self.offset => self.follow(record, offset),
-            Message::Record(record, offset) => self.came_back(record, offset),
+            Message::Record(record, offset) => {
+                // Offsets that begin anew are those of a topic that was made anew.
+                let anew = offset <= std::mem::replace(&mut self.read, offset);
+                if anew {
+                    self.writes = Writes::default();
+                }
+                match anew || offset > self.offset {
+                    true => self.follow(record, offset),
+                    false => self.came_back(record, offset),
+                }
+            }
             Message::Prepared(ticket, prepared) => {
                 match self.pending.take_if(|pending| pending.ticket == ticket) {
                     Some(pending) => self.finish(pending.goal, *prepared),
@@ -142,89 +164,26 @@ impl Worker {
         }
     }
 
-    /// A change of another instance. It is the group's, whether this one can serve by it or not.
-    fn follow(&mut self, record: Result<State, ControlError>, offset: i64) {
-        self.offset = offset;
-        match record {
-            Ok(state) => {
-                self.unreadable = None;
-                self.behind = Some("it is being made ready".to_owned());
-                self.wanted = true;
-                self.state = state;
-            }
-            Err(error) => {
-                let change = Change { action: "a change of another instance".to_owned(), ..self.own_change() };
-                self.refused(&change, &error);
-                self.unreadable = Some(error.to_string());
-                self.behind.clone_from(&self.unreadable);
-            }
-        }
-        match self.pending.take() {
-            // What an operator asked for is built upon the new state.
-            Some(Pending { goal: Goal::Order { asked, .. }, .. }) => self.obey(asked),
-            Some(_) => self.wanted = true,
-            None => {}
-        }
-        self.tell_metrics();
-    }
-
     pub(super) fn plan_of(&self, state: &State, file: &str) -> Result<Plan, ControlError> {
         let (path, overrides) = (&self.path, &state.current.overrides);
         let plan = match &state.current.config {
             None => Plan::from_text(path, file.to_owned(), overrides),
-            Some(text) => Plan::from_shared(path, text.clone(), self.file.clone(), overrides),
+            Some(text) => Plan::from_shared(path, text.clone(), self.own_file.clone(), overrides),
         };
         Ok((self.adapt)(plan?))
     }
 
-    /// The file has another text. Where it is in force, it is to be followed; where it is not, it waits.
-    fn file_changed(&mut self, text: String) {
-        if text == self.file {
-            self.candidate = None;
-        } else if self.state.follows(&self.file) {
-            self.candidate = Some(text);
-            // What is being made ready for an older text is not wanted any more.
-            self.pending.take_if(|pending| matches!(pending.goal, Goal::CatchUp { .. }));
-        } else {
-            self.file = text;
-            self.save();
-            tracing::warn!(
-                "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again."
-            );
-            let follows = |pending: &mut Pending| matches!(&pending.goal, Goal::Order { state, .. } if state.current.config.is_none());
-            if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = self.pending.take_if(follows) {
-                self.obey(asked);
-            }
-        }
-    }
-
-    /// Has what the group has and what the file says made ready, where that does not serve and nothing else is under
-    /// way.
-    fn catch_up(&mut self) {
-        if self.pending.is_some() || !(self.wanted || self.candidate.is_some()) {
-            return;
-        }
-        self.wanted = false;
-        let file = self.candidate.clone();
-        let changed = file.as_ref().and_then(|_| self.state.after_file_changed(&self.file, self.plan.history));
-        let state = changed.unwrap_or_else(|| self.state.clone());
-        let plan = self.plan_of(&state, file.as_ref().unwrap_or(&self.file));
-        let goal = Goal::CatchUp { state, file };
-        match plan {
-            Err(error) => self.fail(goal, error),
-            Ok(plan) => self.begin(goal, plan),
-        }
-    }
-
     /// Has a configuration made ready on a thread of its own: a rollback does not wait for a large model. Whatever was
     /// under way is superseded.
-    pub(super) fn begin(&mut self, goal: Goal, plan: Plan) {
+    pub(super) fn begin(&mut self, goal: Goal, plan: Plan, reuse: Reuse) {
         self.tickets += 1;
         let (switcher, myself, ticket) = (self.switcher.clone(), self.myself.clone(), self.tickets);
         let prepare = move || {
-            let prepared = Box::new(switcher.prepare(plan));
+            // Whoever waits for it must hear of it, whatever happens.
+            let prepared = catch_unwind(AssertUnwindSafe(|| switcher.prepare(plan, reuse)))
+                .unwrap_or_else(|panic| Err(SwitchError::Defect(panic_message(panic.as_ref()))));
             // The controller may have ended.
-            myself.send(Message::Prepared(ticket, prepared)).ok();
+            myself.send(Message::Prepared(ticket, Box::new(prepared))).ok();
         };
         if thread::Builder::new().name("control-prepare".to_owned()).spawn(prepare).is_err() {
             return self.fail(goal, ControlError::Busy);
@@ -255,6 +214,16 @@ impl Worker {
                     let warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
                     let applied = self.applied(&asked, &serving, warnings.clone());
                     (self.unreadable, self.wanted) = (None, false);
+                    if of_settings {
+                        self.reverted = false;
+                    }
+                    let overrides = matches!(
+                        asked.order.command,
+                        Command::Clear | Command::SetDefault { .. } | Command::Promote { .. }
+                    );
+                    if let Some(file) = self.refused_file.take_if(|file| overrides && file.may_fit) {
+                        self.candidate.get_or_insert(file.text);
+                    }
                     let unsaved = self.switch(state, &serving, &change, &warnings);
                     let took_ms = milliseconds(asked.at);
                     let warnings = applied.warnings.iter().cloned().chain(unsaved).collect();
@@ -262,6 +231,11 @@ impl Worker {
                     asked.reply.send(Ok(Applied { revision, took_ms, warnings, ..applied })).ok();
                 }
             },
+            Goal::CatchUp { file: None, .. } if self.is_served(&serving) => {
+                // Asked for again, and nothing is new.
+                self.behind.clone_from(&self.unreadable);
+                self.tell_metrics();
+            }
             Goal::CatchUp { state, file } => {
                 let change = match file {
                     Some(text) => {
@@ -275,6 +249,21 @@ impl Worker {
                 self.switch(state, &serving, &change, &warnings);
             }
         }
+    }
+
+    /// Whether this is what serves already: the same settings, and the same versions.
+    fn is_served(&self, serving: &Serving) -> bool {
+        let now = self.switcher.serving();
+        let same = |version: &Arc<Version>| {
+            now.fleet.version(&version.identity().name).is_some_and(|served| Arc::ptr_eq(served, version))
+        };
+        serving.plan.config_digest == now.plan.config_digest
+            && serving.plan.versions == now.plan.versions
+            && serving.plan.devices == now.plan.devices
+            && serving.plan.limits == now.plan.limits
+            && serving.plan.keep_warm == now.plan.keep_warm
+            && serving.plan.telemetry == now.plan.telemetry
+            && serving.fleet.versions().all(same)
     }
 
     /// Switches, and writes down that it did; gives what to warn about.
@@ -296,12 +285,17 @@ impl Worker {
             Goal::CatchUp { file: Some(text), .. } => {
                 self.refused(&Change { action: "settings file".to_owned(), ..self.own_change() }, &error);
                 // Another one may have come meanwhile; and without it there may still be something to catch up with.
-                self.candidate.take_if(|candidate| *candidate == text);
-                self.wanted = self.behind.is_some();
+                if self.candidate.take_if(|candidate| *candidate == text).is_some() {
+                    self.refused_file = Some(RefusedFile { text, reason: error.to_string(), may_fit: true });
+                }
+                self.wanted |= self.behind.is_some();
             }
             Goal::CatchUp { state, file: None } => {
                 self.refused(&state.change.clone().unwrap_or_else(|| self.own_change()), &error);
-                self.behind = Some(error.to_string());
+                // Where it served before it was asked for again, it goes on.
+                if self.behind.is_some() {
+                    self.behind = Some(error.to_string());
+                }
                 self.save();
                 self.tell_metrics();
             }
@@ -326,9 +320,7 @@ impl Worker {
 
     /// What works, and may not be what was meant: operators' changes that settings say otherwise.
     fn warnings(&self, state: &State) -> Vec<String> {
-        let mut alone = state.clone();
-        alone.current.overrides = Overrides::default();
-        let plan = self.plan_of(&alone, &self.file);
+        let plan = self.plan_of(&without_overrides(state), &self.file);
         plan.map_or_else(|_| Vec::new(), |plan| plan.table_spec.masked_by(&state.current.overrides))
     }
 
@@ -352,8 +344,9 @@ impl Worker {
         let report = Report {
             instance: self.instance.clone(),
             revision: self.state.revision,
-            source: if self.state.follows(&self.file) { "file" } else { "applied" }.to_owned(),
+            source: if self.follows_file() { "file" } else { "applied" }.to_owned(),
             behind: self.behind.clone(),
+            file_refused: self.refused_file.as_ref().map(|file| file.reason.clone()),
             last_change: self.state.change.as_ref().map(change),
             history: self.state.history.len(),
             warnings: self.warnings(&self.state),
@@ -361,6 +354,12 @@ impl Worker {
         };
         super::report::of(&self.switcher.serving(), &self.switcher.running(), report)
     }
+}
+
+pub(super) fn without_overrides(state: &State) -> State {
+    let mut alone = state.clone();
+    alone.current.overrides = Overrides::default();
+    alone
 }
 
 pub(super) fn milliseconds(since: Instant) -> f64 {

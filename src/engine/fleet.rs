@@ -46,6 +46,16 @@ impl Fleet {
     }
 }
 
+/// Which running versions may go on in another configuration, beside having the same settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those with the files that their folders have now.
+    SameFiles,
+    /// Those that run, whatever became of their folders, and even if they broke: who pauses an experiment, or goes back,
+    /// means the versions that serve, and must not be held up by what is on a disk.
+    Running,
+}
+
 /// All versions that run.
 pub struct Engine {
     begin: Arc<Begin>,
@@ -119,7 +129,7 @@ impl Engine {
             state: Mutex::default(),
             budgets: Mutex::default(),
         };
-        let fleet = engine.prepare(specs)?;
+        let fleet = engine.prepare(specs, Reuse::SameFiles)?;
         engine.adopt(&Arc::new(fleet));
         Ok(engine)
     }
@@ -129,19 +139,19 @@ impl Engine {
     ///
     /// # Errors
     /// The first version that is not right.
-    pub fn prepare(&self, specs: &[VersionSpec]) -> Result<Fleet, EngineError> {
-        let prepared = self.load_all(specs);
+    pub fn prepare(&self, specs: &[VersionSpec], reuse: Reuse) -> Result<Fleet, EngineError> {
+        let prepared = self.load_all(specs, reuse);
         if prepared.is_err() {
             self.release();
         }
         prepared
     }
 
-    fn load_all(&self, specs: &[VersionSpec]) -> Result<Fleet, EngineError> {
+    fn load_all(&self, specs: &[VersionSpec], reuse: Reuse) -> Result<Fleet, EngineError> {
         let mut fleet = Fleet::default();
         let mut loading = Vec::new();
         for spec in specs {
-            let version = match self.running_as(spec) {
+            let version = match self.running_as(spec, reuse) {
                 Some(version) => version,
                 None => {
                     let (version, reported) = self.begin(spec)?;
@@ -155,10 +165,11 @@ impl Engine {
             let loaded = reported.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
             loaded.map_err(|error| EngineError::version(spec, error))?;
         }
-        // Those that others began to load.
+        // Those that others began to load. What serves already is taken as it is.
+        let current = self.current();
         for spec in specs.iter().filter(|spec| spec.load != Load::FirstUse) {
-            let Some(version) = fleet.version(&spec.name) else { continue };
-            while version.state() == State::Loading {
+            let Some(version) = fleet.version(&spec.name).filter(|version| !current.holds(version)) else { continue };
+            while matches!(version.state(), State::Loading | State::Unhealthy(_)) {
                 std::thread::sleep(LOADING_PAUSE);
             }
             if let State::Stopped(reason) = version.state() {
@@ -173,18 +184,26 @@ impl Engine {
         self.let_go(|running| !running.adopted && Arc::strong_count(&running.version) == 1);
     }
 
-    /// The version that runs already as this one should, with the files that its folder has now.
-    fn running_as(&self, spec: &VersionSpec) -> Option<Arc<Version>> {
-        let digest = Manifest::read(&spec.folder).ok()?.digest();
+    /// The version that runs already as this one should.
+    fn running_as(&self, spec: &VersionSpec, reuse: Reuse) -> Option<Arc<Version>> {
+        let digest = match reuse {
+            Reuse::SameFiles => Some(Manifest::read(&spec.folder).ok()?.digest()),
+            Reuse::Running => None,
+        };
+        let state = self.state();
         let found = |running: &&Running| {
             let serves = match running.version.state() {
                 State::NotLoaded => spec.load == Load::FirstUse,
                 State::Loading | State::Ready | State::Unhealthy(_) => true,
-                State::Stopped(_) => false,
+                State::Stopped(_) => reuse == Reuse::Running && state.current.holds(&running.version),
             };
-            serves && running.spec.serves_for(spec) && running.version.identity.digest == digest
+            let same_files = digest.as_ref().is_none_or(|digest| running.version.identity.digest == *digest);
+            serves && running.spec.serves_for(spec) && same_files
         };
-        self.state().running.iter().find(found).map(|running| running.version.clone())
+        // Where files do not matter, those of the current configuration come first, then the last that were loaded.
+        let current = state.running.iter().rev().find(|it| state.current.holds(&it.version) && found(it));
+        let running = current.or_else(|| state.running.iter().rev().find(found));
+        running.map(|running| running.version.clone())
     }
 
     fn begin(&self, spec: &VersionSpec) -> Result<(Arc<Version>, Reported), EngineError> {

@@ -33,7 +33,7 @@ pub use crate::ofa::Interrupt;
 pub use answers::AnswerKey;
 pub use budget::{Budget, Cost, Pass};
 pub use device::DeviceError;
-pub use fleet::{Engine, Fleet};
+pub use fleet::{Engine, Fleet, Reuse};
 pub use job::{Job, Judged, Reply};
 pub use judge::{Answer, InferenceError, Judge, PassError};
 pub use lanes::{Knobs, Lane, Positions, Reason, Shape, Size};

@@ -167,15 +167,12 @@ fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag
     };
     lag.values_mut().for_each(|records| *records = 0);
     lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
-    engine.versions().iter().for_each(|version| show_version(version));
     for gone in engine.unload(shared.serving.load().plan.keep_warm) {
-        tracing::info!(
-            version = gone.name,
-            digest = gone.digest,
-            "Version unloaded: no route has named it for a while."
-        );
+        tracing::info!(version = gone.name, digest = gone.digest, "Version unloaded: no configuration names it.");
         telemetry::model_unloaded(&labels(&gone, &gone.device.to_string()), &State::NAMES);
     }
+    // Afterwards: another of the same name may serve.
+    engine.versions().iter().for_each(|version| show_version(version));
     shared.monitor.set_unhealthy(engine.unhealthy());
     for (device, Cost { threads, tokens, bytes }) in engine.used() {
         telemetry::device(&device, threads, tokens, bytes);

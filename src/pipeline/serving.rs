@@ -7,7 +7,7 @@ use super::{
     specs::{self, engine_options, engine_specs},
 };
 use crate::{
-    engine::{Engine, EngineError, Fleet, Version},
+    engine::{Engine, EngineError, Fleet, Reuse, Version},
     kafka::{Connection, KafkaError},
     settings::Plan,
     store::Thoroughness,
@@ -34,6 +34,9 @@ pub enum SwitchError {
     /// A topic that it needs is not there.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// A defect of this program or one of its libraries.
+    #[error("making it ready ended by a defect: {0}; please report it")]
+    Defect(String),
 }
 
 impl SwitchError {
@@ -43,6 +46,7 @@ impl SwitchError {
             Self::Fixed(_) => "fixed_setting",
             Self::Engine(_) => "version",
             Self::Kafka(_) => "kafka",
+            Self::Defect(_) => "internal_defect",
         }
     }
 }
@@ -66,7 +70,7 @@ impl Switcher {
     ///
     /// # Errors
     /// The first thing that does not work; nothing has changed.
-    pub fn prepare(&self, plan: Plan) -> Result<Arc<Serving>, SwitchError> {
+    pub fn prepare(&self, plan: Plan, reuse: Reuse) -> Result<Arc<Serving>, SwitchError> {
         let fixed = self.shared.plan.fixed_differences(&plan);
         if !fixed.is_empty() {
             return Err(SwitchError::Fixed(fixed));
@@ -74,7 +78,7 @@ impl Switcher {
         if plan.table.has_shadows() && !self.serving().plan.table.has_shadows() {
             self.connection.partitions(&[&plan.kafka.shadows])?;
         }
-        let fleet = Arc::new(self.engine.prepare(&engine_specs(&plan, self.thoroughness))?);
+        let fleet = Arc::new(self.engine.prepare(&engine_specs(&plan, self.thoroughness), reuse)?);
         Ok(Arc::new(Serving { plan, fleet }))
     }
 

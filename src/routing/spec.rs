@@ -213,13 +213,16 @@ impl TableSpec {
             };
             match self.experiments.iter().find(|experiment| experiment.name == *name) {
                 None => masked.push(format!("experiment `{name}` is {now} by an operator, and is not in the settings")),
-                Some(experiment) if experiment.paused && *position != Position::Paused => {
-                    masked.push(format!("experiment `{name}` is {now} by an operator, settings pause it"));
+                Some(experiment) => {
+                    let settings = match (experiment.paused, &experiment.promoted) {
+                        (true, _) => Position::Paused,
+                        (false, Some(variant)) => Position::Promoted(variant.clone()),
+                        (false, None) => Position::Running,
+                    };
+                    if settings != *position {
+                        masked.push(format!("experiment `{name}` is {now} by an operator, settings say otherwise"));
+                    }
                 }
-                Some(experiment) if experiment.promoted.is_some() => {
-                    masked.push(format!("experiment `{name}` is {now} by an operator, settings promote a variant"));
-                }
-                Some(_) => {}
             }
         }
         masked

@@ -92,12 +92,12 @@ impl Reach {
 /// Sections that do not travel to other instances: they cannot change while a program runs, and may hold secrets.
 const OWN_SECTIONS: [&str; 4] = ["kafka", "pipeline", "control", "admin"];
 
-/// The part of a settings file that may travel to other instances. What is no TOML is given back as it is, to be refused
-/// for that.
-pub fn shareable(text: &str) -> String {
-    let Ok(mut settings) = text.parse::<toml::Table>() else { return text.to_owned() };
-    OWN_SECTIONS.iter().for_each(|section| drop(settings.remove(*section)));
-    settings.to_string()
+/// The part of a settings file that may travel to other instances; none where it is no TOML.
+pub fn shareable(text: &str) -> Option<String> {
+    let mut settings = text.parse::<toml::Table>().ok()?;
+    // A quoted key may be a path.
+    settings.retain(|key, _| !OWN_SECTIONS.contains(&key.split(['.', '[']).next().unwrap_or_default().trim()));
+    Some(settings.to_string())
 }
 
 pub(super) const OFF: &str = "off";

@@ -95,8 +95,13 @@ fn a_changed_file_is_taken_over_and_one_that_cannot_work_changes_nothing() {
     assert_eq!(instance.report().versions.len(), 2, "what was loaded for nothing is let go");
 
     // A signal asks again, and a rollback goes back to what the file was.
+    assert!(instance.report().file_refused.unwrap().contains("[kafka]"));
     instance.running.change_settings(&small);
-    instance.running.log_line("Configuration switched.");
+    let begun = Instant::now();
+    while instance.report().file_refused.is_some() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let back = instance.post("/v1/rollback").unwrap();
     assert_eq!((back.config_digest, back.previous_digest), (first.clone(), second));
     assert_eq!(digests(&answered_by("fourth")), BTreeSet::from([first]));
@@ -145,6 +150,56 @@ fn one_command_switches_every_instance_and_those_that_come_later_and_after_a_res
     let actions: Vec<&str> = audit.iter().map(|line| line["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["rollback", "promote both treatment", "pause both"]);
     assert_eq!((audit[2]["by"].as_str(), audit[2]["why"].as_str()), (Some("ann"), Some("a test")));
+}
+
+#[test]
+fn neither_a_broken_file_nor_a_folder_that_is_gone_stands_in_the_way_of_a_command() {
+    let cluster = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["ofa_base", "ofa_small"] {
+        copy(&repository("models").join(version), &folder.path().join("models").join(version));
+    }
+    let settings = operated(&cluster.bootstrap_servers())
+        .replace("[model_versions]\n", "[model_versions]\ndirectory = \"{folder}/models\"\n");
+    let instance = Instance::of(Running::start_in(folder, &settings));
+    instance.running.log_line("Taking requests.");
+    let file = std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
+    let first = instance.report().config_digest;
+    let half = file.replace("traffic_ratio = 1.0", "traffic_ratio = 0.5");
+    let applied: Applied = instance.api.send("PUT", "/v1/config", half.clone()).unwrap();
+    // It waits: other settings are in force.
+    instance.running.write_settings("[kafka");
+    instance.running.log_line("The settings file changed, and other settings are in force");
+    std::fs::remove_dir_all(instance.running.folder().join("models")).unwrap();
+    let paused = instance.post("/v1/experiments/both/pause").unwrap();
+    assert_ne!(paused.config_digest, applied.config_digest);
+    assert_eq!(instance.post("/v1/rollback").unwrap().config_digest, applied.config_digest);
+    assert_eq!(instance.post("/v1/rollback").unwrap().config_digest, first, "the file as it was");
+    assert_eq!(instance.code("DELETE", "/v1/config", ""), "settings", "the file as it is");
+    assert_eq!(instance.code("PUT", "/v1/config", &half), "version", "settings are about folders too");
+    assert_eq!(instance.report().config_digest, first);
+}
+
+#[test]
+fn a_file_that_is_refused_is_told_and_tried_again_when_it_may_fit() {
+    let cluster = cluster();
+    let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
+    instance.running.log_line("Taking requests.");
+    let file = std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
+    let small: Applied = instance.api.post("/v1/default", &Asked::default().with_version("ofa_small")).unwrap();
+    let without = file.replace("[model_versions.versions.ofa_small]\nanswer_cache_bytes = 0\n", "");
+    let without = without.replace("ofa_small", "ofa_base").replace("weight = 3.0", "weight = 2.0");
+    instance.running.write_settings(&without);
+    instance.running.log_line("A change is refused");
+    let report = instance.report();
+    assert!(report.file_refused.unwrap().contains("ofa_small") && report.behind.is_none());
+    assert_eq!(report.config_digest, small.config_digest);
+    let cleared: Applied = instance.api.send("DELETE", "/v1/overrides", String::new()).unwrap();
+    instance.running.log_line("Configuration switched.");
+    let followed = instance.running.log_line("Configuration switched.");
+    assert_eq!(followed["action"], "settings file");
+    let report = instance.report();
+    assert!(report.file_refused.is_none() && report.config_digest != cleared.config_digest);
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn knobs_change_while_the_version_runs() {
     gate.wait_until(|passes| passes.begun == 1);
     (21..40).for_each(|number| engine.version("v").unwrap().submit(job(number, &sender)));
     let alone = VersionSpec { knobs: Knobs { batch_size: 1, ..spec().knobs }, ..spec() };
-    engine.adopt(&Arc::new(engine.prepare(&[alone]).unwrap()));
+    engine.adopt(&Arc::new(engine.prepare(&[alone], Reuse::SameFiles).unwrap()));
     gate.open();
     drop(sender);
     let batches: Vec<usize> = answers.iter().map(|(_, judged)| judged.unwrap().batch).collect();
@@ -316,12 +316,12 @@ fn a_fleet_loads_what_is_new_and_goes_on_with_what_runs() {
     let slower = VersionSpec { knobs: Knobs { max_delay: Duration::from_millis(5), ..spec().knobs }, ..named("b") };
     let mut other = named("c");
     other.options.threads = 1;
-    let after = Arc::new(engine.prepare(&[slower, other.clone()]).unwrap());
+    let after = Arc::new(engine.prepare(&[slower, other.clone()], Reuse::SameFiles).unwrap());
     assert!(engine.version("c").is_none(), "what is prepared is not current");
     engine.adopt(&after);
     assert!(Arc::ptr_eq(before.version("b").unwrap(), after.version("b").unwrap()));
     other.options.threads = 2;
-    let again = engine.prepare(&[other]).unwrap();
+    let again = engine.prepare(&[other], Reuse::SameFiles).unwrap();
     assert!(!Arc::ptr_eq(again.version("c").unwrap(), after.version("c").unwrap()), "it runs in another way");
     let mut loaded = loads.lock().unwrap().clone();
     loaded.sort();
@@ -333,16 +333,16 @@ fn what_no_configuration_names_is_kept_warm_until_nobody_holds_it() {
     let (loads, load) = loads();
     let engine = Engine::start_with(&[named("a"), named("b")], LIMITS, load).unwrap();
     let held = engine.current();
-    engine.adopt(&Arc::new(engine.prepare(&[named("b")]).unwrap()));
+    engine.adopt(&Arc::new(engine.prepare(&[named("b")], Reuse::SameFiles).unwrap()));
     assert_eq!(engine.unload(Duration::ZERO), [], "a request that was routed before may still come");
     let (sender, answers) = channel();
     held.version("a").unwrap().submit(job(1, &sender));
     assert!(answers.recv().unwrap().1.is_ok());
     drop(held);
     assert_eq!(engine.unload(Duration::from_secs(60)), [], "it is kept warm");
-    engine.adopt(&Arc::new(engine.prepare(&[named("a"), named("b")]).unwrap()));
+    engine.adopt(&Arc::new(engine.prepare(&[named("a"), named("b")], Reuse::SameFiles).unwrap()));
     assert_eq!(loads.lock().unwrap().len(), 2, "so that going back needs no loading");
-    engine.adopt(&Arc::new(engine.prepare(&[named("b")]).unwrap()));
+    engine.adopt(&Arc::new(engine.prepare(&[named("b")], Reuse::SameFiles).unwrap()));
     let gone: Vec<String> = engine.unload(Duration::ZERO).iter().map(|identity| identity.name.clone()).collect();
     assert_eq!(gone, ["a"]);
     assert_eq!(engine.versions().len(), 1);
@@ -355,10 +355,10 @@ fn a_fleet_that_cannot_be_changes_nothing_and_leaves_nothing_behind() {
     let engine = Engine::start_with(&[named("a")], LIMITS, load).unwrap();
     let mut broken = named("c");
     broken.options.threads = 99;
-    let error = engine.prepare(&[named("a"), named("b"), broken]).err().unwrap().to_string();
+    let error = engine.prepare(&[named("a"), named("b"), broken], Reuse::SameFiles).err().unwrap().to_string();
     assert!(error.contains("version `c`") && error.contains("it breaks"), "{error}");
     let missing = VersionSpec { folder: "no/such/folder".into(), ..named("d") };
-    assert!(engine.prepare(&[missing]).is_err());
+    assert!(engine.prepare(&[missing], Reuse::SameFiles).is_err());
     let names: Vec<String> = engine.versions().iter().map(|version| version.identity().name.clone()).collect();
     assert_eq!(names, ["a"]);
     let (sender, answers) = channel();
@@ -382,13 +382,13 @@ fn a_version_that_another_configuration_is_loading_is_waited_for() {
     })
     .unwrap();
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| engine.prepare(&[named("b")]));
-        let failing = scope.spawn(|| engine.prepare(&[named("bad"), named("c")]));
+        let first = scope.spawn(|| engine.prepare(&[named("b")], Reuse::SameFiles));
+        let failing = scope.spawn(|| engine.prepare(&[named("bad"), named("c")], Reuse::SameFiles));
         while engine.running().len() < 4 {
             std::thread::yield_now();
         }
-        let second = scope.spawn(|| engine.prepare(&[named("a"), named("b"), named("c")]));
-        let third = scope.spawn(|| engine.prepare(&[named("bad")]));
+        let second = scope.spawn(|| engine.prepare(&[named("a"), named("b"), named("c")], Reuse::SameFiles));
+        let third = scope.spawn(|| engine.prepare(&[named("bad")], Reuse::SameFiles));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!second.is_finished(), "it would be switched to before it can answer");
         gate.open();
@@ -407,4 +407,23 @@ fn a_version_that_another_configuration_is_loading_is_waited_for() {
         assert!(answers.recv().unwrap().1.is_ok(), "{name}");
     }
     assert_eq!(engine.running().len(), 3);
+}
+
+#[test]
+fn what_runs_goes_on_whatever_became_of_its_folder_where_files_are_not_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ofa_small");
+    let here = folder.path().join("v");
+    std::fs::create_dir(&here).unwrap();
+    for file in std::fs::read_dir(shipped).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), here.join(file.file_name())).unwrap();
+    }
+    let v = VersionSpec { folder: here.clone(), ..named("v") };
+    let engine = Engine::start_with(std::slice::from_ref(&v), LIMITS, loads().1).unwrap();
+    std::fs::remove_dir_all(&here).unwrap();
+    let error = engine.prepare(std::slice::from_ref(&v), Reuse::SameFiles).err().unwrap().to_string();
+    assert!(error.contains("is not a folder"), "{error}");
+    let fleet = engine.prepare(&[v], Reuse::Running).unwrap();
+    assert!(Arc::ptr_eq(fleet.version("v").unwrap(), &engine.version("v").unwrap()));
 }

@@ -3,7 +3,7 @@
 //! * [`m3v1`]: the scheme of this program. The others are there for teams that share assignments with another
 //!   platform; each is that platform's own, defects included.
 //! * [`unleash`], [`optimizely`], [`flagd`].
-//! * [`Division`]: one experiment's, checked.
+//! * `division`: one experiment's, checked.
 
 pub mod flagd;
 pub mod m3v1;
