@@ -60,6 +60,8 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_MAX))
             .timeout_global(Some(WAIT_MAX))
+            // A command is one request; a connection that is kept may be closed by the server at the wrong moment.
+            .max_idle_connections(0)
             // It is this machine or one beside it.
             .proxy(None)
             .build();

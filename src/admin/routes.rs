@@ -98,6 +98,7 @@ pub struct Refusal {
 struct Api {
     handle: Handle,
     tokens: Arc<Tokens>,
+    body_bytes_max: usize,
 }
 
 /// Serves at an address that is bound; gives the server, to be awaited. Called inside of a runtime.
@@ -110,7 +111,7 @@ pub fn serve(
     tokens: Tokens,
     body_bytes_max: usize,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send> {
-    let api = Api { handle, tokens: Arc::new(tokens) };
+    let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max };
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/config", put(apply).delete(use_file))
@@ -151,17 +152,27 @@ async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response
         (_, method) if *method == Method::DELETE && request.body().size_hint().upper() != Some(0) => {
             refused(StatusCode::BAD_REQUEST, "bad_request", "a DELETE takes `by`, `why` and `dry_run` in its query")
         }
+        _ if declared_length(&request).is_some_and(|bytes| bytes > api.body_bytes_max) => {
+            // Read to its end, within reason: whoever still sends would see a broken connection and not the answer.
+            axum::body::to_bytes(request.into_body(), DRAINED_BYTES_MAX).await.ok();
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", TOO_LARGE)
+        }
         _ => in_our_words(next.run(request).await),
     }
 }
+
+fn declared_length(request: &Request) -> Option<usize> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+const TOO_LARGE: &str = "the body is larger than `admin.body_bytes_max`";
+const DRAINED_BYTES_MAX: usize = 16 << 20;
 
 /// What the framework refuses by itself, said as everything else is.
 fn in_our_words(response: Response) -> Response {
     let ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     match response.status() {
-        StatusCode::PAYLOAD_TOO_LARGE if !ours => {
-            refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than `admin.body_bytes_max`")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE if !ours => refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", TOO_LARGE),
         StatusCode::METHOD_NOT_ALLOWED if !ours => {
             refused(StatusCode::METHOD_NOT_ALLOWED, "no_such_method", "see /v1/openapi.json")
         }
