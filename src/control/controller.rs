@@ -124,6 +124,7 @@ pub struct Controller {
     handle: Handle,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    following: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -135,7 +136,7 @@ impl Controller {
         let (sender, inbox) = bounded(INBOX);
         let stop = Arc::new(AtomicBool::new(false));
         let offset = start.log.as_ref().map_or(-1, |log| log.offset);
-        let writer = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?;
+        let (writer, following) = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?.unzip();
         let handle = Handle { inbox: sender.clone(), files: start.files.clone() };
         let mut worker = Worker {
             watch: FileWatch::new(start.path.clone(), start.file.clone()),
@@ -166,7 +167,7 @@ impl Controller {
         worker.save();
         worker.tell_metrics();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { handle, stop, thread })
+        Ok(Self { handle, stop, thread, following })
     }
 
     /// What asks it.
@@ -178,7 +179,10 @@ impl Controller {
     pub fn stop(self) {
         self.stop.store(true, Ordering::Release);
         self.handle.inbox.send(Message::Stop).ok();
-        // It has nothing left to save.
+        // They have nothing left to save.
+        if let Some(following) = self.following {
+            following.join().ok();
+        }
         self.thread.join().ok();
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -70,8 +70,12 @@ impl FleetLog {
         }
     }
 
-    /// Tells the controller every change from now on, until `stop`; gives what publishes.
-    pub(super) fn follow(self, inbox: Sender<Message>, stop: Arc<AtomicBool>) -> std::io::Result<ControlWriter> {
+    /// Tells the controller every change from now on, until `stop`; gives what publishes, and the thread.
+    pub(super) fn follow(
+        self,
+        inbox: Sender<Message>,
+        stop: Arc<AtomicBool>,
+    ) -> std::io::Result<(ControlWriter, JoinHandle<()>)> {
         let Self { writer, reader, topic, .. } = self;
         let follow = move || {
             while !stop.load(Ordering::Acquire) {
@@ -90,7 +94,6 @@ impl FleetLog {
                 }
             }
         };
-        thread::Builder::new().name("control-log".to_owned()).spawn(follow)?;
-        Ok(writer)
+        Ok((writer, thread::Builder::new().name("control-log".to_owned()).spawn(follow)?))
     }
 }

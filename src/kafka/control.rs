@@ -7,8 +7,8 @@ use crossbeam_channel::{Sender, bounded};
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError as ClientError,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
@@ -36,7 +36,7 @@ pub enum ControlEvent {
 
 /// Reads the control topic from its beginning.
 pub struct ControlReader {
-    client: BaseConsumer,
+    client: BaseConsumer<Reading>,
     group_id: String,
 }
 
@@ -62,7 +62,8 @@ impl ControlReader {
             ("enable.partition.eof", "true"),
             ("fetch.wait.max.ms", connection.fetch_wait_ms()),
         ];
-        let client: BaseConsumer = connection.config(&settings).create().map_err(KafkaError::client)?;
+        let client = BaseConsumer::from_config_and_context(&connection.config(&settings), Reading)
+            .map_err(KafkaError::client)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
         client.assign(&list)?;
@@ -118,6 +119,21 @@ impl ControlWriter {
         answered.unwrap_or_else(|_| Err("the brokers did not answer".to_owned()))
     }
 }
+
+/// The end of the topic is news here, and no error.
+struct Reading;
+
+impl ClientContext for Reading {
+    fn error(&self, error: ClientError, reason: &str) {
+        if !matches!(error, ClientError::PartitionEOF(_))
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
+        {
+            tracing::error!(%error, reason, "The client of the control topic has an error.");
+        }
+    }
+}
+
+impl ConsumerContext for Reading {}
 
 struct Told;
 
