@@ -13,4 +13,4 @@ mod routes;
 pub use auth::Tokens;
 pub use client::{Client, ClientError};
 pub use openapi::document as openapi;
-pub use routes::{Asked, AskedDefault, AskedPromotion, Refusal, serve};
+pub use routes::{Asked, Refusal, serve};

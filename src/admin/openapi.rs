@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{Asked, AskedDefault, AskedPromotion, Refusal};
+use super::{Asked, Refusal};
 use crate::control::{Applied, Report};
 
 /// The OpenAPI document, `schemas/openapi.json`.
@@ -15,8 +15,7 @@ pub fn document() -> Value {
         "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
     });
     let text = json!({"required": true, "content": {"text/plain": {"schema": {"type": "string"}}}});
-    let (asked, default, promotion) =
-        (takes::<Asked>(&mut types), takes::<AskedDefault>(&mut types), takes::<AskedPromotion>(&mut types));
+    let asked = takes::<Asked>(&mut types);
     let status = operation(&mut types, "What is in force on this instance", None, &[], Some(report));
     let changing = |types: &mut SchemaGenerator, summary: &str, body: Option<&Value>, parameters: &[Value]| {
         operation(types, summary, body, parameters, None)
@@ -26,7 +25,10 @@ pub fn document() -> Value {
         parameter("why", "query", "Why, for the audit log."),
         parameter("dry_run", "query", "`true` makes everything ready and changes nothing."),
     ];
-    let name = [parameter("name", "path", "The experiment.")];
+    let experiment = parameter("name", "path", "The experiment.");
+    let name = [experiment.clone()];
+    let version = [parameter("version", "path", "The version.")];
+    let name_and_variant = [experiment, parameter("variant", "path", "The variant that won.")];
     let paths = json!({
         "/v1/status": {"get": status},
         "/v1/config": {
@@ -39,8 +41,8 @@ pub fn document() -> Value {
         "/v1/rollback": {
             "post": changing(&mut types, "Go back to the configuration before the last change", Some(&asked), &[])
         },
-        "/v1/default": {
-            "post": changing(&mut types, "Have a version answer when nothing else decides", Some(&default), &[])
+        "/v1/default/{version}": {
+            "post": changing(&mut types, "Have a version answer when nothing else decides", Some(&asked), &version)
         },
         "/v1/experiments/{name}/pause": {
             "post": changing(&mut types, "Have an experiment take nobody", Some(&asked), &name)
@@ -48,8 +50,8 @@ pub fn document() -> Value {
         "/v1/experiments/{name}/resume": {
             "post": changing(&mut types, "Have an experiment run", Some(&asked), &name)
         },
-        "/v1/experiments/{name}/promote": {
-            "post": changing(&mut types, "Have the version of one variant answer all", Some(&promotion), &name)
+        "/v1/experiments/{name}/promote/{variant}": {
+            "post": changing(&mut types, "Have the version of one variant answer all", Some(&asked), &name_and_variant)
         },
         "/v1/audit": {
             "get": operation(

@@ -16,7 +16,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use super::auth::{Role, Tokens};
@@ -35,54 +35,6 @@ pub struct Asked {
     pub why: String,
     /// Whether everything is to be made ready and nothing changed.
     pub dry_run: bool,
-}
-
-/// Which version is to answer when nothing else decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AskedDefault {
-    /// Its name.
-    pub version: String,
-    /// Who, for the audit log.
-    #[serde(default)]
-    pub by: String,
-    /// Why, for the audit log.
-    #[serde(default)]
-    pub why: String,
-    /// Whether everything is to be made ready and nothing changed.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// Which variant won.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AskedPromotion {
-    /// Its name.
-    pub variant: String,
-    /// Who, for the audit log.
-    #[serde(default)]
-    pub by: String,
-    /// Why, for the audit log.
-    #[serde(default)]
-    pub why: String,
-    /// Whether everything is to be made ready and nothing changed.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-impl Asked {
-    /// The same, about a version.
-    pub fn with_version(self, version: &str) -> AskedDefault {
-        let Self { by, why, dry_run } = self;
-        AskedDefault { version: version.to_owned(), by, why, dry_run }
-    }
-
-    /// The same, about a variant.
-    pub fn with_variant(self, variant: &str) -> AskedPromotion {
-        let Self { by, why, dry_run } = self;
-        AskedPromotion { variant: variant.to_owned(), by, why, dry_run }
-    }
 }
 
 /// Why something is refused.
@@ -117,10 +69,10 @@ pub fn serve(
         .route("/v1/config", put(apply).delete(use_file))
         .route("/v1/overrides", delete(clear))
         .route("/v1/rollback", post(rollback))
-        .route("/v1/default", post(set_default))
+        .route("/v1/default/{version}", post(set_default))
         .route("/v1/experiments/{name}/pause", post(pause))
         .route("/v1/experiments/{name}/resume", post(resume))
-        .route("/v1/experiments/{name}/promote", post(promote))
+        .route("/v1/experiments/{name}/promote/{variant}", post(promote))
         .route("/v1/audit", get(audit))
         .route("/v1/openapi.json", get(|| async { json(StatusCode::OK, &super::openapi()) }))
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
@@ -214,11 +166,9 @@ async fn rollback(State(api): State<Api>, body: Bytes) -> Response {
     }
 }
 
-async fn set_default(State(api): State<Api>, body: Bytes) -> Response {
-    match read::<AskedDefault>(&body) {
-        Ok(AskedDefault { version, by, why, dry_run }) => {
-            order(&api, Command::SetDefault { version }, Asked { by, why, dry_run }).await
-        }
+async fn set_default(State(api): State<Api>, Path(version): Path<String>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(asked) => order(&api, Command::SetDefault { version }, asked).await,
         Err(error) => unreadable(&error),
     }
 }
@@ -237,11 +187,9 @@ async fn resume(State(api): State<Api>, Path(experiment): Path<String>, body: By
     }
 }
 
-async fn promote(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
-    match read::<AskedPromotion>(&body) {
-        Ok(AskedPromotion { variant, by, why, dry_run }) => {
-            order(&api, Command::Promote { experiment, variant }, Asked { by, why, dry_run }).await
-        }
+async fn promote(State(api): State<Api>, Path((experiment, variant)): Path<(String, String)>, body: Bytes) -> Response {
+    match read(&body) {
+        Ok(asked) => order(&api, Command::Promote { experiment, variant }, asked).await,
         Err(error) => unreadable(&error),
     }
 }
@@ -277,7 +225,7 @@ async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -
 }
 
 /// A JSON body; an empty one is an empty object.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, serde_json::Error> {
+fn read(body: &Bytes) -> Result<Asked, serde_json::Error> {
     serde_json::from_slice(if body.is_empty() { b"{}" } else { body })
 }
 

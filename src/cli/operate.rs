@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::Value;
 
 use super::{CliError, SettingsArguments, failed, output};
@@ -130,12 +129,12 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Command::Rollback(change) => change.post("/v1/rollback", &change.asked()),
-        Command::SetDefault { version, change } => change.post("/v1/default", &change.asked().with_version(version)),
-        Command::Pause { experiment, change } => change.post(&of(experiment, "pause"), &change.asked()),
-        Command::Resume { experiment, change } => change.post(&of(experiment, "resume"), &change.asked()),
+        Command::Rollback(change) => change.post("/v1/rollback"),
+        Command::SetDefault { version, change } => change.post(&format!("/v1/default/{}", encoded(version))),
+        Command::Pause { experiment, change } => change.post(&of(experiment, "pause")),
+        Command::Resume { experiment, change } => change.post(&of(experiment, "resume")),
         Command::Promote { experiment, variant, change } => {
-            change.post(&of(experiment, "promote"), &change.asked().with_variant(variant))
+            change.post(&format!("{}/{}", of(experiment, "promote"), encoded(variant)))
         }
         Command::Apply { file, change } => {
             let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
@@ -190,12 +189,9 @@ fn read_token(file: &std::path::Path) -> Result<Secret, CliError> {
 }
 
 impl Change {
-    fn asked(&self) -> Asked {
-        Asked { by: self.by.clone(), why: self.why.clone(), dry_run: self.dry_run }
-    }
-
-    fn post(&self, path: &str, body: &impl Serialize) -> Result<(), CliError> {
-        self.show(&self.instance.client()?.post(path, body)?);
+    fn post(&self, path: &str) -> Result<(), CliError> {
+        let asked = Asked { by: self.by.clone(), why: self.why.clone(), dry_run: self.dry_run };
+        self.show(&self.instance.client()?.post(path, &asked)?);
         Ok(())
     }
 

@@ -42,6 +42,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it puts other settings in force, rather than changing one thing on top or going back.
+    pub fn is_about_settings(&self) -> bool {
+        matches!(self, Self::Apply { .. } | Self::UseFile)
+    }
+
     /// The command in a word or two, for logs and the audit.
     pub fn in_words(&self) -> String {
         match self {

@@ -9,9 +9,9 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{State, controller::Message};
+use super::{ControlError, State, controller::Message};
 use crate::{
-    kafka::{Connection, ControlEvent, ControlReader, ControlWriter, KafkaError},
+    kafka::{Connection, ControlEvent, ControlReader, ControlRecord, ControlWriter, KafkaError},
     settings::KafkaPlan,
 };
 
@@ -51,9 +51,8 @@ impl FleetLog {
             match log.reader.next(POLL_TIMEOUT)? {
                 Some(ControlEvent::CaughtUp) => return Ok(Some(log)),
                 Some(ControlEvent::Record(record)) => {
-                    let place = format!("the record at offset {} of `{topic}`", record.offset);
                     log.offset = record.offset;
-                    match State::read(&record.payload, &place) {
+                    match read(&record, topic) {
                         Ok(state) => (log.last, log.unreadable) = (Some(state), None),
                         Err(error) => log.unreadable = Some(error.to_string()),
                     }
@@ -81,14 +80,13 @@ impl FleetLog {
             while !stop.load(Ordering::Acquire) {
                 match reader.next(POLL_TIMEOUT) {
                     Ok(Some(ControlEvent::Record(record))) => {
-                        let place = format!("the record at offset {} of `{topic}`", record.offset);
-                        let message = Message::Record(State::read(&record.payload, &place), record.offset);
+                        let message = Message::Record(read(&record, &topic), record.offset);
                         // The controller reads until it stops.
                         inbox.send(message).ok();
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "The control topic cannot be read for now.");
+                        tracing::warn!(%error, "The control topic cannot be read, and is tried again.");
                         thread::sleep(RETRY_PAUSE);
                     }
                 }
@@ -96,4 +94,8 @@ impl FleetLog {
         };
         Ok((writer, thread::Builder::new().name("control-log".to_owned()).spawn(follow)?))
     }
+}
+
+fn read(record: &ControlRecord, topic: &str) -> Result<State, ControlError> {
+    State::read(&record.payload, &format!("the record at offset {} of `{topic}`", record.offset))
 }

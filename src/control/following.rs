@@ -68,6 +68,9 @@ impl Worker {
             self.candidate = Some(text);
         } else {
             self.state.remember_file(&self.file);
+            if let Some(pending) = &mut self.pending {
+                pending.goal.state_mut().remember_file(&self.file);
+            }
             self.reverted = shareable(&text) == self.state.current.config;
             self.file = text;
             self.save();

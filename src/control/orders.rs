@@ -29,7 +29,7 @@ impl Worker {
         match self.after(&self.state, &asked.order) {
             Ok((state, plan)) => {
                 // Who changes settings means the files of versions too; who goes back or pauses means what serves.
-                let of_settings = matches!(asked.order.command, Command::Apply { .. } | Command::UseFile);
+                let of_settings = asked.order.command.is_about_settings();
                 let reuse = if of_settings { Reuse::SameFiles } else { Reuse::Running };
                 self.begin(Goal::Order { asked, state }, plan, reuse);
             }
@@ -72,7 +72,7 @@ impl Worker {
 
     /// The state and the settings that an order gives, checked.
     fn after(&self, state: &State, order: &Order) -> Result<(State, Plan), ControlError> {
-        let keeps_unknown = !matches!(order.command, Command::Apply { .. } | Command::UseFile);
+        let keeps_unknown = !order.command.is_about_settings();
         if let Some(reason) = self.unreadable.as_ref().filter(|_| keeps_unknown) {
             return Err(ControlError::UnknownState(reason.clone()));
         }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{ControlError, Files, FleetLog, State};
-use crate::{routing::Overrides, settings::Plan};
+use crate::{
+    routing::Overrides,
+    settings::{Plan, SettingsError},
+};
 
 /// What a start goes by.
 pub struct Recalled {
@@ -52,12 +55,24 @@ pub fn recall(
     Ok(Recalled { plan, state, behind, unreadable })
 }
 
+/// The settings by a text that was applied, or else by the settings file, with what operators changed. `own_file` has what
+/// does not travel.
+pub(super) fn plan_by(
+    applied: Option<&String>,
+    overrides: &Overrides,
+    path: &Path,
+    file: &str,
+    own_file: &str,
+) -> Result<Plan, SettingsError> {
+    match applied {
+        None => Plan::from_text(path, file.to_owned(), overrides),
+        Some(text) => Plan::from_shared(path, text.clone(), own_file.to_owned(), overrides),
+    }
+}
+
 /// As much of a state as works, and why the rest does not.
 fn plan(path: &Path, file: &str, state: &State, alone: Plan) -> (Plan, Vec<String>) {
-    let with = |overrides: &Overrides| match &state.current.config {
-        None => Plan::from_text(path, file.to_owned(), overrides),
-        Some(text) => Plan::from_shared(path, text.clone(), file.to_owned(), overrides),
-    };
+    let with = |overrides: &Overrides| plan_by(state.current.config.as_ref(), overrides, path, file, file);
     let not_fitting = |what: &str| format!("{what} does not fit to the settings file");
     let (spec, mut left_out) = match with(&Overrides::default()) {
         Ok(plan) => (plan.table_spec, Vec::new()),

@@ -16,9 +16,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 
 use super::{
-    Applied, Change, Command, ControlError, Order, Report, State,
+    Applied, Change, Command, ControlError, Order, Report, Snapshot, State,
     controller::{Message, Reply},
     journal::Journal,
+    recall::plan_by,
     watch::FileWatch,
     writes::Writes,
 };
@@ -86,6 +87,14 @@ pub(super) enum Goal {
     CatchUp { state: State, file: Option<String> },
     /// What an operator asked for.
     Order { asked: Asked, state: State },
+}
+
+impl Goal {
+    pub(super) fn state_mut(&mut self) -> &mut State {
+        match self {
+            Self::CatchUp { state, .. } | Self::Order { state, .. } => state,
+        }
+    }
 }
 
 /// An operator's command, and who waits for it.
@@ -165,11 +174,8 @@ impl Worker {
     }
 
     pub(super) fn plan_of(&self, state: &State, file: &str) -> Result<Plan, ControlError> {
-        let (path, overrides) = (&self.path, &state.current.overrides);
-        let plan = match &state.current.config {
-            None => Plan::from_text(path, file.to_owned(), overrides),
-            Some(text) => Plan::from_shared(path, text.clone(), self.own_file.clone(), overrides),
-        };
+        let Snapshot { config, overrides } = &state.current;
+        let plan = plan_by(config.as_ref(), overrides, &self.path, file, &self.own_file);
         Ok((self.adapt)(plan?))
     }
 
@@ -210,7 +216,7 @@ impl Worker {
                 Ok(()) => {
                     let change = self.change(&asked.order);
                     // Whoever changes one thing on top of settings knows that; whoever changes settings may not.
-                    let of_settings = matches!(asked.order.command, Command::Apply { .. } | Command::UseFile);
+                    let of_settings = asked.order.command.is_about_settings();
                     let warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
                     let applied = self.applied(&asked, &serving, warnings.clone());
                     (self.unreadable, self.wanted) = (None, false);

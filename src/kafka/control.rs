@@ -30,7 +30,7 @@ pub struct ControlRecord {
 pub enum ControlEvent {
     /// A change.
     Record(ControlRecord),
-    /// Nothing more is there for now.
+    /// All that there is has been read.
     CaughtUp,
 }
 

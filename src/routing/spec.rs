@@ -106,7 +106,7 @@ pub struct ExperimentSpec {
     /// Who gets a variant whatever the hash says, for testers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forced: Vec<ForcedSpec>,
-    /// Whether it takes nobody for now.
+    /// Whether it takes nobody, until it is resumed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused: bool,
     /// The variant that won: its version answers all whom the experiment is about, and nobody is compared any more.

@@ -125,8 +125,7 @@ fn one_command_switches_every_instance_and_those_that_come_later_and_after_a_res
     two.running.log_line("Taking requests.");
     let paused = one.post("/v1/experiments/both/pause").unwrap();
     two.until_it_serves(&paused.config_digest);
-    let promoted: Applied =
-        two.api.post("/v1/experiments/both/promote", &Asked::default().with_variant("treatment")).unwrap();
+    let promoted: Applied = two.api.post("/v1/experiments/both/promote/treatment", &Asked::default()).unwrap();
     assert_eq!(promoted.revision, 2, "it builds upon what the other instance did");
     one.until_it_serves(&promoted.config_digest);
     assert_eq!(one.report().experiments[0].position, "promoted treatment");
@@ -186,7 +185,7 @@ fn a_file_that_is_refused_is_told_and_tried_again_when_it_may_fit() {
     let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
     instance.running.log_line("Taking requests.");
     let file = std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
-    let small: Applied = instance.api.post("/v1/default", &Asked::default().with_version("ofa_small")).unwrap();
+    let small: Applied = instance.api.post("/v1/default/ofa_small", &Asked::default()).unwrap();
     let without = file.replace("[model_versions.versions.ofa_small]\nanswer_cache_bytes = 0\n", "");
     let without = without.replace("ofa_small", "ofa_base").replace("weight = 3.0", "weight = 2.0");
     instance.running.write_settings(&without);
@@ -215,8 +214,7 @@ fn commands_to_two_instances_at_the_same_moment_are_both_followed_by_both() {
         std::thread::scope(|scope| {
             let (first, second, path) = (&one.api, &two.api, format!("/v1/experiments/both/{verb}"));
             scope.spawn(move || first.post::<Applied>(&path, &Asked::default()).unwrap());
-            scope
-                .spawn(move || second.post::<Applied>("/v1/default", &Asked::default().with_version(default)).unwrap());
+            scope.spawn(move || second.post::<Applied>(&format!("/v1/default/{default}"), &Asked::default()).unwrap());
         });
         let begun = Instant::now();
         let agree = || {
@@ -331,7 +329,7 @@ fn a_control_record_that_nobody_can_read_is_counted_and_changes_nothing() {
     assert!(report.behind.unwrap().contains("ofa_huge"));
     assert_eq!((report.config_digest.as_str(), report.revision), (digest.as_str(), 5));
     assert_eq!(instance.metric("ofa_config_behind", ""), 1.0);
-    let good: Applied = instance.api.post("/v1/default", &Asked::default().with_version("ofa_small")).unwrap();
+    let good: Applied = instance.api.post("/v1/default/ofa_small", &Asked::default()).unwrap();
     assert_eq!(good.revision, 6);
     assert_eq!((instance.report().behind, instance.metric("ofa_config_behind", "")), (None, 0.0));
 }
