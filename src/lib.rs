@@ -23,7 +23,8 @@
 //! * [`store`]: versions on disk: imported, pulled, verified.
 //! * [`engine`]: loaded versions, one worker thread each.
 //! * [`kafka`]: the only room that names rdkafka.
-//! * [`pipeline`]: joins the stages; back-pressure, failures, drain.
+//! * [`delivery`]: what is promised about delivery, without Kafka. Pure.
+//! * [`pipeline`]: joins the stages; failures, drain.
 //! * [`control`]: what operators change while it runs: reload, rollback, pause, promote.
 //! * [`admin`]: how they ask for it.
 //! * [`telemetry`]: metrics, logs, health.
@@ -34,6 +35,7 @@
 pub mod admin;
 pub mod cli;
 pub mod control;
+pub mod delivery;
 pub mod engine;
 pub mod kafka;
 pub mod kernels;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod check;
+mod dead_letters;
 mod demo;
 mod explain;
 mod models;
@@ -52,6 +53,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Publish requests from a folder or from JSON lines
     Produce(produce::Arguments),
+    /// Look at dead letters, and put them back into the requests topic
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     #[command(flatten)]
     Operate(operate::Command),
     /// Import, pull, list, verify and remove model versions
@@ -140,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Operate(command) => operate::run(&command),
         Command::Models(command) => models::run(&command),
     };

@@ -2,17 +2,22 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig,
-    config::FromClientConfig,
-    consumer::{BaseConsumer, Consumer as _},
+    ClientConfig, ClientContext,
+    client::OAuthToken,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers, Message, OwnedHeaders},
 };
 
+use super::{EmbeddedBroker, security::Credentials};
 use crate::message::{Header, Record};
 
 /// What went wrong with Kafka.
@@ -40,6 +45,31 @@ pub enum KafkaError {
     /// Reading or committing failed for good.
     #[error("Kafka: {0}")]
     Fatal(String),
+    /// Requests may be larger than what they may have to go into.
+    #[error(
+        "{what} is {bytes} bytes, and topic `{requests}` takes records of {wanted}: a large request would lose its value in \
+         the dead letters; raise it, or lower `max.message.bytes` of `{requests}`"
+    )]
+    TooSmall {
+        /// What is too small.
+        what: String,
+        /// What it allows.
+        bytes: usize,
+        /// The requests topic.
+        requests: String,
+        /// What that allows.
+        wanted: usize,
+    },
+    /// Another instance runs under the same name, and has taken over.
+    #[error(
+        "another instance runs as `{id}` and has taken over, so this one stops: give each instance a `{setting}` of its own"
+    )]
+    Twin {
+        /// The setting that gives the name.
+        setting: &'static str,
+        /// The name.
+        id: String,
+    },
     /// Nobody reads what is published, and the embedded broker's log would overflow.
     #[error(
         "nothing was read from `{topic}` for {waited:?} while {bytes} bytes wait: the embedded broker would drop the oldest records; start a consumer, or publish less"
@@ -82,7 +112,7 @@ impl KafkaError {
 }
 
 /// Where the cluster is, and the options passed through to librdkafka.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
     /// Brokers to ask first, `host:port` separated by commas.
     pub bootstrap_servers: String,
@@ -90,6 +120,19 @@ pub struct Connection {
     pub options: BTreeMap<String, String>,
     /// Whether this is the embedded broker, which does not wake a fetch that waits.
     pub embedded: bool,
+    /// Who this program is, where that is a token.
+    pub credentials: Credentials,
+}
+
+impl fmt::Debug for Connection {
+    /// Options may be secrets: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bootstrap_servers, options, embedded, credentials } = self;
+        let names: Vec<&String> = options.keys().collect();
+        let mut shown = f.debug_struct("Connection");
+        shown.field("bootstrap_servers", bootstrap_servers).field("options", &names);
+        shown.field("embedded", embedded).field("credentials", credentials).finish()
+    }
 }
 
 /// How long metadata may take before the cluster counts as unreachable.
@@ -116,14 +159,16 @@ impl Connection {
     }
 
     /// A consumer outside any group, for metadata and for reading whole topics.
-    pub(super) fn reader(&self, group_id: &str) -> Result<BaseConsumer, KafkaError> {
+    pub(super) fn reader(&self, group_id: &str) -> Result<BaseConsumer<Authenticated>, KafkaError> {
         let settings = [
             ("group.id", group_id),
             ("enable.auto.commit", "false"),
             ("auto.offset.reset", "earliest"),
+            ("isolation.level", "read_committed"),
             ("fetch.wait.max.ms", self.fetch_wait_ms()),
         ];
-        BaseConsumer::from_config(&self.config(&settings)).map_err(KafkaError::client)
+        let context = Authenticated(self.credentials.clone());
+        BaseConsumer::from_config_and_context(&self.config(&settings), context).map_err(KafkaError::client)
     }
 
     /// Checks the options without connecting.
@@ -132,6 +177,16 @@ impl Connection {
     /// When the client library refuses one.
     pub fn check(&self) -> Result<(), KafkaError> {
         self.config(&[]).create_native_config().map(drop).map_err(KafkaError::client)
+    }
+
+    /// Whether this is an embedded broker, of this process or another: it has no transactions.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn is_mock(&self) -> Result<bool, KafkaError> {
+        let reader = self.reader("ofa-stream-metadata")?;
+        let cluster_id = reader.client().fetch_cluster_id(METADATA_TIMEOUT);
+        Ok(EmbeddedBroker::is_embedded(&cluster_id.unwrap_or_default()))
     }
 
     /// Partitions of each topic.
@@ -156,6 +211,30 @@ impl Connection {
         }
         Ok(counts)
     }
+}
+
+/// A client's context that does nothing but say who it is.
+pub(super) struct Authenticated(pub(super) Credentials);
+
+impl ClientContext for Authenticated {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.token()
+    }
+
+    /// The end of a topic is news, and no error.
+    fn error(&self, error: ClientError, reason: &str) {
+        if !matches!(error, ClientError::PartitionEOF(_)) && !has_code(&error, RDKafkaErrorCode::PartitionEOF) {
+            tracing::error!(%error, reason, "A Kafka client has an error.");
+        }
+    }
+}
+
+impl ConsumerContext for Authenticated {}
+
+pub(super) fn has_code(error: &ClientError, code: RDKafkaErrorCode) -> bool {
+    error.rdkafka_error_code() == Some(code)
 }
 
 /// Detaches a record from the client's buffers.
@@ -225,7 +304,12 @@ mod tests {
     #[test]
     fn an_option_that_is_refused_is_named_without_its_value() {
         let options = [("sasl.pasword".to_owned(), "secret".to_owned())].into();
-        let connection = Connection { bootstrap_servers: "localhost:1".to_owned(), options, embedded: false };
+        let connection = Connection {
+            bootstrap_servers: "localhost:1".to_owned(),
+            options,
+            embedded: false,
+            credentials: Credentials::default(),
+        };
         let error = connection.check().unwrap_err().to_string();
         assert!(error.contains("sasl.pasword") && !error.contains("secret"), "{error}");
     }

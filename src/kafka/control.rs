@@ -1,19 +1,23 @@
 //! The control topic: what operators changed, for every instance of a group. Compacted, so its last record is all there
 //! is to know; partition 0 alone, so that all instances see the same order.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use crossbeam_channel::{Sender, bounded};
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
+    client::OAuthToken,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::{KafkaError as ClientError, RDKafkaErrorCode},
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError as ClientError,
     message::DeliveryResult,
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
 
-use super::connection::{Connection, KafkaError};
+use super::{
+    connection::{Authenticated, Connection, KafkaError},
+    security::Credentials,
+};
 
 const PARTITION: i32 = 0;
 
@@ -36,7 +40,7 @@ pub enum ControlEvent {
 
 /// Reads the control topic from its beginning.
 pub struct ControlReader {
-    client: BaseConsumer<Reading>,
+    client: BaseConsumer<Authenticated>,
     group_id: String,
 }
 
@@ -62,8 +66,11 @@ impl ControlReader {
             ("enable.partition.eof", "true"),
             ("fetch.wait.max.ms", connection.fetch_wait_ms()),
         ];
-        let client = BaseConsumer::from_config_and_context(&connection.config(&settings), Reading)
-            .map_err(KafkaError::client)?;
+        let client = BaseConsumer::from_config_and_context(
+            &connection.config(&settings),
+            Authenticated(connection.credentials.clone()),
+        )
+        .map_err(KafkaError::client)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
         client.assign(&list)?;
@@ -100,7 +107,8 @@ impl ControlWriter {
             ("linger.ms", "0"),
             ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
         ]);
-        let client = ThreadedProducer::from_config_and_context(&config, Told).map_err(KafkaError::client)?;
+        let client = ThreadedProducer::from_config_and_context(&config, Told(connection.credentials.clone()))
+            .map_err(KafkaError::client)?;
         Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned(), wait_max })
     }
 
@@ -120,24 +128,15 @@ impl ControlWriter {
     }
 }
 
-/// The end of the topic is news here, and no error.
-struct Reading;
+struct Told(Credentials);
 
-impl ClientContext for Reading {
-    fn error(&self, error: ClientError, reason: &str) {
-        if !matches!(error, ClientError::PartitionEOF(_))
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
-        {
-            tracing::error!(%error, reason, "The client of the control topic has an error.");
-        }
+impl ClientContext for Told {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.token()
     }
 }
-
-impl ConsumerContext for Reading {}
-
-struct Told;
-
-impl ClientContext for Told {}
 
 impl ProducerContext for Told {
     type DeliveryOpaque = Box<Sender<Result<i64, String>>>;

@@ -2,12 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
+    client::OAuthToken,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer as _},
     error::RDKafkaErrorCode,
@@ -17,7 +19,8 @@ use rdkafka::{
 
 use super::{
     EmbeddedBroker,
-    connection::{Connection, KafkaError, to_headers},
+    connection::{Authenticated, Connection, KafkaError, to_headers},
+    security::Credentials,
 };
 use crate::message::Outgoing;
 
@@ -40,7 +43,7 @@ pub struct Feeder {
     client: ThreadedProducer<Context>,
     options: FeederOptions,
     /// Only on an embedded broker: reads the group's committed offsets.
-    progress: Option<BaseConsumer>,
+    progress: Option<BaseConsumer<Authenticated>>,
     delivered: Arc<Mutex<Delivered>>,
 }
 
@@ -59,6 +62,7 @@ struct Unread {
 }
 
 struct Context {
+    credentials: Credentials,
     delivered: Arc<Mutex<Delivered>>,
     embedded: bool,
 }
@@ -78,7 +82,7 @@ impl Feeder {
         let cluster_id = reader.client().fetch_cluster_id(CLIENT_TIMEOUT).unwrap_or_default();
         let embedded = EmbeddedBroker::is_embedded(&cluster_id);
         let delivered = Arc::new(Mutex::new(Delivered::default()));
-        let context = Context { delivered: delivered.clone(), embedded };
+        let context = Context { credentials: connection.credentials.clone(), delivered: delivered.clone(), embedded };
         let config = connection.config(&[
             ("enable.idempotence", "true"),
             ("linger.ms", "5"),
@@ -210,7 +214,13 @@ impl Delivered {
     }
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.credentials.token()
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<usize>;

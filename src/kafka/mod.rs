@@ -1,25 +1,32 @@
 //! The only room that names rdkafka: reading, publishing, committing, and the embedded broker.
 //!
-//! * [`Connection`]: where the cluster is, and the options passed through to librdkafka.
-//! * [`Consumer`]: the group member that reads requests; [`Ownership`] hears which partitions are its.
+//! * [`Connection`]: where the cluster is, and the options passed through to librdkafka; [`Credentials`]: who we are there.
+//! * [`Consumer`]: the group member that reads requests; [`Change`]: which partitions come and go.
 //! * [`Publisher`]: verdicts and dead letters out, acknowledgements back.
+//! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer.
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
+mod backlog;
 mod connection;
 mod consumer;
 mod control;
 mod embedded;
 mod feeder;
+mod limits;
 mod publisher;
+mod security;
 mod tail;
+mod transactions;
 
 pub use connection::{Connection, KafkaError};
-pub use consumer::{Consumer, ConsumerOptions, Ownership};
+pub use consumer::{Change, Consumer, ConsumerOptions, GroupProtocol, GroupStatistics};
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
-pub use publisher::{PublishError, Publisher, Token};
+pub use publisher::{PublishError, Publisher};
+pub use security::Credentials;
 pub use tail::Tail;
+pub use transactions::{TransactionError, TransactionOptions, TransactionalPublisher};

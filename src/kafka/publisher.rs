@@ -1,28 +1,24 @@
 //! Verdicts and dead letters out, acknowledgements back.
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext, Message,
+    client::OAuthToken,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    error::{KafkaError as ClientError, RDKafkaErrorCode},
+    error::RDKafkaErrorCode,
     message::DeliveryResult,
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::connection::{Connection, KafkaError, headers, to_headers};
+use super::{
+    connection::{Connection, KafkaError, has_code, headers, to_headers},
+    security::Credentials,
+};
 use crate::message::Outgoing;
-
-/// Names the request that a published record answers. Copied back with the acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token {
-    /// Partition of the request.
-    pub partition: i32,
-    /// Which ownership of that partition: completions of an earlier one no longer count.
-    pub epoch: u64,
-    /// Offset of the request.
-    pub offset: i64,
-}
 
 /// A record that was not published.
 #[derive(Debug, thiserror::Error)]
@@ -40,22 +36,24 @@ pub enum PublishError {
     },
 }
 
-type OnDelivery = dyn Fn(Token, Result<(), PublishError>) + Send + Sync;
+type OnDelivery<T> = dyn Fn(T, Result<(), PublishError>) + Send + Sync;
 
 /// Publishes with an idempotent producer: no duplicates by its own retries, and records leave in the
-/// order in which they were handed over.
-pub struct Publisher {
-    client: ThreadedProducer<Context>,
+/// order in which they were handed over. `T` names the request that a record answers, and comes back with its
+/// acknowledgement.
+pub struct Publisher<T: Send + Sync + 'static> {
+    client: ThreadedProducer<Context<T>>,
     wait_max: Duration,
 }
 
-struct Context {
-    on_delivery: Box<OnDelivery>,
+struct Context<T> {
+    credentials: Credentials,
+    on_delivery: Box<OnDelivery<T>>,
 }
 
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
-impl Publisher {
+impl<T: Send + Sync + 'static> Publisher<T> {
     /// Makes the producer. `on_delivery` is called once per record, on the client's thread, when the
     /// brokers have it or will not have it.
     ///
@@ -65,7 +63,7 @@ impl Publisher {
         connection: &Connection,
         record_bytes_max: usize,
         wait_max: Duration,
-        on_delivery: impl Fn(Token, Result<(), PublishError>) + Send + Sync + 'static,
+        on_delivery: impl Fn(T, Result<(), PublishError>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
         let mut config = connection.config(&[
             ("enable.idempotence", "true"),
@@ -78,7 +76,7 @@ impl Publisher {
             ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
         ]);
         config.set_log_level(RDKafkaLogLevel::Warning);
-        let context = Context { on_delivery: Box::new(on_delivery) };
+        let context = Context { credentials: connection.credentials.clone(), on_delivery: Box::new(on_delivery) };
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         Ok(Self { client, wait_max })
     }
@@ -87,8 +85,8 @@ impl Publisher {
     ///
     /// # Errors
     /// When the record is too large for the client, or its queue stayed full.
-    pub fn publish(&self, token: Token, record: &Outgoing) -> Result<(), PublishError> {
-        self.send(Some(token), record, Instant::now() + self.wait_max)
+    pub fn publish(&self, answering: T, record: &Outgoing) -> Result<(), PublishError> {
+        self.send(Some(answering), record, Instant::now() + self.wait_max)
     }
 
     /// Hands over a record that answers no request, and does not wait for room. Nobody is told what becomes of it.
@@ -99,11 +97,11 @@ impl Publisher {
         self.send(None, record, Instant::now())
     }
 
-    fn send(&self, token: Option<Token>, record: &Outgoing, deadline: Instant) -> Result<(), PublishError> {
+    fn send(&self, answering: Option<T>, record: &Outgoing, deadline: Instant) -> Result<(), PublishError> {
         let failed = |reason: String| PublishError::Failed { topic: record.topic.clone(), reason };
+        let mut answering = Box::new(answering);
         loop {
-            let mut outgoing =
-                BaseRecord::<[u8], [u8], Box<Option<Token>>>::with_opaque_to(&record.topic, Box::new(token));
+            let mut outgoing = BaseRecord::<[u8], [u8], Box<Option<T>>>::with_opaque_to(&record.topic, answering);
             if let Some(key) = &record.key {
                 outgoing = outgoing.key(key);
             }
@@ -112,7 +110,8 @@ impl Publisher {
             }
             match self.client.send(outgoing.headers(to_headers(&record.headers))) {
                 Ok(()) => return Ok(()),
-                Err((error, _)) if has_code(&error, RDKafkaErrorCode::QueueFull) && Instant::now() < deadline => {
+                Err((error, back)) if has_code(&error, RDKafkaErrorCode::QueueFull) && Instant::now() < deadline => {
+                    answering = back.delivery_opaque;
                     std::thread::sleep(QUEUE_FULL_PAUSE);
                 }
                 Err((error, _)) if has_code(&error, RDKafkaErrorCode::MessageSizeTooLarge) => {
@@ -132,17 +131,19 @@ impl Publisher {
     }
 }
 
-fn has_code(error: &ClientError, code: RDKafkaErrorCode) -> bool {
-    error.rdkafka_error_code() == Some(code)
+impl<T: Send + Sync + 'static> ClientContext for Context<T> {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.credentials.token()
+    }
 }
 
-impl ClientContext for Context {}
+impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
+    type DeliveryOpaque = Box<Option<T>>;
 
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Option<Token>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, token: Box<Option<Token>>) {
-        let Some(token) = *token else { return };
+    fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<Option<T>>) {
+        let Some(answering) = *answering else { return };
         let outcome = match result {
             Ok(_) => Ok(()),
             Err((error, message)) if has_code(error, RDKafkaErrorCode::MessageSizeTooLarge) => {
@@ -157,6 +158,6 @@ impl ProducerContext for Context {
                 Err(PublishError::Failed { topic: message.topic().to_owned(), reason: error.to_string() })
             }
         };
-        (self.on_delivery)(token, outcome);
+        (self.on_delivery)(answering, outcome);
     }
 }

@@ -7,12 +7,12 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
 };
 
-use super::connection::{Connection, KafkaError, owned};
+use super::connection::{Authenticated, Connection, KafkaError, owned};
 use crate::message::Record;
 
 /// A reader of every partition of some topics.
 pub struct Tail {
-    client: BaseConsumer,
+    client: BaseConsumer<Authenticated>,
 }
 
 impl Tail {

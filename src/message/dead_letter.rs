@@ -6,7 +6,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Header, Outgoing, Record, SCHEMA_VERSION};
+use super::{
+    Header, Outgoing, Record, SCHEMA_VERSION,
+    headers::{CONNECT, header},
+    retry::{Origin, retry_attempt, without_retries},
+};
 
 /// Where on its way a record failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,9 @@ pub struct DeadLetterHeaders {
     /// The stable error code.
     #[serde(rename = "ofa-error-code")]
     code: String,
+    /// How often the record was tried.
+    #[serde(rename = "ofa-attempts")]
+    attempts: String,
     /// Version of the record contract.
     #[serde(rename = "ofa-schema-version")]
     schema_version: String,
@@ -87,22 +94,76 @@ impl DeadLetterHeaders {
     }
 }
 
+/// What was added to a record when it became a dead letter.
+const ADDED: [&str; 4] = ["ofa-error-code", "ofa-attempts", "ofa-schema-version", OMITTED];
+
+/// Says how many bytes a dead letter's value had, where it was too large for its topic.
+pub const OMITTED: &str = "ofa-payload-omitted";
+
+/// What the headers of a dead letter tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: String,
+    /// What was wrong.
+    pub message: String,
+    /// Where on its way it failed.
+    pub stage: String,
+    /// Where the request was published.
+    pub topic: String,
+    /// Its partition there.
+    pub partition: String,
+    /// Its offset there.
+    pub offset: String,
+    /// How often it was tried.
+    pub attempts: String,
+    /// Whether its value was too large, and is not here.
+    pub omitted: bool,
+}
+
+impl Refusal {
+    /// Reads the headers of a dead letter; none where it is not one of this program's.
+    pub fn of(letter: &Record) -> Option<Self> {
+        let text = |name: &str| header(&letter.headers, name).unwrap_or_default().to_owned();
+        let connect = |name: &str| text(&format!("{CONNECT}{name}"));
+        header(&letter.headers, "ofa-error-code").map(|code| Self {
+            code: code.to_owned(),
+            message: connect("exception.message"),
+            stage: connect("stage"),
+            topic: connect("topic"),
+            partition: connect("partition"),
+            offset: connect("offset"),
+            attempts: text("ofa-attempts"),
+            omitted: header(&letter.headers, OMITTED).is_some(),
+        })
+    }
+}
+
+/// The request that a dead letter holds, for another try: its own key, value and headers.
+pub fn replayed(letter: &Record, topic: &str) -> Outgoing {
+    let is_own = |name: &str| !name.starts_with(CONNECT) && !ADDED.contains(&name);
+    let headers = without_retries(&letter.headers).into_iter().filter(|(name, _)| is_own(name)).collect();
+    Outgoing { topic: topic.to_owned(), key: letter.key.clone(), payload: letter.payload.clone(), headers }
+}
+
 impl DeadLetter {
     /// The record for the dead-letter topic: original key, value and headers, then
     /// [`DeadLetterHeaders`].
     pub fn into_record(self, record: Record, topic: &str) -> Outgoing {
+        let (origin, attempts) = (Origin::of(&record), retry_attempt(&record) + 1);
         let added = DeadLetterHeaders {
-            topic: record.topic,
-            partition: record.partition.to_string(),
-            offset: record.offset.to_string(),
+            topic: origin.topic,
+            partition: origin.partition.to_string(),
+            offset: origin.offset.to_string(),
             program: env!("CARGO_PKG_NAME").to_owned(),
             stage: self.stage.to_string(),
             class: self.code.to_owned(),
             message: self.message,
             code: self.code.to_owned(),
+            attempts: attempts.to_string(),
             schema_version: SCHEMA_VERSION.to_owned(),
         };
-        let mut headers = record.headers;
+        let mut headers = without_retries(&record.headers);
         headers.extend(added.into_headers());
         Outgoing { topic: topic.to_owned(), key: record.key, payload: record.payload, headers }
     }
@@ -146,6 +207,7 @@ mod tests {
         __connect.errors.exception.class.name: malformed_json
         __connect.errors.exception.message: no
         ofa-error-code: malformed_json
+        ofa-attempts: 1
         ofa-schema-version: 1
         ");
     }

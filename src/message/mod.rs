@@ -1,25 +1,32 @@
 //! What crosses Kafka: requests in, verdicts and dead letters out. Plain data, no behaviour beyond
 //! reading and writing it.
 //!
-//! * [`Record`] and [`Outgoing`]: one Kafka record as it came, and one as it will go.
-//! * [`Request`]: what producers publish, read by [`Request::from_json`].
+//! * [`Record`] and [`Outgoing`]: one Kafka record as it came, and one as it will go; [`Source`]: where it came from.
+//! * [`Request`]: what producers publish, read by [`Request::from_record`].
+//! * `binary`: requests whose value is the image, and their headers; [`carried`]: headers that go on to the answer.
 //! * [`Verdict`]: what consumers read.
-//! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers.
+//! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers; `retry`: one that may succeed
+//!   later.
 //! * [`Device`]: where a version runs, as settings, verdicts and tables spell it; [`Load`]: when it is loaded.
 //!
 //! The JSON Schemas in `schemas/` are generated from these types; a test compares them.
 
+pub mod binary;
 mod dead_letter;
 mod device;
+mod headers;
 mod record;
 mod request;
+mod retry;
 mod verdict;
 mod version_name;
 
-pub use dead_letter::{DeadLetter, DeadLetterHeaders, Stage};
+pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, replayed};
 pub use device::{Device, Load, UnknownDevice};
-pub use record::{Header, Outgoing, Record};
+pub use headers::{carried, header, text_header};
+pub use record::{Header, Outgoing, Record, Source};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
+pub use retry::{Origin, retry_attempt, retry_due_ms, retry_record};
 pub use verdict::{Answer, Assignment, Decision, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict};
 pub use version_name::{VersionName, VersionNameError};
 

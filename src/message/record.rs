@@ -3,7 +3,23 @@
 /// A record header: its name and, unless null, its value.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// A record as it was read from the requests topic.
+/// One partition of one of the topics that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// Which topic, by its place in the list of those that are read: 0 is the requests topic, the others are for retries.
+    pub topic: u16,
+    /// Which partition of it.
+    pub partition: i32,
+}
+
+impl Source {
+    /// A partition of the requests topic.
+    pub fn requests(partition: i32) -> Self {
+        Self { topic: 0, partition }
+    }
+}
+
+/// A record as it was read from a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Topic it was read from.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Record, binary};
+
 /// A moderation request. Fields that are not named here are ignored, so that producers may carry
 /// their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,7 +84,7 @@ pub struct ImageSource {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// The record has no value, or an empty one.
-    #[error("the record has no value: publish a JSON object")]
+    #[error("the record has no value: publish a JSON object, or an image with headers")]
     EmptyPayload,
     /// The value is not JSON.
     #[error("the value is not JSON: {0}")]
@@ -123,6 +125,17 @@ impl RequestError {
 const REQUEST_ID_BYTES_MAX: usize = 256;
 
 impl Request {
+    /// Reads a request from a record: JSON, or an image with headers where its content type says so.
+    ///
+    /// # Errors
+    /// The first thing wrong with it, named by its place.
+    pub fn from_record(record: &Record) -> Result<Self, RequestError> {
+        match binary::is_binary(record) {
+            true => binary::read(record)?.identified(),
+            false => Self::from_json(record.payload.as_deref().unwrap_or_default()),
+        }
+    }
+
     /// Reads a request from a record's value.
     ///
     /// # Errors
@@ -142,23 +155,25 @@ impl Request {
         request.checked()
     }
 
-    fn checked(self) -> Result<Self, RequestError> {
-        let invalid = |field: &str, reason: &str| {
-            Err(RequestError::InvalidField { field: field.to_owned(), reason: reason.to_owned() })
+    fn identified(self) -> Result<Self, RequestError> {
+        let reason = match self.request_id.len() {
+            0 => "is empty",
+            1..=REQUEST_ID_BYTES_MAX => return Ok(self),
+            _ => "is longer than 256 bytes",
         };
-        if self.request_id.is_empty() {
-            return invalid("request_id", "is empty");
+        Err(RequestError::InvalidField { field: "request_id".to_owned(), reason: reason.to_owned() })
+    }
+
+    fn checked(self) -> Result<Self, RequestError> {
+        let checked = self.identified()?;
+        if checked.text.as_slice().is_empty() {
+            let reason = "is an empty list: give at least one text".to_owned();
+            return Err(RequestError::InvalidField { field: "text".to_owned(), reason });
         }
-        if self.request_id.len() > REQUEST_ID_BYTES_MAX {
-            return invalid("request_id", "is longer than 256 bytes");
-        }
-        if self.text.as_slice().is_empty() {
-            return invalid("text", "is an empty list: give at least one text");
-        }
-        let ImageSource { base64, url, path } = &self.image;
+        let ImageSource { base64, url, path } = &checked.image;
         match [base64, url, path].into_iter().flatten().count() {
             0 => Err(RequestError::ImageSourceMissing),
-            1 => Ok(self),
+            1 => Ok(checked),
             _ => Err(RequestError::ImageSourceConflict),
         }
     }

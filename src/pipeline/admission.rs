@@ -15,7 +15,7 @@ use base64::{
 use super::failure::Failure;
 use crate::{
     engine::ImageId,
-    message::{ImageSource, Record, Request, Texts},
+    message::{ImageSource, Origin, Record, Request, Texts},
     routing::{Features, Route, Step, Table, Watch},
     settings::LimitsPlan,
     telemetry,
@@ -66,11 +66,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 impl Admission<'_> {
     /// Takes a record as far as its route is known; gives its encoded image too.
     pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Vec<u8>), Failure> {
-        let mut request = Request::from_json(record.payload.as_deref().unwrap_or_default())?;
+        let mut request = Request::from_record(record)?;
         let text_length = self.text_length(&request)?;
         let begun = Instant::now();
         // The base64 text is dropped here: the record still has it, and a verdict does not need it.
-        let image = self.fetch(std::mem::take(&mut request.image))?;
+        let image = self.fetch(std::mem::take(&mut request.image), record)?;
         let fetching = begun.elapsed();
         let header = vision::probe(&image, &self.images)?;
         let features = Features {
@@ -83,7 +83,7 @@ impl Admission<'_> {
             image_height: header.height,
             image_bytes: image.len(),
             image_format: header.format.as_str(),
-            time_ms: record.timestamp_ms,
+            time_ms: Origin::of(record).timestamp_ms,
             attributes: &request.attributes,
             forced_version: request.model_version.as_deref(),
         };
@@ -115,13 +115,15 @@ impl Admission<'_> {
         Ok(longest)
     }
 
-    fn fetch(&self, source: ImageSource) -> Result<Vec<u8>, Failure> {
-        if let Some(text) = source.base64 {
-            return BASE64.decode(text.as_bytes()).map_err(|error| Failure::Base64(error.to_string()));
-        }
-        match source.path {
-            Some(path) => self.read(Path::new(&path)),
-            None => Err(Failure::UrlRefused),
+    /// The encoded image. Only a request whose value is the image names no source.
+    fn fetch(&self, source: ImageSource, record: &Record) -> Result<Vec<u8>, Failure> {
+        match source {
+            ImageSource { base64: Some(text), .. } => {
+                BASE64.decode(text.as_bytes()).map_err(|error| Failure::Base64(error.to_string()))
+            }
+            ImageSource { path: Some(path), .. } => self.read(Path::new(&path)),
+            ImageSource { url: Some(_), .. } => Err(Failure::UrlRefused),
+            ImageSource { .. } => Ok(record.payload.clone().unwrap_or_default()),
         }
     }
 

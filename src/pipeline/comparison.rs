@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::outcome::{traced, verdict_headers};
+use super::outcome::verdict_headers;
 use crate::{
+    delivery::Ticket,
     engine::{Identity, InferenceError, Judged},
     kafka::{PublishError, Publisher},
-    message::{Answer, Decision, Header, LiveAnswer, Outgoing, Record, Role, Scores, TimingsMs, Verdict},
+    message::{Answer, Decision, Header, LiveAnswer, Outgoing, Record, Role, Scores, TimingsMs, Verdict, carried},
     settings::{Plan, Thresholds},
     telemetry,
 };
@@ -24,7 +25,7 @@ pub(super) struct Outlet {
 type Publish = dyn Fn(&Outgoing) -> Result<(), PublishError> + Send + Sync;
 
 impl Outlet {
-    pub(super) fn of(plan: &Plan, publisher: Arc<Publisher>) -> Self {
+    pub(super) fn of(plan: &Plan, publisher: Arc<Publisher<Ticket>>) -> Self {
         let publish = Box::new(move |record: &Outgoing| publisher.publish_aside(record));
         Self { topic: plan.kafka.shadows.clone(), thresholds: plan.thresholds, publish }
     }
@@ -50,7 +51,7 @@ enum State {
 
 impl Comparison {
     pub(super) fn new(record: &Record, outlet: Outlet) -> Self {
-        let (key, headers) = (record.key.clone(), traced(&record.headers));
+        let (key, headers) = (record.key.clone(), carried(record));
         Self { outlet, key, headers, state: Mutex::new(State::Waiting(Vec::new())) }
     }
 
@@ -90,7 +91,7 @@ impl Comparison {
             key: self.key.clone(),
             // Plain data with string keys: serializing cannot fail.
             payload: Some(serde_json::to_vec(&verdict).unwrap_or_default()),
-            headers: verdict_headers(&self.headers, &verdict),
+            headers: verdict_headers(self.headers.clone(), &verdict),
         };
         match (self.outlet.publish)(&outgoing) {
             Ok(()) => telemetry::shadow_verdict(&identity.name, &live.model_version, agrees),

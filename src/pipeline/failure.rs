@@ -1,7 +1,8 @@
-//! Every failure that is a record's own: its stage, its code, its words.
+//! Every failure of a record: its stage, its code, its words, and what follows from it.
 
 use crate::{
     engine::InferenceError,
+    kafka::{KafkaError, PublishError, TransactionError},
     message::{DeadLetter, RequestError, Stage},
     routing::RouteError,
     vision::ImageError,
@@ -13,6 +14,9 @@ pub enum Failure {
     /// It is not a request.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// It has no value, and settings say that this is a mistake.
+    #[error("the record has no value, and `kafka.tombstones` is \"dead_letter\"")]
+    Tombstone,
     /// Its image is not base64.
     #[error("`image.base64` is not base64: {0}")]
     Base64(String),
@@ -52,6 +56,54 @@ pub enum Failure {
     VerdictTooLarge,
 }
 
+/// What follows from something that went wrong. [`Failure::consequence`] and [`Trouble::consequence`] are total: a new error
+/// does not compile until somebody has decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// The record may succeed later: it waits in a retry topic, and becomes a dead letter after the last of them.
+    RetryLater,
+    /// It is the record's own fault: a dead letter.
+    DeadLetter,
+    /// The brokers are in trouble: everything since the last commit is read and judged again, after a pause.
+    RetryInPlace,
+    /// It is ours or the cluster's: the process ends, and nothing is lost.
+    Stop,
+}
+
+/// What went wrong with all records at once.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// A transaction.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    /// A record was not published, and nobody says that it can be later.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A version that records are routed to answers nothing any more.
+    #[error("version `{version}`: {reason}")]
+    Version {
+        /// Which.
+        version: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Trouble {
+    /// What follows from it.
+    pub fn consequence(&self) -> Consequence {
+        match self {
+            Self::Transaction(TransactionError::Abort(_)) => Consequence::RetryInPlace,
+            Self::Transaction(TransactionError::Stop(_)) | Self::Kafka(_) | Self::Publish(_) | Self::Version { .. } => {
+                Consequence::Stop
+            }
+        }
+    }
+}
+
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 impl Failure {
@@ -59,6 +111,7 @@ impl Failure {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Request(error) => error.code(),
+            Self::Tombstone => "tombstone",
             Self::Base64(_) => "image_base64_invalid",
             Self::UrlRefused => "image_url_refused",
             Self::PathRefused(_) => "image_path_refused",
@@ -72,9 +125,31 @@ impl Failure {
         }
     }
 
+    /// What follows from it.
+    pub fn consequence(&self) -> Consequence {
+        match self {
+            // The file may be written later than its request, or lie on a share that is away.
+            Self::FileUnreadable(_) => Consequence::RetryLater,
+            Self::Inference(InferenceError::Stopped(_)) => Consequence::Stop,
+            Self::Inference(
+                InferenceError::NotFinite | InferenceError::TooManyTokens { .. } | InferenceError::Device(_),
+            )
+            | Self::Request(_)
+            | Self::Tombstone
+            | Self::Base64(_)
+            | Self::UrlRefused
+            | Self::PathRefused(_)
+            | Self::Image(_)
+            | Self::TextTooLong { .. }
+            | Self::Route(_)
+            | Self::Defect(_)
+            | Self::VerdictTooLarge => Consequence::DeadLetter,
+        }
+    }
+
     fn stage(&self) -> Stage {
         match self {
-            Self::Request(_) | Self::TextTooLong { .. } | Self::Defect(_) => Stage::Parse,
+            Self::Request(_) | Self::Tombstone | Self::TextTooLong { .. } | Self::Defect(_) => Stage::Parse,
             Self::Base64(_) | Self::UrlRefused | Self::PathRefused(_) | Self::FileUnreadable(_) | Self::Image(_) => {
                 Stage::Image
             }

@@ -11,8 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{
     admission::{Admission, Admitted},
     comparison::{Comparison, Outlet},
-    failure::Failure,
-    ledger::Ticket,
+    failure::{Failure, Trouble},
     outcome::{Outcome, Outcomes, Told},
     release::Release,
     run::{Arrived, Guarded, Shared},
@@ -20,6 +19,7 @@ use super::{
     specs::image_limits,
 };
 use crate::{
+    delivery::Ticket,
     engine::{AnswerKey, Identity, InferenceError, Job, Judged, Prepared, Reply, Version, panic_message},
     kafka::Publisher,
     message::Record,
@@ -29,7 +29,7 @@ use crate::{
 /// One intake thread.
 pub(super) struct Thread {
     pub(super) shared: Arc<Shared>,
-    pub(super) publisher: Arc<Publisher>,
+    pub(super) publisher: Arc<Publisher<Ticket>>,
     pub(super) finished: Sender<Release>,
 }
 
@@ -63,6 +63,10 @@ impl Thread {
     }
 
     fn take_in(&self, ticket: Ticket, record: Record, arrived: Instant) {
+        if record.payload.is_none() {
+            let outcome = Outcomes::of(&self.shared.serving.load().plan).tombstone(record);
+            return finish(&self.finished, ticket, outcome);
+        }
         // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
         // partition, along.
         let serving = self.shared.serving.load_full();
@@ -71,7 +75,7 @@ impl Thread {
         let (admitted, work) = match taken.unwrap_or_else(|panic| Err((defect(panic), None))) {
             Ok(taken) => taken,
             Err((failure, group)) => {
-                let outcome = Outcomes::of(&serving.plan).refused(record, &failure, group);
+                let outcome = Outcomes::of(&serving.plan).failed(record, &failure, group);
                 return finish(&self.finished, ticket, outcome);
             }
         };
@@ -145,19 +149,19 @@ impl Thread {
                 Err(InferenceError::Stopped(reason)) => {
                     // At the end of the pipeline a broken version may still hold requests, which nobody waits for.
                     if shared.is_wanted(ticket) {
-                        shared.fail(format!("version `{}`: {reason}", identity.name));
+                        shared.fail(Trouble::Version { version: identity.name.clone(), reason });
                     }
                     return;
                 }
                 Err(error) => {
                     let group = admitted.group();
-                    outcomes.refused(record, &error.into(), group)
+                    outcomes.failed(record, &error.into(), group)
                 }
             };
             if let Some(comparison) = comparison {
                 match &outcome.told {
                     Told::Verdict(verdict) => comparison.live(Some(verdict)),
-                    Told::Refused { .. } => comparison.live(None),
+                    Told::Refused { .. } | Told::Retried { .. } | Told::Tombstone => comparison.live(None),
                 }
             }
             finish(&finished, ticket, outcome);

@@ -1,32 +1,36 @@
 //! Joins the stages: records in, verdicts and dead letters out, offsets committed behind them.
 //!
-//! * [`Ledger`]: which records are where, per partition; pure.
+//! * `cluster`: what the cluster can do, looked at before the group is joined.
 //! * `intake`: a few threads that take records in and hand jobs to the engine; `admission`: parse, look at the image,
 //!   route.
 //! * `comparison`: live and shadow verdicts of one request.
-//! * `outcome`: an answer or a failure into the record that goes out.
-//! * `poll`: reads, pauses, commits, drains; on the thread that owns the consumer.
-//! * `release`: publishes in offset order, on one thread.
-//! * `failure`: every failure of a record, its stage and its code.
+//! * `outcome`: an answer or a failure into the record that goes out; `parcel`: with less in it where it is too large.
+//! * `poll`: reads, pauses, commits, drains, on the thread that owns the consumer; `ownership`: partitions that come and go.
+//! * `release`: publishes in offset order, on one thread, at least once; `transact`: exactly once.
+//! * `failure`: every failure, its stage, its code, and what follows from it; `tell`: what metrics and logs hear.
 //! * [`Serving`]: the configuration that requests are served by; [`Switcher`] changes it while they are.
-//! * [`Pipeline`]: the threads, the back-pressure, the drain; [`Monitor`]: what it says about itself.
+//! * [`Pipeline`]: the threads; [`Monitor`]: what it says about itself; `gauges`: what the poll loop sees of it.
 //! * `specs`: the plan, as the engine and the clients take it.
 
 mod admission;
+mod cluster;
 mod comparison;
 mod failure;
+mod gauges;
 mod intake;
-mod ledger;
 mod monitor;
 mod outcome;
+mod ownership;
+mod parcel;
 mod poll;
 mod release;
 mod run;
 mod serving;
 mod specs;
+mod tell;
+mod transact;
 
-pub use failure::Failure;
-pub use ledger::{Ledger, Ticket};
+pub use failure::{Consequence, Failure, Trouble};
 pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};
 pub use serving::{Serving, SwitchError, Switcher};

@@ -14,6 +14,8 @@ pub struct Monitor {
     verdicts: AtomicU64,
     dead_letters: AtomicU64,
     ready: AtomicBool,
+    /// Whether reading stops because too much fails.
+    breaker: AtomicBool,
     /// Versions that broke, with the reason.
     unhealthy: Mutex<Vec<(String, String)>>,
     started: Instant,
@@ -31,6 +33,7 @@ impl Monitor {
             verdicts: zero(),
             dead_letters: zero(),
             ready: AtomicBool::new(false),
+            breaker: AtomicBool::new(false),
             unhealthy: Mutex::default(),
             started: Instant::now(),
             polled: zero(),
@@ -47,11 +50,14 @@ impl Monitor {
         self.dead_letters.load(Ordering::Relaxed)
     }
 
-    /// Why requests are not all answered, if so: versions load, the cluster has not answered, a stop was asked for, or a
-    /// version broke.
+    /// Why requests are not all answered, if so: versions load, the cluster has not answered, a stop was asked for, too much
+    /// fails, or a version broke.
     pub fn not_ready(&self) -> Option<String> {
         if !self.ready.load(Ordering::Acquire) {
             return Some("loading, draining or stopped".to_owned());
+        }
+        if self.breaker.load(Ordering::Acquire) {
+            return Some("the breaker is open: too many dead letters".to_owned());
         }
         let unhealthy = self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner);
         let told = unhealthy.iter().map(|(version, reason)| format!("version `{version}` broke: {reason}"));
@@ -74,6 +80,10 @@ impl Monitor {
 
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    pub(super) fn set_breaker(&self, open: bool) {
+        self.breaker.store(open, Ordering::Release);
     }
 
     pub(super) fn set_unhealthy(&self, versions: Vec<(String, String)>) {

@@ -2,18 +2,23 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{admission::Admitted, failure::Failure};
+use super::{
+    admission::Admitted,
+    failure::{Consequence, Failure},
+};
 use crate::{
     engine::{Identity, Judged},
     message::{
-        Answer, Decision, Header, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs, Verdict,
+        Answer, Decision, Header, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs,
+        Verdict, carried, retry_attempt, retry_record, text_header,
     },
-    settings::{Plan, Thresholds},
+    settings::{KafkaPlan, Plan, RetryPlan, Thresholds, Tombstones},
 };
 
 /// A finished request: the record to publish, and what metrics and logs say about it.
 pub(super) struct Outcome {
-    pub(super) outgoing: Outgoing,
+    /// None for a record that nothing answers.
+    pub(super) outgoing: Option<Outgoing>,
     pub(super) told: Told,
     /// The record that a verdict answers, kept until the client has taken the verdict: one that is too
     /// large still becomes a dead letter.
@@ -23,13 +28,30 @@ pub(super) struct Outcome {
 /// What is told about a finished request.
 pub(super) enum Told {
     Verdict(Box<Verdict>),
-    Refused { code: &'static str, message: String, group: Option<String> },
+    Refused {
+        code: &'static str,
+        message: String,
+        group: Option<String>,
+    },
+    /// It is tried again later.
+    Retried {
+        code: &'static str,
+        message: String,
+        attempt: usize,
+        delay: Duration,
+    },
+    Tombstone,
+}
+
+impl Told {
+    fn refused(failure: &Failure, group: Option<String>) -> Self {
+        Self::Refused { code: failure.code(), message: failure.message(), group }
+    }
 }
 
 /// What outcomes are made with.
 pub(super) struct Outcomes<'a> {
-    pub(super) verdicts: &'a str,
-    pub(super) dead_letters: &'a str,
+    pub(super) kafka: &'a KafkaPlan,
     pub(super) thresholds: Thresholds,
     pub(super) preview_characters: usize,
     pub(super) config_digest: &'a str,
@@ -38,18 +60,51 @@ pub(super) struct Outcomes<'a> {
 impl<'a> Outcomes<'a> {
     pub(super) fn of(plan: &'a Plan) -> Self {
         Self {
-            verdicts: &plan.kafka.verdicts,
-            dead_letters: &plan.kafka.dead_letters,
+            kafka: &plan.kafka,
             thresholds: plan.thresholds,
             preview_characters: plan.telemetry.text_preview_characters,
             config_digest: &plan.config_digest,
         }
     }
 
-    /// The dead letter of a record that failed; `group` is its variant, where it came so far.
+    /// What becomes of a record that failed: another try where that may help and settings name a topic for it, a dead
+    /// letter otherwise. `group` is its variant, where it came so far.
+    pub(super) fn failed(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
+        let retry = match failure.consequence() {
+            Consequence::RetryLater => self.kafka.retries.get(retry_attempt(&record)),
+            Consequence::DeadLetter | Consequence::RetryInPlace | Consequence::Stop => None,
+        };
+        let Some(RetryPlan { topic, delay }) = retry else { return self.refused(record, failure, group) };
+        let due_ms = (since_the_epoch() + *delay).as_millis() as i64;
+        let outgoing = retry_record(&record, topic, failure.code(), due_ms);
+        let attempt = retry_attempt(&record) + 1;
+        let told = Told::Retried { code: failure.code(), message: failure.message(), attempt, delay: *delay };
+        Outcome { outgoing: Some(outgoing), told, record: Some(record) }
+    }
+
+    /// The dead letter of a record.
     pub(super) fn refused(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
-        let told = Told::Refused { code: failure.code(), message: failure.message(), group };
-        Outcome { outgoing: failure.dead_letter().into_record(record, self.dead_letters), told, record: None }
+        let told = Told::refused(failure, group);
+        let letter = failure.dead_letter().into_record(record, &self.kafka.dead_letters);
+        Outcome { outgoing: Some(letter), told, record: None }
+    }
+
+    /// What becomes of a record without a value.
+    pub(super) fn tombstone(&self, record: Record) -> Outcome {
+        let forwarded = |record: &Record| Outgoing {
+            topic: self.kafka.verdicts.clone(),
+            key: record.key.clone(),
+            payload: None,
+            headers: carried(record),
+        };
+        match self.kafka.tombstones {
+            Tombstones::DeadLetter => self.refused(record, &Failure::Tombstone, None),
+            // Without a key it says nothing about anything.
+            Tombstones::Forward if record.key.is_some() => {
+                Outcome { outgoing: Some(forwarded(&record)), told: Told::Tombstone, record: None }
+            }
+            Tombstones::Forward | Tombstones::Skip => Outcome { outgoing: None, told: Told::Tombstone, record: None },
+        }
     }
 
     /// The verdict of a request that the network answered.
@@ -65,12 +120,12 @@ impl<'a> Outcomes<'a> {
         // Plain data with string keys: serializing cannot fail.
         let payload = serde_json::to_vec(&verdict).unwrap_or_default();
         let outgoing = Outgoing {
-            topic: self.verdicts.to_owned(),
+            topic: self.kafka.verdicts.clone(),
             key: record.key.clone(),
             payload: Some(payload),
-            headers: verdict_headers(&record.headers, &verdict),
+            headers: verdict_headers(carried(&record), &verdict),
         };
-        Outcome { outgoing, told: Told::Verdict(Box::new(verdict)), record: Some(record) }
+        Outcome { outgoing: Some(outgoing), told: Told::Verdict(Box::new(verdict)), record: Some(record) }
     }
 
     fn verdict(&self, arrived: Instant, admitted: Admitted, version: &Identity, judged: &Judged) -> Verdict {
@@ -121,22 +176,16 @@ impl<'a> Outcomes<'a> {
     }
 }
 
-/// The headers that a verdict carries through.
-pub(super) fn traced(incoming: &[Header]) -> Vec<Header> {
-    incoming.iter().filter(|(name, _)| matches!(name.as_str(), "traceparent" | "tracestate")).cloned().collect()
-}
-
-/// Headers that consumers filter by without parsing; `traceparent` and `tracestate` go through.
-pub(super) fn verdict_headers(incoming: &[Header], verdict: &Verdict) -> Vec<Header> {
-    let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
-    let mut headers = traced(incoming);
-    headers.push(text("content-type", "application/json"));
-    headers.push(text("ofa-schema-version", SCHEMA_VERSION));
-    headers.push(text("ofa-model-version", &verdict.model_version));
+/// Behind those that go on from the request, the headers that consumers filter by without parsing.
+pub(super) fn verdict_headers(carried: Vec<Header>, verdict: &Verdict) -> Vec<Header> {
+    let mut headers = carried;
+    headers.push(text_header("content-type", "application/json"));
+    headers.push(text_header("ofa-schema-version", SCHEMA_VERSION));
+    headers.push(text_header("ofa-model-version", verdict.model_version.as_str()));
     if verdict.ab_role == Role::Shadow {
-        headers.push(text("ofa-ab-role", "shadow"));
+        headers.push(text_header("ofa-ab-role", "shadow"));
     }
-    headers.extend(verdict.ab_variant.as_deref().map(|variant| text("ofa-ab-variant", variant)));
+    headers.extend(verdict.ab_variant.as_deref().map(|variant| text_header("ofa-ab-variant", variant)));
     headers
 }
 
@@ -145,9 +194,13 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 fn now() -> String {
-    let milliseconds =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let milliseconds = since_the_epoch().as_millis() as i64;
     jiff::Timestamp::from_millisecond(milliseconds).map_or_else(|_| String::new(), |now| format!("{now:.3}"))
+}
+
+/// The time of this machine's clock.
+pub(super) fn since_the_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,199 +1,234 @@
 //! Reads, pauses, commits, drains; on the thread that owns the consumer.
 
 use std::{
-    collections::BTreeMap,
-    sync::atomic::Ordering,
+    sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
 
 use super::{
+    gauges::Gauging,
+    outcome::since_the_epoch,
+    ownership::GivingUp,
     release::lock,
     run::{Arrived, PipelineError, Shared},
 };
 use crate::{
-    engine::{Cost, Engine, Identity, Lane, State, Version},
+    delivery::{Flow, Ticket, Turn},
+    engine::Engine,
     kafka::{Consumer, Publisher},
-    message::Record,
-    telemetry::{self, Gauges},
+    message::{Record, Source, retry_due_ms},
+    settings::Delivery,
+    telemetry,
 };
 
-const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Runs until the pipeline is told to stop, then drains.
-pub(super) fn run(
-    shared: &Shared,
-    consumer: &Consumer,
-    engine: &Engine,
-    publisher: &Publisher,
-    arrived: &Sender<Arrived>,
-) -> Result<(), PipelineError> {
-    let mut pressure = Pressure { paused: false };
-    let mut commits = Interval::every(shared.plan.kafka.commit_interval);
-    let mut gauges = Interval::every(GAUGE_INTERVAL);
-    let mut lag = BTreeMap::new();
-    shared.monitor.set_ready(true);
-    while !shared.stop.load(Ordering::Acquire) {
-        shared.monitor.beat();
-        pressure.apply(shared, consumer)?;
-        if let Some(record) = consumer.poll(POLL_TIMEOUT)? {
-            take(shared, record, arrived);
-        }
-        if commits.is_due() {
-            commit(shared, consumer);
-        }
-        if gauges.is_due() {
-            show(shared, consumer, engine, pressure.paused, &mut lag);
-        }
-    }
-    shared.monitor.set_ready(false);
-    drain(shared, consumer, engine)?;
-    if shared.failure.get().is_some() {
-        return Ok(());
-    }
-    // What is answered already must not wait for what is not, and shadow verdicts, which share the producer, are no
-    // reason to fail.
-    commit_all(shared, consumer)?;
-    let flushed = publisher.flush();
-    commit_all(shared, consumer)?;
-    match lock(shared).records() {
-        0 => Ok(()),
-        _ => Ok(flushed?),
-    }
+/// The poll loop.
+pub(super) struct Poller<'p> {
+    pub(super) shared: &'p Shared,
+    pub(super) consumer: &'p Consumer,
+    engine: &'p Engine,
+    publisher: &'p Publisher<Ticket>,
+    arrived: &'p Sender<Arrived>,
+    pub(super) flow: Flow,
+    /// Partitions that are to go to other members, oldest first.
+    pub(super) giving_up: Vec<GivingUp>,
+    /// When sources that are to be read again are looked at next.
+    pub(super) rewind_at: Instant,
+    commits: Interval,
+    gauging: Gauging,
 }
 
-/// All offsets once more, and waited for: a commit that failed meanwhile has told nobody yet.
-fn commit_all(shared: &Shared, consumer: &Consumer) -> Result<(), PipelineError> {
-    let offsets = {
-        let mut ledger = lock(shared);
-        ledger.forget_committed();
-        ledger.committable()
-    };
-    Ok(consumer.commit(&offsets, true)?)
-}
-
-/// Pause at the high mark, resume at half of it: toggling per record would throw away what the client
-/// has fetched each time.
-struct Pressure {
-    paused: bool,
-}
-
-impl Pressure {
-    fn apply(&mut self, shared: &Shared, consumer: &Consumer) -> Result<(), PipelineError> {
-        let limits = &shared.plan.pipeline;
-        let (records, bytes) = {
-            let ledger = lock(shared);
-            (ledger.records(), ledger.bytes())
-        };
-        let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
-        let roomy = records <= limits.records_in_flight_max / 2 && bytes <= limits.bytes_in_flight_max / 2;
-        let arrivals = shared.reassigned.swap(false, Ordering::AcqRel);
-        if (full && !self.paused) || (self.paused && arrivals) {
-            consumer.pause()?;
-            self.paused = true;
-        } else if roomy && self.paused {
-            consumer.resume()?;
-            self.paused = false;
+impl<'p> Poller<'p> {
+    pub(super) fn new(
+        shared: &'p Shared,
+        consumer: &'p Consumer,
+        engine: &'p Engine,
+        publisher: &'p Publisher<Ticket>,
+        arrived: &'p Sender<Arrived>,
+    ) -> Self {
+        Self {
+            shared,
+            consumer,
+            engine,
+            publisher,
+            arrived,
+            flow: Flow::default(),
+            giving_up: Vec::new(),
+            rewind_at: Instant::now(),
+            commits: Interval::every(shared.plan.kafka.commit_interval),
+            gauging: Gauging::default(),
         }
+    }
+
+    /// Runs until the pipeline is told to stop, then drains.
+    pub(super) fn run(&mut self) -> Result<(), PipelineError> {
+        let shared = self.shared;
+        shared.monitor.set_ready(true);
+        while !shared.stop.load(Ordering::Acquire) {
+            self.apply_pressure();
+            self.turn()?;
+        }
+        shared.monitor.set_ready(false);
+        self.drain()?;
+        if shared.failure.get().is_some() || shared.delivery == Delivery::ExactlyOnce {
+            return Ok(());
+        }
+        // What is answered already must not wait for what is not, and shadow verdicts, which share the producer, are no
+        // reason to fail.
+        self.commit_all()?;
+        let flushed = self.publisher.flush();
+        self.commit_all()?;
+        match lock(shared).records() {
+            0 => Ok(()),
+            _ => Ok(flushed?),
+        }
+    }
+
+    /// One round.
+    fn turn(&mut self) -> Result<(), PipelineError> {
+        self.shared.monitor.beat();
+        self.steer();
+        let polled = self.consumer.poll(POLL_TIMEOUT)?;
+        // Before the record: it may be the first of a source that has just come.
+        self.follow_changes()?;
+        if let Some((source, record)) = polled {
+            self.take(source, record);
+        }
+        self.give_up()?;
+        self.rewind();
+        if self.shared.delivery == Delivery::AtLeastOnce && self.commits.is_due() {
+            self.commit();
+        }
+        self.gauging.show(self.shared, self.consumer, self.engine, &self.flow);
         Ok(())
     }
-}
 
-fn take(shared: &Shared, record: Record, arrived: &Sender<Arrived>) {
-    let now = Instant::now();
-    let (partition, offset) = (record.partition, record.offset);
-    let (gap, rewind, ticket) = {
-        let mut ledger = lock(shared);
-        let (gap, rewind) = (ledger.gap_before(partition, offset), ledger.is_rewind(partition, offset));
-        (gap, rewind, ledger.register(partition, offset, record.size()))
-    };
-    if rewind {
-        tracing::warn!(partition, offset, "The log goes back: it was cut or made anew, and is read from here.");
-    }
-    // Only the embedded broker drops records that were not read; elsewhere gaps are compaction or
-    // control records.
-    if gap > 0 && shared.plan.kafka.bootstrap_servers.is_none() {
-        telemetry::records_evicted(gap as u64);
-        tracing::error!(
-            partition,
-            offset,
-            records = gap,
-            "The embedded broker dropped records before they were read; publish less at a time."
-        );
-    }
-    let Some(ticket) = ticket else { return };
-    telemetry::record_consumed();
-    // The channel has room for everything in flight; it is closed only after this loop.
-    arrived.send((ticket, record, now)).ok();
-}
-
-fn commit(shared: &Shared, consumer: &Consumer) {
-    let offsets = lock(shared).committable();
-    if let Err(error) = consumer.commit(&offsets, false) {
-        lock(shared).forget_committed();
-        tracing::warn!(%error, "A commit failed and is tried again; until then a crash would repeat verdicts.");
-    }
-}
-
-/// Waits for what is in flight. Polling goes on, so that the group keeps this member meanwhile.
-fn drain(shared: &Shared, consumer: &Consumer, engine: &Engine) -> Result<(), PipelineError> {
-    engine.hurry();
-    let deadline = Instant::now() + shared.plan.pipeline.drain_timeout;
-    consumer.pause()?;
-    loop {
-        shared.monitor.beat();
-        let left = lock(shared).records();
-        if left == 0 || shared.failure.get().is_some() {
-            return Ok(());
+    /// Holds reading up at the high mark, lets it go on at half of it: toggling per record would throw away what the client
+    /// has fetched each time.
+    fn apply_pressure(&mut self) {
+        let limits = &self.shared.plan.pipeline;
+        let (records, bytes) = {
+            let ledger = lock(self.shared);
+            (ledger.records(), ledger.bytes())
+        };
+        let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
+        self.shared.monitor.set_breaker(open);
+        let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
+        let roomy = records <= limits.records_in_flight_max / 2 && bytes <= limits.bytes_in_flight_max / 2;
+        let held = open || full || (self.flow.is_held() && !roomy);
+        if held && !self.flow.is_held() {
+            telemetry::paused(if open { "breaker" } else { "pressure" });
         }
-        if Instant::now() >= deadline {
-            tracing::warn!(records = left, "The drain took too long; these records will be read again.");
-            return Ok(());
+        self.flow.hold(held);
+    }
+
+    /// Tells the client what to read. Where it refuses, because a rebalance is under way, the next round tells it again.
+    fn steer(&mut self) {
+        let owned = lock(self.shared).sources();
+        let Turn { seek, pause, resume } = self.flow.turn(&owned, now_ms());
+        for (source, offset) in seek {
+            if let Err(error) = self.consumer.seek(&[(source, offset)]) {
+                tracing::debug!(%error, "A record that is due is looked for again.");
+                self.flow.delay(source, offset, now_ms());
+            }
         }
-        // A record that arrives now stays unregistered and uncommitted: it is read again later.
-        consumer.poll(POLL_TIMEOUT)?;
-        commit(shared, consumer);
+        let steered = self.consumer.pause(&pause).and_then(|()| self.consumer.resume(&resume));
+        if let Err(error) = steered {
+            tracing::warn!(%error, "Reading was not paused or resumed.");
+        }
+    }
+
+    fn take(&mut self, source: Source, record: Record) {
+        let now = Instant::now();
+        // It is read again: by another member, or when it is due.
+        if self.flow.is_shut(source) {
+            return;
+        }
+        if source.topic > 0
+            && let Some(due_ms) = retry_due_ms(&record).filter(|due_ms| *due_ms > now_ms())
+        {
+            return self.flow.delay(source, record.offset, due_ms);
+        }
+        let offset = record.offset;
+        let (gap, rewind, ticket) = {
+            let mut ledger = lock(self.shared);
+            let (gap, rewind) = (ledger.gap_before(source, offset), ledger.is_rewind(source, offset));
+            (gap, rewind, ledger.register(source, offset, record.size()))
+        };
+        let partition = source.partition;
+        if rewind {
+            tracing::warn!(partition, offset, "The log goes back: it was cut or made anew, and is read from here.");
+        }
+        // Only the embedded broker drops records that were not read; elsewhere gaps are compaction or
+        // control records.
+        if gap > 0 && self.shared.plan.kafka.bootstrap_servers.is_none() {
+            telemetry::records_evicted(gap as u64);
+            tracing::error!(
+                partition,
+                offset,
+                records = gap,
+                "The embedded broker dropped records before they were read; publish less at a time."
+            );
+        }
+        let Some(ticket) = ticket else { return };
+        telemetry::record_consumed();
+        if record.key.is_none() {
+            telemetry::key_missing();
+        }
+        self.gauging.read(source, record.timestamp_ms);
+        // The channel has room for everything in flight; it is closed only after this loop.
+        self.arrived.send((ticket, record, now)).ok();
+    }
+
+    fn commit(&mut self) {
+        if self.consumer.commit_failed() {
+            lock(self.shared).forget_committed();
+        }
+        let offsets = lock(self.shared).committable();
+        if let Err(error) = self.consumer.commit(&offsets, false) {
+            lock(self.shared).forget_committed();
+            tracing::warn!(%error, "A commit failed and is tried again; until then a crash would repeat verdicts.");
+        }
+    }
+
+    /// All offsets once more, and waited for: a commit that failed meanwhile has told nobody yet.
+    fn commit_all(&self) -> Result<(), PipelineError> {
+        let offsets = {
+            let mut ledger = lock(self.shared);
+            ledger.forget_committed();
+            ledger.committable()
+        };
+        Ok(self.consumer.commit(&offsets, true)?)
+    }
+
+    /// Waits for what is in flight. Polling goes on, so that the group keeps this member meanwhile.
+    fn drain(&mut self) -> Result<(), PipelineError> {
+        let shared = self.shared;
+        self.engine.hurry();
+        shared.hurry.store(true, Ordering::Release);
+        self.flow.hold(true);
+        lock(shared).sources().into_iter().for_each(|source| self.flow.leave(source));
+        let deadline = Instant::now() + shared.plan.pipeline.drain_timeout;
+        loop {
+            let left = lock(shared).records();
+            if left == 0 || shared.failure.get().is_some() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(records = left, "The drain took too long; these records will be read again.");
+                return Ok(());
+            }
+            // A record that arrives now stays unregistered and uncommitted: it is read again later.
+            self.turn()?;
+        }
     }
 }
 
-/// `lag` keeps every partition that was ever shown: one that has gone to another member counts as zero
-/// here, or the sum over members would count it twice.
-fn show(shared: &Shared, consumer: &Consumer, engine: &Engine, paused: bool, lag: &mut BTreeMap<i32, i64>) {
-    let (records, bytes, partitions) = {
-        let ledger = lock(shared);
-        (ledger.records(), ledger.bytes(), ledger.partitions())
-    };
-    lag.values_mut().for_each(|records| *records = 0);
-    lag.extend(consumer.lag().into_iter().filter(|(partition, _)| partitions.contains(partition)));
-    for gone in engine.unload(shared.serving.load().plan.keep_warm) {
-        tracing::info!(version = gone.name, digest = gone.digest, "Version unloaded: no configuration names it.");
-        telemetry::model_unloaded(&labels(&gone, &gone.device.to_string()), &State::NAMES);
-    }
-    // Afterwards: another of the same name may serve.
-    engine.versions().iter().for_each(|version| show_version(version));
-    shared.monitor.set_unhealthy(engine.unhealthy());
-    for (device, Cost { threads, tokens, bytes }) in engine.used() {
-        telemetry::device(&device, threads, tokens, bytes);
-    }
-    telemetry::gauges(&Gauges { records, bytes, partitions: partitions.len(), paused, lag });
-}
-
-/// What is known of a version now.
-pub(super) fn show_version(version: &Version) {
-    let identity = version.identity();
-    let device = identity.device.to_string();
-    let labels = labels(identity, &device);
-    let loaded = version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes));
-    telemetry::model(&labels, version.state().as_str(), &State::NAMES, loaded);
-    for lane in Lane::ALL {
-        telemetry::queue_depth(&identity.name, lane.as_str(), version.queue_depth(lane));
-    }
-}
-
-fn labels<'i>(identity: &'i Identity, device: &'i str) -> telemetry::ModelLabels<'i> {
-    telemetry::ModelLabels { version: &identity.name, device, digest: &identity.digest }
+pub(super) fn now_ms() -> i64 {
+    since_the_epoch().as_millis() as i64
 }
 
 struct Interval {

@@ -1,4 +1,4 @@
-//! The threads, the back-pressure, the drain.
+//! The threads of a pipeline: started, watched, joined.
 
 use std::{
     sync::{
@@ -13,19 +13,21 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{
-    intake,
-    ledger::{Ledger, Ticket},
+    cluster::{self, Promise},
+    gauges, intake,
     monitor::Monitor,
     outcome::Outcome,
-    poll,
+    poll::Poller,
     release::{self, Release, lock},
     serving::{Serving, Switcher},
+    transact,
 };
 use crate::{
+    delivery::{Breaker, BreakerLimits, Ledger, Ticket},
     engine::Engine,
-    kafka::{Connection, Consumer, ConsumerOptions, KafkaError, Ownership, Publisher},
+    kafka::{Connection, Consumer, KafkaError, Publisher, TransactionalPublisher},
     message::Record,
-    settings::Plan,
+    settings::{BreakerPlan, Delivery, Plan},
     store::Thoroughness,
 };
 
@@ -47,22 +49,30 @@ pub enum PipelineError {
 pub(super) struct Shared {
     /// What the pipeline was started with: topics, threads, queues and waits, which do not change.
     pub(super) plan: Plan,
+    /// What is kept of that about delivery.
+    pub(super) delivery: Delivery,
     /// What requests are served by, which does.
     pub(super) serving: ArcSwap<Serving>,
     pub(super) ledger: Mutex<Ledger<Outcome>>,
+    pub(super) breaker: Mutex<Breaker>,
     pub(super) monitor: Arc<Monitor>,
     pub(super) failure: OnceLock<String>,
     pub(super) stop: AtomicBool,
+    /// Set while somebody waits for what is finished to be committed: a rebalance, or a stop.
+    pub(super) hurry: AtomicBool,
     /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
     over: AtomicBool,
-    /// Set when partitions arrive while reading is paused: new ones begin unpaused.
-    pub(super) reassigned: AtomicBool,
 }
 
 impl Shared {
     /// Whether anybody still waits for this record's outcome.
     pub(super) fn is_wanted(&self, ticket: Ticket) -> bool {
-        !self.over.load(Ordering::Acquire) && lock(self).is_wanted(ticket)
+        !self.is_over() && lock(self).is_wanted(ticket)
+    }
+
+    /// Whether the poll loop has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// The next message of a channel; none once the poll loop has ended and the channel is empty. A
@@ -72,22 +82,22 @@ impl Shared {
             match inbox.recv_timeout(INBOX_TIMEOUT) {
                 Ok(message) => return Some(message),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if self.over.load(Ordering::Acquire) => return None,
+                Err(RecvTimeoutError::Timeout) if self.is_over() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
     /// Stops the pipeline without committing what is not acknowledged.
-    pub(super) fn fail(&self, reason: String) {
+    pub(super) fn fail(&self, reason: impl ToString) {
         // The first reason is the one that matters; later ones follow from it.
-        self.failure.set(reason).ok();
+        self.failure.set(reason.to_string()).ok();
         self.stop.store(true, Ordering::Release);
     }
 }
 
 /// How soon a waiting thread notices that the poll loop has ended.
-const INBOX_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const INBOX_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -101,39 +111,50 @@ impl Pipeline {
     /// Checks the topics, joins the group and starts the threads.
     ///
     /// # Errors
-    /// When the cluster does not answer, lacks a topic, or a client cannot be made.
+    /// When the cluster does not answer, lacks a topic, has topics that do not fit together, or a client cannot be made.
     pub fn start(plan: &Plan, connection: &Connection, engine: Engine) -> Result<Self, PipelineError> {
-        let kafka = &plan.kafka;
-        let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters];
-        topics.extend(plan.table.has_shadows().then_some(kafka.shadows.as_str()));
-        connection.partitions(&topics)?;
+        let Promise { delivery, instance_id } = cluster::look(plan, connection)?;
+        let BreakerPlan { window, share_max, run_max, pause } = plan.breaker;
         let serving = Serving { plan: plan.clone(), fleet: engine.current() };
         let shared = Arc::new(Shared {
             plan: plan.clone(),
+            delivery,
             serving: ArcSwap::from_pointee(serving),
             ledger: Mutex::default(),
+            breaker: Mutex::new(Breaker::new(BreakerLimits { window, share_max, run_max, pause })),
             monitor: Arc::new(Monitor::new()),
             failure: OnceLock::new(),
             stop: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
             over: AtomicBool::new(false),
-            reassigned: AtomicBool::new(false),
         });
-        let options = ConsumerOptions {
-            group_id: kafka.group_id.clone(),
-            topic: kafka.requests.clone(),
-            prefetch_bytes: kafka.prefetch_bytes,
-        };
-        let consumer = Consumer::join(connection, &options, Arc::new(Owned(shared.clone())))?;
-        engine.versions().iter().for_each(|version| poll::show_version(version));
+        engine.versions().iter().for_each(|version| gauges::show_version(version));
         // Every record in flight is in the channel once, and once more where it was too large, so a
         // sender never waits: the client's own thread is one of them.
         let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);
         let publisher = Arc::new(release::publisher(connection, &shared, finished.clone())?);
+        // Before the group is joined: it ends what an earlier process of this name has left open, whose offsets would be
+        // waited for.
+        let transactions = match delivery {
+            Delivery::AtLeastOnce => None,
+            Delivery::ExactlyOnce => {
+                let id = instance_id.clone().unwrap_or_else(cluster::new_name);
+                Some(TransactionalPublisher::open(connection, transact::options(&plan.kafka, &id))?)
+            }
+        };
+        let consumer = Arc::new(Consumer::join(connection, &cluster::membership(plan, instance_id))?);
+        let outlet = match transactions {
+            None => Outlet::AtLeastOnce,
+            Some(transactions) => {
+                let log = transact::Log::new(shared.clone(), transactions, consumer.clone());
+                Outlet::ExactlyOnce(Box::new(log))
+            }
+        };
         let engine = Arc::new(engine);
-        let (for_thread, its_engine) = (shared.clone(), engine.clone());
+        let parts = Parts { shared: shared.clone(), consumer, engine: engine.clone(), publisher, finished, inbox };
         let thread = thread::Builder::new()
             .name("pipeline".to_owned())
-            .spawn(move || supervise(&for_thread, &consumer, &its_engine, &publisher, &finished, &inbox))
+            .spawn(move || supervise(parts, outlet))
             .map_err(|_| PipelineError::Thread("pipeline"))?;
         Ok(Self { shared, engine, connection: connection.clone(), thread })
     }
@@ -147,6 +168,11 @@ impl Pipeline {
     /// What the pipeline says about itself.
     pub fn monitor(&self) -> Arc<Monitor> {
         self.shared.monitor.clone()
+    }
+
+    /// What is promised about delivery on this cluster.
+    pub fn delivery(&self) -> Delivery {
+        self.shared.delivery
     }
 
     /// Asks the pipeline to finish what it has read, commit and leave the group.
@@ -168,26 +194,20 @@ impl Pipeline {
     }
 }
 
-/// Tells the ledger which partitions are ours.
-struct Owned(Arc<Shared>);
+/// How outcomes leave.
+enum Outlet {
+    AtLeastOnce,
+    ExactlyOnce(Box<transact::Log>),
+}
 
-impl Ownership for Owned {
-    fn assigned(&self, partitions: &[i32]) {
-        let mut ledger = lock(&self.0);
-        partitions.iter().for_each(|partition| ledger.assign(*partition));
-        self.0.reassigned.store(true, Ordering::Release);
-        tracing::info!(?partitions, "Partitions assigned.");
-    }
-
-    fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
-        let mut ledger = lock(&self.0);
-        tracing::info!(?partitions, "Partitions revoked.");
-        partitions.iter().filter_map(|&partition| Some((partition, ledger.revoke(partition)?))).collect()
-    }
-
-    fn commit_failed(&self) {
-        lock(&self.0).forget_committed();
-    }
+/// What the pipeline's thread works with.
+struct Parts {
+    shared: Arc<Shared>,
+    consumer: Arc<Consumer>,
+    engine: Arc<Engine>,
+    publisher: Arc<Publisher<Ticket>>,
+    finished: Sender<Release>,
+    inbox: Receiver<Release>,
 }
 
 /// A record on its way to an intake thread.
@@ -219,20 +239,20 @@ impl Drop for Guarded<'_> {
 }
 
 /// Runs the threads of one pipeline until it is told to stop or cannot go on.
-fn supervise(
-    shared: &Arc<Shared>,
-    consumer: &Consumer,
-    engine: &Arc<Engine>,
-    publisher: &Arc<Publisher>,
-    finished: &Sender<Release>,
-    inbox: &Receiver<Release>,
-) -> Result<usize, PipelineError> {
+fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
+    let Parts { shared, consumer, engine, publisher, finished, inbox } = parts;
     // Room for everything in flight, so that the poll loop does not wait here.
     let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
     let polled = thread::scope(|scope| {
-        let _ending = Ending(shared, engine);
+        let _ending = Ending(&shared, &engine);
         let releasing = thread::Builder::new().name("release".to_owned());
-        let mut started = releasing.spawn_scoped(scope, || release::run(shared, publisher, inbox)).is_ok();
+        let (shared, inbox, publisher) = (&shared, &inbox, &publisher);
+        let mut started = releasing
+            .spawn_scoped(scope, move || match outlet {
+                Outlet::AtLeastOnce => release::run(shared, publisher, inbox),
+                Outlet::ExactlyOnce(log) => transact::run(shared, *log, inbox),
+            })
+            .is_ok();
         for index in 0..shared.plan.pipeline.decode_threads {
             let intake =
                 intake::Thread { shared: shared.clone(), publisher: publisher.clone(), finished: finished.clone() };
@@ -241,11 +261,11 @@ fn supervise(
             started &= worker.spawn_scoped(scope, move || intake.run(&records)).is_ok();
         }
         match started {
-            true => poll::run(shared, consumer, engine, publisher, &arrived),
+            true => Poller::new(shared, &consumer, &engine, publisher, &arrived).run(),
             false => Err(PipelineError::Thread("intake")),
         }
     });
-    let left = lock(shared).records();
+    let left = lock(&shared).records();
     engine.stop();
     polled?;
     match shared.failure.get() {

@@ -1,6 +1,6 @@
 //! The configuration that requests are served by, and its change while they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::{
     run::Shared,
@@ -88,6 +88,8 @@ impl Switcher {
         let (cpu, gpu) = specs::device_limits(&to.plan.devices, engine_options(&to.plan).cpu.threads);
         self.engine.set_limits(cpu, gpu);
         self.shared.serving.store(to);
+        // Whatever made too much fail may be gone with the old one.
+        self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).close();
     }
 
     /// The configuration that requests are served by now.

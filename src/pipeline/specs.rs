@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{Cost, EngineOptions, Knobs, ModelOptions, VersionSpec},
-    kafka::Connection,
+    kafka::{Connection, Credentials},
     message::Load,
     settings::{BatchingPlan, DevicesPlan, Plan, VersionPlan},
     store::Thoroughness,
@@ -16,7 +16,9 @@ pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
         Some(address) => (false, address.clone()),
         None => (true, embedded.unwrap_or_default()),
     };
-    Connection { bootstrap_servers, options: plan.kafka.options.clone(), embedded }
+    let options = plan.kafka.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
+    let credentials = Credentials { token_file: plan.kafka.oauth_token_file.clone() };
+    Connection { bootstrap_servers, options, embedded, credentials }
 }
 
 /// The versions that requests may be sent to, and those that are always loaded, as the engine takes them.

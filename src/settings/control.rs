@@ -90,7 +90,7 @@ impl Reach {
 }
 
 /// Sections that do not travel to other instances: they cannot change while a program runs, and may hold secrets.
-const OWN_SECTIONS: [&str; 4] = ["kafka", "pipeline", "control", "admin"];
+const OWN_SECTIONS: [&str; 5] = ["kafka", "pipeline", "breaker", "control", "admin"];
 
 /// The part of a settings file that may travel to other instances; none where it is no TOML.
 pub fn shareable(text: &str) -> Option<String> {

@@ -1,11 +1,13 @@
 //! Topics and cluster, checked.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
 
 use super::{
-    control::OFF,
+    control::{OFF, Secret},
     load::{SettingsError, Source},
-    raw::{self, Delivery},
+    raw,
 };
 
 /// Topics and cluster.
@@ -15,6 +17,10 @@ pub struct KafkaPlan {
     pub bootstrap_servers: Option<String>,
     /// The consumer group.
     pub group_id: String,
+    /// What this instance is called in the group, over restarts; none is a new name each time.
+    pub instance_id: Option<String>,
+    /// Who divides the partitions.
+    pub group_protocol: GroupProtocol,
     /// Topic of requests.
     pub requests: String,
     /// Topic of verdicts.
@@ -25,6 +31,12 @@ pub struct KafkaPlan {
     pub shadows: String,
     /// Topic in which operators' changes travel to every instance; none keeps them on this one.
     pub control: Option<String>,
+    /// Where requests wait that may succeed later, one after the other.
+    pub retries: Vec<RetryPlan>,
+    /// What becomes of records without a value.
+    pub tombstones: Tombstones,
+    /// What is promised about outcomes.
+    pub delivery: Delivery,
     /// Partitions of each topic on the embedded broker.
     pub embedded_partitions: i32,
     /// Largest record to be published.
@@ -33,77 +45,201 @@ pub struct KafkaPlan {
     pub prefetch_bytes: usize,
     /// Time between commits.
     pub commit_interval: Duration,
-    /// How long publishing one record may take.
+    /// Records in a transaction.
+    pub transaction_records_max: usize,
+    /// After how long the brokers abort a transaction that is not ended.
+    pub transaction_timeout: Duration,
+    /// How long publishing one record, or a step of a transaction, may take.
     pub publish_timeout: Duration,
+    /// How long a partition that goes to another instance is waited for.
+    pub rebalance_drain: Duration,
+    /// A file with a token for SASL/OAUTHBEARER.
+    pub oauth_token_file: Option<PathBuf>,
     /// Options of librdkafka.
-    pub options: BTreeMap<String, String>,
+    pub options: BTreeMap<String, Secret>,
 }
+
+/// A topic in which requests wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPlan {
+    /// The topic.
+    pub topic: String,
+    /// For how long.
+    pub delay: Duration,
+}
+
+macro_rules! written {
+    ($(#[$about:meta])* $name:ident, $expected:literal, { $($(#[$what:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        pub enum $name {
+            $($(#[$what])* $variant,)+
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(written: String) -> Result<Self, Self::Error> {
+                match written.as_str() {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err($expected),
+                }
+            }
+        }
+    };
+}
+
+written!(
+    /// What is promised about outcomes.
+    Delivery, "expected \"exactly_once\" or \"at_least_once\"", {
+        /// Outcomes and offsets go together, in transactions.
+        ExactlyOnce = "exactly_once",
+        /// Offsets follow outcomes; after a crash an outcome may come again.
+        AtLeastOnce = "at_least_once",
+    }
+);
+
+written!(
+    /// Who divides the partitions of a group among its members.
+    GroupProtocol, "expected \"classic\" or \"consumer\"", {
+        /// A member, so that only partitions that move stop.
+        Classic = "classic",
+        /// The brokers (Kafka 4).
+        Consumer = "consumer",
+    }
+);
+
+written!(
+    /// What becomes of records without a value, which say of a key that it is to be forgotten.
+    Tombstones, "expected \"forward\", \"skip\" or \"dead_letter\"", {
+        /// A record without a value goes to the verdicts, under the same key.
+        Forward = "forward",
+        /// Nothing.
+        Skip = "skip",
+        /// A dead letter: such records are a mistake here.
+        DeadLetter = "dead_letter",
+    }
+);
 
 const EMBEDDED: &str = "embedded";
 
 /// Options that the promises rest on.
-const PROTECTED_OPTIONS: [(&str, &str); 9] = [
+const PROTECTED_OPTIONS: [(&str, &str); 15] = [
     ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
     ("group.id", "set `kafka.group_id`"),
+    ("group.instance.id", "set `kafka.instance_id`"),
+    ("group.protocol", "set `kafka.group_protocol`"),
+    ("partition.assignment.strategy", "partitions move one by one, and members with other strategies cannot join"),
     ("enable.auto.commit", "offsets are committed behind their verdicts only"),
     ("enable.auto.offset.store", "offsets are committed behind their verdicts only"),
     ("enable.idempotence", "without it, retries repeat and reorder verdicts"),
     ("acks", "a verdict counts when all in-sync replicas have it"),
     ("request.required.acks", "a verdict counts when all in-sync replicas have it"),
     ("isolation.level", "aborted requests must not be judged"),
-    ("transactional.id", "this version has no transactions"),
+    ("transactional.id", "it is made of `kafka.group_id` and `kafka.instance_id`"),
+    ("transaction.timeout.ms", "set `kafka.transaction_timeout_ms`"),
+    ("message.max.bytes", "set `kafka.record_bytes_max`"),
+    (
+        "enable.ssl.certificate.verification",
+        "a certificate that is not checked protects from nobody: set `ssl.ca.location`",
+    ),
 ];
 
 pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
-    let Delivery::AtLeastOnce = raw.delivery;
-    let names = [
-        ("kafka.bootstrap_servers", &raw.bootstrap_servers),
-        ("kafka.group_id", &raw.group_id),
+    let retry_fields: Vec<String> =
+        (0..raw.retries.len()).map(|index| format!("kafka.retries[{index}].topic")).collect();
+    let mut topics = vec![
         ("kafka.requests", &raw.requests),
         ("kafka.verdicts", &raw.verdicts),
         ("kafka.dead_letters", &raw.dead_letters),
         ("kafka.shadows", &raw.shadows),
-        ("kafka.control", &raw.control),
     ];
-    for (field, name) in names {
+    if raw.control != OFF {
+        topics.push(("kafka.control", &raw.control));
+    }
+    topics.extend(retry_fields.iter().map(String::as_str).zip(raw.retries.iter().map(|retry| &retry.topic)));
+    let others = [("kafka.bootstrap_servers", &raw.bootstrap_servers), ("kafka.group_id", &raw.group_id)];
+    for (field, name) in others.iter().chain(&topics) {
         if name.trim().is_empty() {
             return Err(source.field(field, "is empty"));
         }
     }
-    for (field, name) in &names[3..] {
+    for (index, (field, name)) in topics.iter().enumerate() {
         // Reading one's own output would go round for ever.
-        if **name == raw.requests {
-            return Err(source.field(field, "must differ from `kafka.requests`"));
+        if let Some((other, _)) = topics.iter().take(index).find(|(_, other)| other == name) {
+            return Err(source.field(field, format!("must differ from `{other}`")));
         }
     }
-    for (field, name, others) in [
-        ("kafka.dead_letters", &raw.dead_letters, &[&raw.verdicts][..]),
-        ("kafka.shadows", &raw.shadows, &[&raw.verdicts, &raw.dead_letters]),
-        ("kafka.control", &raw.control, &[&raw.verdicts, &raw.dead_letters, &raw.shadows]),
-    ] {
-        if others.contains(&name) {
-            return Err(source.field(field, "must differ from the other topics"));
+    for (index, retry) in raw.retries.iter().enumerate() {
+        if !(1..=MILLISECONDS_A_DAY).contains(&retry.delay_ms) {
+            let reason = format!("is {}, it must lie between 1 and {MILLISECONDS_A_DAY}", retry.delay_ms);
+            return Err(source.field(&format!("kafka.retries[{index}].delay_ms"), reason));
         }
     }
-    // Names in the environment have no dots, those of librdkafka no underscores.
-    let options: BTreeMap<String, String> =
-        raw.options.into_iter().map(|(name, value)| (name.replace('_', "."), value)).collect();
-    if let Some((name, reason)) = PROTECTED_OPTIONS.iter().find(|(name, _)| options.contains_key(*name)) {
-        return Err(source.field(&format!("kafka.options.{name}"), format!("cannot be set: {reason}")));
+    if raw.instance_id.as_deref().is_some_and(|id| id.trim().is_empty()) {
+        return Err(source.field("kafka.instance_id", "is empty: name this instance, or write \"off\""));
     }
+    if raw.transaction_timeout_ms < 2 * raw.commit_interval_ms {
+        let reason = "is less than two of `kafka.commit_interval_ms`: brokers would abort transactions that are well";
+        return Err(source.field("kafka.transaction_timeout_ms", reason));
+    }
+    let options = options(source, &raw)?;
+    let embedded = raw.bootstrap_servers == EMBEDDED;
     Ok(KafkaPlan {
-        bootstrap_servers: (raw.bootstrap_servers != EMBEDDED).then_some(raw.bootstrap_servers),
+        bootstrap_servers: (!embedded).then_some(raw.bootstrap_servers),
         group_id: raw.group_id,
+        instance_id: raw.instance_id.or_else(machine).filter(|id| id != OFF),
+        group_protocol: raw.group_protocol,
         requests: raw.requests,
         verdicts: raw.verdicts,
         dead_letters: raw.dead_letters,
         shadows: raw.shadows,
         control: (raw.control != OFF).then_some(raw.control),
+        retries: raw
+            .retries
+            .into_iter()
+            .map(|retry| RetryPlan { topic: retry.topic, delay: Duration::from_millis(retry.delay_ms) })
+            .collect(),
+        tombstones: raw.tombstones,
+        delivery: raw.delivery,
         embedded_partitions: raw.embedded_partitions,
         record_bytes_max: raw.record_bytes_max,
         prefetch_bytes: raw.prefetch_bytes,
         commit_interval: Duration::from_millis(raw.commit_interval_ms),
+        transaction_records_max: raw.transaction_records_max,
+        transaction_timeout: Duration::from_millis(raw.transaction_timeout_ms),
         publish_timeout: Duration::from_millis(raw.publish_timeout_ms),
+        rebalance_drain: Duration::from_millis(raw.rebalance_drain_ms),
+        oauth_token_file: raw.oauth_token_file.map(PathBuf::from),
         options,
     })
+}
+
+const MILLISECONDS_A_DAY: u64 = 86_400_000;
+
+/// Options as they are, and those whose values lie in files.
+fn options(source: &Source, raw: &raw::Kafka) -> Result<BTreeMap<String, Secret>, SettingsError> {
+    // Names in the environment have no dots, those of librdkafka no underscores.
+    let named = |name: &String| name.replace('_', ".");
+    let mut options: BTreeMap<String, Secret> =
+        raw.options.iter().map(|(name, value)| (named(name), Secret::new(value.clone()))).collect();
+    for (name, file) in &raw.secret_files {
+        let field = format!("kafka.secret_files.{name}");
+        if options.contains_key(&named(name)) {
+            return Err(source.field(&field, "is in `kafka.options` too"));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| source.field(&field, format!("{file}: {error}")))?;
+        options.insert(named(name), Secret::new(text.trim_end_matches(['\n', '\r']).to_owned()));
+    }
+    match PROTECTED_OPTIONS.iter().find(|(name, _)| options.contains_key(*name)) {
+        Some((name, reason)) => Err(source.field(&format!("kafka.options.{name}"), format!("cannot be set: {reason}"))),
+        None => Ok(options),
+    }
+}
+
+/// The machine's name.
+fn machine() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

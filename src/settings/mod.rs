@@ -12,7 +12,7 @@ mod raw;
 mod versions;
 
 pub use control::{AdminPlan, ControlPlan, Reach, Secret, shareable};
-pub use kafka::KafkaPlan;
+pub use kafka::{Delivery, GroupProtocol, KafkaPlan, RetryPlan, Tombstones};
 pub use load::SettingsError;
-pub use plan::{LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
+pub use plan::{BreakerPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
 pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};

@@ -45,6 +45,8 @@ pub struct Plan {
     pub thresholds: Thresholds,
     /// Threads, queues and waits.
     pub pipeline: PipelinePlan,
+    /// How much may fail before reading stops.
+    pub breaker: BreakerPlan,
     /// Metrics and logs.
     pub telemetry: TelemetryPlan,
     /// What operators change while the program runs.
@@ -99,6 +101,19 @@ pub struct PipelinePlan {
     pub bytes_in_flight_max: usize,
     /// How long a stop waits for them.
     pub drain_timeout: Duration,
+}
+
+/// How much may fail before reading stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerPlan {
+    /// Outcomes that are looked back at.
+    pub window: usize,
+    /// Share of dead letters among them that is still allowed.
+    pub share_max: f64,
+    /// Dead letters in a row that are too many.
+    pub run_max: usize,
+    /// How long reading stops; none until an operator changes something.
+    pub pause: Option<Duration>,
 }
 
 /// Metrics and logs.
@@ -162,10 +177,11 @@ impl Plan {
     pub fn from_shared(path: &Path, text: String, own: String, overrides: &Overrides) -> Result<Self, SettingsError> {
         let (source, own) = (Source::new(path, text), Source::new(path, own).parse()?);
         let mut raw: Raw = source.parse()?;
-        let Raw { kafka, pipeline, control, admin, telemetry, .. } = own;
+        let Raw { kafka, pipeline, breaker, control, admin, telemetry, .. } = own;
         let text_preview_characters = raw.telemetry.text_preview_characters;
         raw.telemetry = raw::Telemetry { text_preview_characters, ..telemetry };
-        (raw.kafka, raw.pipeline, raw.control, raw.admin) = (kafka, pipeline, control, admin);
+        (raw.kafka, raw.pipeline, raw.breaker) = (kafka, pipeline, breaker);
+        (raw.control, raw.admin) = (control, admin);
         Self::from_raw(&source, raw, overrides)
     }
 
@@ -180,6 +196,7 @@ impl Plan {
         let sections = [
             ("kafka", self.kafka == other.kafka),
             ("pipeline", self.pipeline == other.pipeline),
+            ("breaker", self.breaker == other.breaker),
             ("telemetry", shown(self) == shown(other)),
             ("control", self.control == other.control),
             ("admin", self.admin == other.admin),
@@ -202,6 +219,12 @@ impl Plan {
             ("kafka.prefetch_bytes", raw.kafka.prefetch_bytes as u64, 1_000_000, 1_000_000_000),
             ("kafka.commit_interval_ms", raw.kafka.commit_interval_ms, 1, 60_000),
             ("kafka.publish_timeout_ms", raw.kafka.publish_timeout_ms, 100, 900_000),
+            ("kafka.transaction_records_max", raw.kafka.transaction_records_max as u64, 1, 100_000),
+            ("kafka.transaction_timeout_ms", raw.kafka.transaction_timeout_ms, 1_000, 900_000),
+            ("kafka.rebalance_drain_ms", raw.kafka.rebalance_drain_ms, 0, 600_000),
+            ("breaker.window", raw.breaker.window as u64, 1, 1_000_000),
+            ("breaker.run_max", raw.breaker.run_max as u64, 1, 1_000_000),
+            ("breaker.pause_ms", raw.breaker.pause_ms, 0, 86_400_000),
             ("requests.texts_max", raw.requests.texts_max as u64, 1, 256),
             ("requests.text_characters_max", raw.requests.text_characters_max as u64, 1, 1_000_000),
             ("images.bytes_max", raw.images.bytes_max as u64, 100, 1 << 30),
@@ -223,6 +246,7 @@ impl Plan {
             }
         }
         for (field, value) in [
+            ("breaker.share_max", raw.breaker.share_max as f32),
             ("decision.approve_confidence", raw.decision.approve_confidence),
             ("decision.reject_confidence", raw.decision.reject_confidence),
         ] {
@@ -261,6 +285,12 @@ impl Plan {
                 records_in_flight_max: raw.pipeline.records_in_flight_max,
                 bytes_in_flight_max: raw.pipeline.bytes_in_flight_max,
                 drain_timeout: Duration::from_millis(raw.pipeline.drain_timeout_ms),
+            },
+            breaker: BreakerPlan {
+                window: raw.breaker.window,
+                share_max: raw.breaker.share_max,
+                run_max: raw.breaker.run_max,
+                pause: (raw.breaker.pause_ms > 0).then(|| Duration::from_millis(raw.breaker.pause_ms)),
             },
             telemetry: telemetry(source, raw.telemetry)?,
             control: control::plan(raw.control),

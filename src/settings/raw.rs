@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::kafka::{Delivery, GroupProtocol, Tombstones};
 use crate::{
     message::{Device, Load},
     routing::{ExperimentSpec, HoldoutSpec, RuleSpec},
@@ -36,28 +37,46 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) telemetry: Telemetry,
     #[serde(default)]
+    pub(super) breaker: Breaker,
+    #[serde(default)]
     pub(super) control: Control,
     #[serde(default)]
     pub(super) admin: Admin,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Kafka {
     pub(super) bootstrap_servers: String,
     pub(super) group_id: String,
+    pub(super) instance_id: Option<String>,
+    pub(super) group_protocol: GroupProtocol,
     pub(super) requests: String,
     pub(super) verdicts: String,
     pub(super) dead_letters: String,
     pub(super) shadows: String,
     pub(super) control: String,
+    pub(super) retries: Vec<Retry>,
+    pub(super) tombstones: Tombstones,
     pub(super) delivery: Delivery,
     pub(super) embedded_partitions: i32,
     pub(super) record_bytes_max: usize,
     pub(super) prefetch_bytes: usize,
     pub(super) commit_interval_ms: u64,
+    pub(super) transaction_records_max: usize,
+    pub(super) transaction_timeout_ms: u64,
     pub(super) publish_timeout_ms: u64,
+    pub(super) rebalance_drain_ms: u64,
+    pub(super) oauth_token_file: Option<String>,
+    pub(super) secret_files: BTreeMap<String, String>,
     pub(super) options: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Kafka {
+    /// Options may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
+    }
 }
 
 impl Default for Kafka {
@@ -65,40 +84,36 @@ impl Default for Kafka {
         Self {
             bootstrap_servers: "embedded".to_owned(),
             group_id: "ofa-stream".to_owned(),
+            instance_id: None,
+            group_protocol: GroupProtocol::Classic,
             requests: "moderation.requests".to_owned(),
             verdicts: "moderation.verdicts".to_owned(),
             dead_letters: "moderation.dead-letters".to_owned(),
             shadows: "moderation.shadows".to_owned(),
             control: "moderation.control".to_owned(),
-            delivery: Delivery::AtLeastOnce,
+            retries: Vec::new(),
+            tombstones: Tombstones::Forward,
+            delivery: Delivery::ExactlyOnce,
             embedded_partitions: 4,
             record_bytes_max: 16 << 20,
             prefetch_bytes: 32 << 20,
-            commit_interval_ms: 200,
-            publish_timeout_ms: 30_000,
+            commit_interval_ms: 100,
+            transaction_records_max: 500,
+            transaction_timeout_ms: 60_000,
+            publish_timeout_ms: 120_000,
+            rebalance_drain_ms: 20_000,
+            oauth_token_file: None,
+            secret_files: BTreeMap::new(),
             options: BTreeMap::new(),
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) enum Delivery {
-    AtLeastOnce,
-}
-
-impl TryFrom<String> for Delivery {
-    type Error = &'static str;
-
-    fn try_from(written: String) -> Result<Self, Self::Error> {
-        match written.as_str() {
-            "at_least_once" => Ok(Self::AtLeastOnce),
-            "exactly_once" => {
-                Err("this version delivers \"at_least_once\" only: consumers must tolerate a repeated request_id")
-            }
-            _ => Err("expected \"at_least_once\""),
-        }
-    }
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    pub(super) topic: String,
+    pub(super) delay_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -274,6 +289,21 @@ impl Default for Telemetry {
             log_level: "info".to_owned(),
             text_preview_characters: 80,
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Breaker {
+    pub(super) window: usize,
+    pub(super) share_max: f64,
+    pub(super) run_max: usize,
+    pub(super) pause_ms: u64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { window: 200, share_max: 0.5, run_max: 100, pause_ms: 60_000 }
     }
 }
 

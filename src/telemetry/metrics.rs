@@ -1,11 +1,9 @@
 //! Every metric by name. Names and labels are an interface: dashboards and alerts are built on them.
 
-use std::collections::BTreeMap;
-
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{control, passes};
+use super::{control, delivery, passes};
 
 const RECORDS_CONSUMED: &str = "ofa_records_consumed_total";
 const RECORDS_EVICTED: &str = "ofa_embedded_records_evicted_total";
@@ -20,6 +18,10 @@ const IN_FLIGHT_BYTES: &str = "ofa_in_flight_bytes";
 const PARTITIONS: &str = "ofa_assigned_partitions";
 const PAUSED: &str = "ofa_consumption_paused";
 const LAG: &str = "ofa_consumer_lag_records";
+const LAG_SECONDS: &str = "ofa_consumer_lag_seconds";
+const READY: &str = "ofa_release_buffer_records";
+const DELAYED: &str = "ofa_delayed_partitions";
+const REBALANCES: &str = "ofa_rebalances_total";
 const BUILD_INFO: &str = "ofa_build_info";
 
 /// From 1 ms to 64 s, each twice the one before.
@@ -38,10 +40,12 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full(passes::BATCH_SIZE.to_owned()), &SIZES)?
+        .set_buckets_for_metric(Matcher::Full(delivery::COMMIT_RECORDS.to_owned()), &SIZES)?
         .set_buckets_for_metric(Matcher::Full(passes::PADDING.to_owned()), &SHARES)?;
     let handle = builder.install_recorder()?;
     passes::describe();
     control::describe();
+    delivery::describe();
     describe_counter!(RECORDS_CONSUMED, "Records read from the requests topic");
     describe_counter!(RECORDS_EVICTED, "Records that the embedded broker dropped before they were read");
     describe_counter!(VERDICTS, "Verdicts handed to Kafka");
@@ -58,6 +62,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(PARTITIONS, "Partitions this member owns");
     describe_gauge!(PAUSED, "1 while consumption is paused by back-pressure");
     describe_gauge!(LAG, "Records behind the end of a partition");
+    describe_gauge!(LAG_SECONDS, "Age of the last record read of a partition that has more");
+    describe_gauge!(READY, "Records that are answered and wait for an earlier one of their partition");
+    describe_gauge!(DELAYED, "Partitions of retry topics that wait for a record to be due");
+    describe_counter!(REBALANCES, "Assignments and revocations of partitions");
     describe_gauge!(BUILD_INFO, "1, with the program's version");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for counter in [RECORDS_CONSUMED, RECORDS_EVICTED, STALE_OUTCOMES] {
@@ -119,7 +127,7 @@ pub fn stale_outcome() {
 }
 
 /// What the poll loop sees once a second.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Gauges<'a> {
     /// Records in flight.
     pub records: usize,
@@ -129,8 +137,27 @@ pub struct Gauges<'a> {
     pub partitions: usize,
     /// Whether reading is paused.
     pub paused: bool,
-    /// Records behind the end, by partition.
-    pub lag: &'a BTreeMap<i32, i64>,
+    /// Records that are answered and wait for an earlier one.
+    pub ready: usize,
+    /// Partitions that wait for a record to be due.
+    pub delayed: usize,
+    /// Assignments and revocations since the start.
+    pub rebalances: u64,
+    /// How far each partition is behind.
+    pub lag: Vec<Lag<'a>>,
+}
+
+/// How far a partition is behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its number.
+    pub partition: i32,
+    /// Records behind the end.
+    pub records: i64,
+    /// Age of the last record that was read, where there are more.
+    pub seconds: f64,
 }
 
 /// Sets the gauges.
@@ -139,7 +166,12 @@ pub fn gauges(seen: &Gauges<'_>) {
     gauge!(IN_FLIGHT_BYTES).set(seen.bytes as f64);
     gauge!(PARTITIONS).set(seen.partitions as f64);
     gauge!(PAUSED).set(f64::from(u8::from(seen.paused)));
-    for (partition, lag) in seen.lag {
-        gauge!(LAG, "partition" => partition.to_string()).set(*lag as f64);
+    gauge!(READY).set(seen.ready as f64);
+    gauge!(DELAYED).set(seen.delayed as f64);
+    counter!(REBALANCES).absolute(seen.rebalances);
+    for Lag { topic, partition, records, seconds } in &seen.lag {
+        let labels = [("topic", (*topic).to_owned()), ("partition", partition.to_string())];
+        gauge!(LAG, &labels).set(*records as f64);
+        gauge!(LAG_SECONDS, &labels).set(*seconds);
     }
 }

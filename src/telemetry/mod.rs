@@ -1,18 +1,24 @@
 //! What the program tells about itself: metrics, logs, health.
 //!
-//! * `metrics`, `passes`, `control`: every metric by name, of the pipeline, of model versions and of the configuration, each written in one place.
+//! * `metrics`, `delivery`, `passes`, `control`: every metric by name, of the pipeline, of what it promises, of model versions
+//!   and of the configuration, each written in one place.
 //! * [`logging`]: how log lines look.
 //! * [`serve`]: `/metrics`, `/healthz`, `/readyz`.
 
 mod control;
+mod delivery;
 pub mod logging;
 mod metrics;
 mod passes;
 mod server;
 
 pub use control::{config, config_refused, config_switched};
+pub use delivery::{
+    breaker_opened, key_missing, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
+    transaction_aborted, transaction_committed,
+};
 pub use metrics::{
-    FinishedVerdict, Gauges, dead_letter, feature_missing, gauges, install, record_consumed, records_evicted,
+    FinishedVerdict, Gauges, Lag, dead_letter, feature_missing, gauges, install, record_consumed, records_evicted,
     stale_outcome, verdict,
 };
 pub use passes::{

@@ -95,23 +95,28 @@ pub(crate) fn read(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, enough:
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.unwrap();
         heard = Instant::now();
-        let headers: BTreeMap<String, String> = message.headers().map_or_else(BTreeMap::new, |headers| {
-            headers
-                .iter()
-                .map(|header| {
-                    (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
-                })
-                .collect()
-        });
-        let payload = message.payload().unwrap_or_default().to_vec();
-        let number = match headers.get("number") {
-            Some(number) => number.parse().unwrap(),
-            None => {
-                let verdict: Value = serde_json::from_slice(&payload).unwrap();
-                verdict["request_id"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap()
-            }
-        };
-        let (topic, partition) = (message.topic().to_owned(), message.partition());
-        outcomes.push(Outcome { number, topic, partition, key: message.key().map(<[u8]>::to_vec), payload, headers });
+        outcomes.push(outcome(&message));
     }
+}
+
+/// What a record of an output topic says.
+pub(crate) fn outcome(message: &impl Message) -> Outcome {
+    let headers: BTreeMap<String, String> = message.headers().map_or_else(BTreeMap::new, |headers| {
+        headers
+            .iter()
+            .map(|header| {
+                (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+            })
+            .collect()
+    });
+    let payload = message.payload().unwrap_or_default().to_vec();
+    let number = match headers.get("number") {
+        Some(number) => number.parse().unwrap(),
+        None => {
+            let verdict: Value = serde_json::from_slice(&payload).unwrap();
+            verdict["request_id"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap()
+        }
+    };
+    let (topic, partition) = (message.topic().to_owned(), message.partition());
+    Outcome { number, topic, partition, key: message.key().map(<[u8]>::to_vec), payload, headers }
 }

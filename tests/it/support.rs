@@ -199,6 +199,31 @@ impl Running {
         std::mem::replace(&mut self.settings, tempfile::tempdir().unwrap())
     }
 
+    /// As [`Self::stop`], with what it said since it was last listened to.
+    pub(crate) fn stop_and_hear(mut self) -> (Option<i32>, String) {
+        let code = self.end();
+        (code, self.said())
+    }
+
+    /// Waits until it ends by itself: its exit code, and what it said since it was last listened to.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        (self.child.wait().unwrap().code(), self.said())
+    }
+
+    fn said(&self) -> String {
+        // The last lines may still be on their way.
+        let mut lines = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
+            lines.push(line.to_string());
+        }
+        lines.join("\n")
+    }
+
     fn end(&mut self) -> Option<i32> {
         let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
@@ -211,6 +236,12 @@ impl Drop for Running {
         // It may have ended already.
         self.child.kill().ok();
         self.child.wait().ok();
+        if std::thread::panicking() {
+            let is_told = |line: &&str| !line.contains("Verdict.") && !line.contains("Dead letter.");
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().filter(is_told).collect();
+            eprintln!("what `run` said last:\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
     }
 }
 

@@ -23,6 +23,7 @@ fn the_shipped_pipeline_toml_is_read_and_explains_every_default() {
     assert_eq!(shipped.limits, defaults.limits);
     assert_eq!(shipped.thresholds, defaults.thresholds);
     assert_eq!(shipped.pipeline, defaults.pipeline);
+    assert_eq!(shipped.breaker, defaults.breaker);
     assert_eq!(shipped.telemetry, defaults.telemetry);
     assert_eq!(shipped.devices, defaults.devices);
     assert_eq!(shipped.control, defaults.control);
@@ -101,6 +102,21 @@ fn tokens_are_never_shown() {
 }
 
 #[test]
+fn options_are_never_shown_and_may_lie_in_files() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "pass phrase\n").unwrap();
+    let file = file.path().display();
+    let text =
+        format!("[kafka.options]\nsasl_username = 'me'\n[kafka.secret_files]\n'sasl.password' = '{file}'\n{SMALL}");
+    let plan = read(&text).unwrap();
+    assert_eq!(plan.kafka.options["sasl.password"].reveal(), "pass phrase");
+    assert_eq!(plan.kafka.options["sasl.username"].reveal(), "me");
+    assert!(!format!("{plan:?}").contains("pass phrase") && !format!("{plan:?}").contains("\"me\""));
+    let twice = refusal(&text.replace("sasl_username", "sasl_password"));
+    assert!(twice.contains("is in `kafka.options` too") && !twice.contains("me'"), "{twice}");
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
     let with = |text: &str| refusal(&format!("{text}\n{SMALL}"));
     let cases = [
@@ -111,7 +127,15 @@ fn settings_that_cannot_work_are_refused_with_line_and_remedy() {
         with("[kafka]\nverdicts = 'moderation.requests'"),
         with("[kafka]\nverdicts = 'moderation.dead-letters'"),
         with("[kafka.options]\n'enable.idempotence' = 'false'"),
-        with("[kafka]\ndelivery = 'exactly_once'"),
+        with("[kafka.options]\n'enable.ssl.certificate.verification' = 'false'"),
+        with("[kafka.secret_files]\n'sasl.password' = '/no/such/file'"),
+        with("[kafka]\ninstance_id = ''"),
+        with("[kafka]\ngroup_protocol = 'eager'"),
+        with("[kafka]\ntombstones = 'drop'"),
+        with("[kafka]\ncommit_interval_ms = 60_000\ntransaction_timeout_ms = 60_000"),
+        with("[kafka]\nretries = [{ topic = 'moderation.verdicts', delay_ms = 5 }]"),
+        with("[kafka]\nretries = [{ topic = 'again', delay_ms = 0 }]"),
+        with("[breaker]\nshare_max = 1.5"),
         with("[kafka]\ndelivery = 'at_most_once'"),
         with("[pipeline]\n\ndecode_threads = 0"),
         with("[pipeline]\ndecode_threads = 'many'"),

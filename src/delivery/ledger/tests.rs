@@ -4,12 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn at(partition: i32) -> Source {
+    Source::requests(partition)
+}
+
 #[test]
 fn outcomes_leave_in_offset_order_and_commits_follow_acknowledgements() {
     let mut ledger = Ledger::default();
-    ledger.assign(0);
+    ledger.assign(at(0));
     // Offsets have gaps where the log was compacted or holds control records.
-    let [a, b, c] = [3, 5, 9].map(|offset| ledger.register(0, offset, 10).unwrap());
+    let [a, b, c] = [3, 5, 9].map(|offset| ledger.register(at(0), offset, 10).unwrap());
     assert!(ledger.complete(c, "c") && ledger.complete(b, "b"));
     assert!(ledger.release().is_empty(), "the first record is still working");
     assert!(ledger.complete(a, "a"));
@@ -17,47 +21,47 @@ fn outcomes_leave_in_offset_order_and_commits_follow_acknowledgements() {
     assert!(ledger.acknowledge(b) && ledger.acknowledge(c));
     assert!(ledger.committable().is_empty(), "the first record is not acknowledged");
     assert!(ledger.acknowledge(a));
-    assert_eq!(ledger.committable(), [(0, 10)]);
+    assert_eq!(ledger.committable(), [(at(0), 10)]);
     assert!(ledger.committable().is_empty(), "once is enough");
     ledger.forget_committed();
-    assert_eq!(ledger.committable(), [(0, 10)]);
+    assert_eq!(ledger.committable(), [(at(0), 10)]);
     assert_eq!((ledger.records(), ledger.bytes()), (0, 0));
 }
 
 #[test]
 fn what_a_revoked_partition_had_on_its_way_is_void() {
     let mut ledger = Ledger::default();
-    ledger.assign(0);
-    let old = ledger.register(0, 7, 1).unwrap();
-    assert_eq!(ledger.revoke(0), None);
+    ledger.assign(at(0));
+    let old = ledger.register(at(0), 7, 1).unwrap();
+    assert_eq!(ledger.revoke(at(0)), None);
     assert!(!ledger.complete(old, ()));
-    assert_eq!(ledger.register(0, 8, 1), None, "not owned");
-    ledger.assign(0);
-    let new = ledger.register(0, 7, 1).unwrap();
+    assert_eq!(ledger.register(at(0), 8, 1), None, "not owned");
+    ledger.assign(at(0));
+    let new = ledger.register(at(0), 7, 1).unwrap();
     assert!(!ledger.complete(old, ()) && ledger.complete(new, ()));
 }
 
 #[test]
 fn a_record_that_is_read_twice_is_registered_once() {
     let mut ledger: Ledger<()> = Ledger::default();
-    ledger.assign(0);
-    assert!(ledger.register(0, 7, 1).is_some());
-    assert!(ledger.register(0, 7, 1).is_none());
-    assert_eq!((ledger.gap_before(0, 8), ledger.gap_before(0, 11), ledger.gap_before(1, 5)), (0, 3, 0));
+    ledger.assign(at(0));
+    assert!(ledger.register(at(0), 7, 1).is_some());
+    assert!(ledger.register(at(0), 7, 1).is_none());
+    assert_eq!((ledger.gap_before(at(0), 8), ledger.gap_before(at(0), 11), ledger.gap_before(at(1), 5)), (0, 3, 0));
 }
 
 #[test]
 fn a_log_that_begins_anew_is_read_anew() {
     let mut ledger = Ledger::default();
-    ledger.assign(0);
-    let old = ledger.register(0, 700, 1).unwrap();
-    assert!(ledger.is_rewind(0, 3) && !ledger.is_rewind(0, 700) && !ledger.is_rewind(0, 701));
-    let new = ledger.register(0, 3, 1).unwrap();
+    ledger.assign(at(0));
+    let old = ledger.register(at(0), 700, 1).unwrap();
+    assert!(ledger.is_rewind(at(0), 3) && !ledger.is_rewind(at(0), 700) && !ledger.is_rewind(at(0), 701));
+    let new = ledger.register(at(0), 3, 1).unwrap();
     assert!(!ledger.is_wanted(old) && ledger.is_wanted(new));
     assert!(!ledger.complete(old, ()) && ledger.complete(new, ()));
     assert_eq!(ledger.release().len(), 1);
     assert!(ledger.acknowledge(new));
-    assert_eq!(ledger.committable(), [(0, 4)]);
+    assert_eq!(ledger.committable(), [(at(0), 4)]);
 }
 
 /// One step of a schedule; the number picks among what is possible at that moment.
@@ -95,13 +99,13 @@ proptest! {
         let mut committed: BTreeMap<i32, i64> = BTreeMap::new();
         let (mut working, mut flying) = (Vec::new(), Vec::new());
         let mut durable: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-        let mut left: BTreeMap<(i32, u64), i64> = BTreeMap::new();
+        let mut left: BTreeMap<(Source, u64), i64> = BTreeMap::new();
         for act in schedule {
             match act {
                 Act::Read(partition) => {
-                    ledger.assign(partition);
+                    ledger.assign(at(partition));
                     let next = position.entry(partition).or_insert(0);
-                    working.extend(ledger.register(partition, *next, 1));
+                    working.extend(ledger.register(at(partition), *next, 1));
                     *next += 1;
                 }
                 Act::Complete(pick) if !working.is_empty() => {
@@ -110,18 +114,18 @@ proptest! {
                 }
                 Act::Release => for (ticket, value) in ledger.release() {
                     prop_assert_eq!(ticket.offset, value);
-                    let before = left.insert((ticket.partition, ticket.epoch), value);
+                    let before = left.insert((ticket.source, ticket.epoch), value);
                     prop_assert!(before.is_none_or(|before| before < value), "order is broken");
                     flying.push(ticket);
                 },
                 Act::Acknowledge(pick) if !flying.is_empty() => {
                     let ticket = flying.swap_remove(pick % flying.len());
-                    durable.entry(ticket.partition).or_default().push(ticket.offset);
+                    durable.entry(ticket.source.partition).or_default().push(ticket.offset);
                     ledger.acknowledge(ticket);
                 }
-                Act::Commit => committed.extend(ledger.committable()),
+                Act::Commit => committed.extend(ledger.committable().into_iter().map(|(source, next)| (source.partition, next))),
                 Act::Revoke(partition) => {
-                    committed.extend(ledger.revoke(partition).map(|next| (partition, next)));
+                    committed.extend(ledger.revoke(at(partition)).map(|next| (partition, next)));
                     position.insert(partition, committed.get(&partition).copied().unwrap_or(0));
                 }
                 _ => {}

@@ -1,0 +1,319 @@
+//! `dead-letters`: what was refused and why, and putting it back once the cause is gone.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{CliError, SettingsArguments, failed, output};
+use crate::{
+    kafka::{Connection, TransactionError, TransactionOptions, TransactionalPublisher},
+    message::{Outgoing, Record, Refusal, replayed, text_header},
+    pipeline::connection,
+    settings::Plan,
+};
+
+/// Look at dead letters, and put them back into the requests topic
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List dead letters, and how many there are of each code
+    List(ListArguments),
+    /// Show one dead letter: its headers, and its value on request
+    Show(ShowArguments),
+    /// Put dead letters back into the requests topic; says what it would do, until --yes
+    Replay(ReplayArguments),
+}
+
+#[derive(Args)]
+struct Where {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Where the brokers are, instead of what the settings say
+    #[arg(long, value_name = "HOST:PORT")]
+    bootstrap_servers: Option<String>,
+    /// How long to wait for brokers that say nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait_max: u64,
+}
+
+#[derive(Args)]
+struct Selection {
+    /// Only letters with this code
+    #[arg(long)]
+    code: Option<String>,
+    /// Only letters written at this time or later, such as 2026-11-24T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<jiff::Timestamp>,
+}
+
+#[derive(Args)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    selection: Selection,
+    /// Show so many, the newest
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ShowArguments {
+    #[command(flatten)]
+    place: Where,
+    /// Which one, as `list` names it
+    #[arg(value_name = "PARTITION:OFFSET")]
+    letter: Place,
+    /// Write its value to a file, as it came; it is a user's picture and text
+    #[arg(long, value_name = "FILE")]
+    value: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct ReplayArguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    selection: Selection,
+    /// Which ones, as `list` names them
+    #[arg(value_name = "PARTITION:OFFSET")]
+    letters: Vec<Place>,
+    /// All of them
+    #[arg(long, conflicts_with = "letters")]
+    all: bool,
+    /// A repaired value for the one letter that is named
+    #[arg(long, value_name = "FILE", requires = "letters")]
+    value: Option<PathBuf>,
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A place in the dead-letter topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    partition: i32,
+    offset: i64,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(written: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (partition, offset) = written.split_once(':')?;
+            Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        read().ok_or_else(|| format!("`{written}` is no place: write PARTITION:OFFSET, such as 0:15"))
+    }
+}
+
+/// A dead letter, as `list` shows it.
+#[derive(Serialize)]
+struct Letter {
+    place: String,
+    time: Option<String>,
+    #[serde(flatten)]
+    refusal: Refusal,
+    bytes: usize,
+}
+
+pub(super) fn run(command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::List(arguments) => list(arguments),
+        Command::Show(arguments) => show(arguments),
+        Command::Replay(arguments) => replay(arguments),
+    }
+}
+
+impl Where {
+    fn connect(&self) -> Result<(Plan, Connection), CliError> {
+        let plan = self.settings.plan()?;
+        let mut connection = connection(&plan, None);
+        if let Some(bootstrap_servers) = &self.bootstrap_servers {
+            connection.bootstrap_servers.clone_from(bootstrap_servers);
+        }
+        match connection.bootstrap_servers.is_empty() {
+            false => Ok((plan, connection)),
+            true => Err(failed(
+                "the settings name the embedded broker, which lives inside `run` or `demo --keep-running`: give the \
+                 address that it printed with --bootstrap-servers",
+            )),
+        }
+    }
+
+    /// Dead letters that `wanted` wants, with what their headers tell, oldest first.
+    fn read(
+        &self,
+        plan: &Plan,
+        connection: &Connection,
+        wanted: impl Fn(&Record, &Refusal) -> bool,
+    ) -> Result<Vec<(Record, Refusal)>, CliError> {
+        let mut found = Vec::new();
+        connection.read_all(&plan.kafka.dead_letters, Duration::from_secs(self.wait_max), |record| {
+            // What is none of this program's stays out: somebody else writes there too.
+            if let Some(refusal) = Refusal::of(&record).filter(|refusal| wanted(&record, refusal)) {
+                found.push((record, refusal));
+            }
+        })?;
+        found.sort_by_key(|(record, _)| (record.timestamp_ms, record.partition, record.offset));
+        Ok(found)
+    }
+}
+
+impl Selection {
+    fn takes(&self, record: &Record, refusal: &Refusal) -> bool {
+        let since = self.since.map(jiff::Timestamp::as_millisecond);
+        self.code.as_ref().is_none_or(|code| *code == refusal.code)
+            && since.is_none_or(|since| record.timestamp_ms.is_some_and(|time| time >= since))
+    }
+}
+
+fn place(record: &Record) -> Place {
+    Place { partition: record.partition, offset: record.offset }
+}
+
+fn letter(record: &Record, refusal: &Refusal) -> Letter {
+    let time = record.timestamp_ms.and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
+    Letter {
+        place: format!("{}:{}", record.partition, record.offset),
+        time: time.map(|time| format!("{time:.3}")),
+        refusal: refusal.clone(),
+        bytes: record.payload.as_ref().map_or(0, Vec::len),
+    }
+}
+
+fn list(arguments: &ListArguments) -> Result<(), CliError> {
+    let (plan, connection) = arguments.place.connect()?;
+    let found =
+        arguments.place.read(&plan, &connection, |record, refusal| arguments.selection.takes(record, refusal))?;
+    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
+    found.iter().for_each(|(_, refusal)| *codes.entry(&refusal.code).or_default() += 1);
+    let newest = found.iter().skip(found.len().saturating_sub(arguments.limit));
+    let letters: Vec<Letter> = newest.map(|(record, refusal)| letter(record, refusal)).collect();
+    if arguments.json {
+        output::json(&serde_json::json!({ "letters": letters, "codes": codes }));
+        return Ok(());
+    }
+    table(&letters);
+    let codes: Vec<String> = codes.iter().map(|(code, letters)| format!("{letters} {code}")).collect();
+    let shown =
+        if letters.len() < found.len() { format!(", the newest {} shown", letters.len()) } else { String::new() };
+    let topic = &plan.kafka.dead_letters;
+    output::line(format!("{} dead letters in {topic}{shown}: {}", found.len(), codes.join(", ")));
+    Ok(())
+}
+
+fn table(letters: &[Letter]) {
+    let rows = letters.iter().map(|Letter { place, time, refusal, bytes }| {
+        let Refusal { code, topic, partition, offset, attempts, message, .. } = refusal.clone();
+        let time = time.clone().unwrap_or_default();
+        let origin = format!("{topic}/{partition}:{offset}");
+        vec![place.clone(), time, code, attempts, origin, output::bytes(*bytes as u64), message]
+    });
+    let columns = ["letter", "written", "code", "tries", "request", "value", "why"];
+    output::line(output::table(&columns, &["tries", "value"], rows));
+}
+
+fn show(arguments: &ShowArguments) -> Result<(), CliError> {
+    let (plan, connection) = arguments.place.connect()?;
+    let found = arguments.place.read(&plan, &connection, |record, _| place(record) == arguments.letter)?;
+    let Some((record, refusal)) = found.first() else {
+        return Err(failed(format!("there is no dead letter there in `{}`", plan.kafka.dead_letters)));
+    };
+    table(&[letter(record, refusal)]);
+    let shown = |value: &Option<Vec<u8>>| match value.as_deref().map(std::str::from_utf8) {
+        None => "null".to_owned(),
+        Some(Ok(text)) => text.to_owned(),
+        Some(Err(_)) => format!("{} bytes that are no text", value.as_ref().map_or(0, Vec::len)),
+    };
+    let key = ("key".to_owned(), shown(&record.key));
+    let headers = record.headers.iter().map(|(name, value)| (name.clone(), shown(value)));
+    let rows = std::iter::once(key).chain(headers).map(|(name, value)| vec![name, value]);
+    output::line(output::table(&["header", "value"], &[], rows));
+    if let Some(file) = &arguments.value {
+        let value = record.payload.as_deref().unwrap_or_default();
+        fs::write(file, value).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+        output::line(format!("{} written to {}.", output::bytes(value.len() as u64), file.display()));
+    }
+    Ok(())
+}
+
+fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
+    let ReplayArguments { place: from, selection, letters, all, value, yes } = arguments;
+    if letters.is_empty() && !all && selection.code.is_none() && selection.since.is_none() {
+        return Err(failed("say which: PARTITION:OFFSET as `dead-letters list` names them, --code, --since or --all"));
+    }
+    if value.is_some() && letters.len() != 1 {
+        return Err(failed("--value is for one letter: name exactly one"));
+    }
+    let repaired =
+        value.as_ref().map(|file| fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display()))));
+    let repaired = repaired.transpose()?;
+    let (plan, connection) = from.connect()?;
+    let found = from.read(&plan, &connection, |record, refusal| {
+        let named = letters.is_empty() || letters.contains(&place(record));
+        named && selection.takes(record, refusal)
+    })?;
+    if let Some(missing) = letters.iter().find(|letter| found.iter().all(|(record, _)| place(record) != **letter)) {
+        let Place { partition, offset } = missing;
+        return Err(failed(format!("there is no dead letter {partition}:{offset} that fits")));
+    }
+    table(&found.iter().map(|(record, refusal)| letter(record, refusal)).collect::<Vec<_>>());
+    let (whole, omitted): (Vec<_>, Vec<_>) =
+        found.iter().partition(|(_, refusal)| !refusal.omitted || repaired.is_some());
+    if !omitted.is_empty() {
+        output::line(format!(
+            "{} of them are left out: their values were too large for the dead letters; produce them again.",
+            omitted.len()
+        ));
+    }
+    let topic = &plan.kafka.requests;
+    if !yes {
+        output::line(format!("{} would go back to {topic}; --yes does it.", whole.len()));
+        return Ok(());
+    }
+    let requests = whole.iter().map(|(record, _)| request(record, topic, repaired.as_deref()));
+    publish(&plan, &connection, requests.collect())?;
+    output::line(format!("{} went back to {topic}.", whole.len()));
+    Ok(())
+}
+
+/// The request of a dead letter, which says where it comes from.
+fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>) -> Outgoing {
+    let mut request = replayed(letter, topic);
+    if let Some(value) = repaired {
+        request.payload = Some(value.to_vec());
+    }
+    let from = format!("{}/{}:{}", letter.topic, letter.partition, letter.offset);
+    request.headers.push(text_header("ofa-replayed-from", from));
+    request
+}
+
+/// All of them or none.
+fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Result<(), CliError> {
+    let options = TransactionOptions {
+        transactional_id: format!("{}-replay", plan.kafka.group_id),
+        record_bytes_max: plan.kafka.record_bytes_max,
+        timeout: plan.kafka.transaction_timeout,
+        wait_max: plan.kafka.publish_timeout,
+    };
+    let publisher: TransactionalPublisher<()> = TransactionalPublisher::open(connection, options)?;
+    let published = || {
+        publisher.begin()?;
+        for request in &requests {
+            if publisher.publish((), request)?.is_err() {
+                return Err(TransactionError::Abort("a request is larger than `kafka.record_bytes_max`".to_owned()));
+            }
+        }
+        publisher.commit_alone()
+    };
+    published().map_err(|error| {
+        // What was begun must not hold readers up.
+        publisher.abort().ok();
+        failed(format!("none went back: {error}"))
+    })
+}

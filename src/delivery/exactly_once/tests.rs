@@ -1,0 +1,392 @@
+//! A group of instances over a log in memory, with transactions, fencing and generations, driven through schedules of
+//! everything that goes wrong. A schedule that fails is shrunk, printed with its seed, and kept to be replayed.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PARTITIONS: i32 = 3;
+const RECORDS: i64 = 12;
+
+/// The brokers. Offsets of requests are the even ones: logs have gaps.
+#[derive(Default)]
+struct Cluster {
+    /// What a read-committed reader sees: source and offset of the request, in the order of the output.
+    visible: Vec<(Source, i64)>,
+    committed: BTreeMap<Source, i64>,
+    /// The newest producer of each transactional id.
+    producers: BTreeMap<usize, u64>,
+    /// The group's generation, and who owns what in it.
+    generation: u64,
+    owners: BTreeMap<Source, usize>,
+}
+
+/// One instance, as its poll loop and its release thread see the world.
+struct Member {
+    id: usize,
+    ledger: Rc<Mutex<Ledger<i64>>>,
+    driver: ExactlyOnce,
+    log: Log,
+    position: BTreeMap<Source, i64>,
+    working: Vec<Ticket>,
+    stopped: bool,
+}
+
+/// A transactional producer of the cluster above, with the faults that are to come.
+struct Log {
+    cluster: Rc<RefCell<Cluster>>,
+    ledger: Rc<Mutex<Ledger<i64>>>,
+    id: usize,
+    producer: u64,
+    membership: Rc<RefCell<Membership>>,
+    open: Option<Vec<(Source, i64)>>,
+    faults: Vec<Trouble>,
+}
+
+/// What this member's client knows of its group.
+struct Membership {
+    generation: u64,
+    /// It is not told of new generations, until it notices and joins again.
+    thrown_out: bool,
+}
+
+/// What goes wrong with the next call that it can happen to.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Begin,
+    Publish,
+    Commit,
+    /// The member is thrown out, notices, and has joined again, all between the identity and the question.
+    LostInCommit,
+}
+
+impl Log {
+    fn takes(&mut self, fits: impl Fn(Trouble) -> bool) -> bool {
+        let found = self.faults.iter().position(|fault| fits(*fault));
+        found.map(|index| self.faults.remove(index)).is_some()
+    }
+
+    fn fenced(&self) -> Result<(), Fault> {
+        match self.cluster.borrow().producers[&self.id] == self.producer {
+            true => Ok(()),
+            false => Err(Fault::Stop("fenced".to_owned())),
+        }
+    }
+
+    fn abort_if(&mut self, fits: impl Fn(Trouble) -> bool) -> Result<(), Fault> {
+        self.fenced()?;
+        if self.takes(fits) { Err(Fault::Abort("injected".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Transactions<i64> for Log {
+    fn begin(&mut self) -> Result<(), Fault> {
+        assert!(self.open.is_none(), "begun twice");
+        self.abort_if(|fault| matches!(fault, Trouble::Begin))?;
+        self.open = Some(Vec::new());
+        Ok(())
+    }
+
+    fn publish(&mut self, ticket: Ticket, outcome: i64) -> Result<(), Fault> {
+        self.abort_if(|fault| matches!(fault, Trouble::Publish))?;
+        self.open.as_mut().expect("begun").push((ticket.source, outcome));
+        Ok(())
+    }
+
+    fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let identity = self.membership.borrow().generation;
+        if self.takes(|fault| matches!(fault, Trouble::LostInCommit)) {
+            lose(&self.cluster, self.id);
+            notice(&self.cluster, &self.ledger, &self.membership);
+        }
+        if !still_owned() {
+            return Err(Fault::Abort(LOST.to_owned()));
+        }
+        self.abort_if(|fault| matches!(fault, Trouble::Commit))?;
+        let mut cluster = self.cluster.borrow_mut();
+        // As the brokers do: they look at the generation, not at who owns the partitions of these offsets.
+        if identity != cluster.generation {
+            return Err(Fault::Abort("illegal generation".to_owned()));
+        }
+        cluster.visible.extend(self.open.take().expect("begun"));
+        cluster.committed.extend(reached.iter().map(|reached| (reached.source, reached.next)));
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.fenced()?;
+        self.open = None;
+        Ok(())
+    }
+}
+
+/// The coordinator gives a member's partitions to its neighbour, without its knowing.
+fn lose(cluster: &Rc<RefCell<Cluster>>, member: usize) {
+    let mut cluster = cluster.borrow_mut();
+    cluster.generation += 1;
+    for owner in cluster.owners.values_mut() {
+        *owner = if *owner == member { (member + 1) % 2 } else { *owner };
+    }
+}
+
+/// A member that was thrown out drops everything, and joins again.
+fn notice(cluster: &Rc<RefCell<Cluster>>, ledger: &Mutex<Ledger<i64>>, membership: &RefCell<Membership>) {
+    let mut ledger = locked(ledger);
+    ledger.sources().into_iter().for_each(|source| {
+        ledger.revoke(source);
+    });
+    *membership.borrow_mut() = Membership { generation: cluster.borrow().generation, thrown_out: false };
+}
+
+impl Member {
+    /// Starts an instance under a transactional id: an older one of that id is fenced, and its transaction aborted.
+    fn start(id: usize, cluster: &Rc<RefCell<Cluster>>) -> Self {
+        let producer = {
+            let mut cluster = cluster.borrow_mut();
+            let newest = cluster.producers.entry(id).or_default();
+            *newest += 1;
+            *newest
+        };
+        let ledger = Rc::new(Mutex::new(Ledger::default()));
+        let log = Log {
+            cluster: cluster.clone(),
+            ledger: ledger.clone(),
+            id,
+            producer,
+            membership: Rc::new(RefCell::new(Membership {
+                generation: cluster.borrow().generation,
+                thrown_out: false,
+            })),
+            open: None,
+            faults: Vec::new(),
+        };
+        let driver = ExactlyOnce::new(Window { interval: Duration::from_millis(100), records_max: 4 });
+        let mut member =
+            Self { id, ledger, driver, log, position: BTreeMap::new(), working: Vec::new(), stopped: false };
+        member.sync();
+        member
+    }
+
+    fn is_in_the_group(&self) -> bool {
+        !self.stopped && !self.log.membership.borrow().thrown_out
+    }
+
+    /// What a rebalance tells a member of the group: what it has now.
+    fn sync(&mut self) {
+        let cluster = self.log.cluster.clone();
+        self.log.membership.borrow_mut().generation = cluster.borrow().generation;
+        let mut ledger = locked(&self.ledger);
+        for (source, owner) in &cluster.borrow().owners {
+            let mine = *owner == self.id;
+            if mine && !ledger.sources().contains(source) {
+                ledger.assign(*source);
+                self.position.insert(*source, cluster.borrow().committed.get(source).copied().unwrap_or(0));
+            } else if !mine {
+                ledger.revoke(*source);
+            }
+        }
+    }
+
+    fn read(&mut self, partition: i32) {
+        let source = Source::requests(partition);
+        let Some(position) = self.position.get_mut(&source) else { return };
+        let offset = *position + *position % 2;
+        if offset >= 2 * RECORDS || !locked(&self.ledger).sources().contains(&source) {
+            return;
+        }
+        *position = offset + 1;
+        self.working.extend(locked(&self.ledger).register(source, offset, 1));
+    }
+
+    fn complete(&mut self, pick: usize) {
+        if !self.working.is_empty() {
+            let ticket = self.working.swap_remove(pick % self.working.len());
+            locked(&self.ledger).complete(ticket, ticket.offset);
+        }
+    }
+
+    fn advance(&mut self, now: Instant, hurry: bool) {
+        let advanced = self.driver.advance(&self.ledger, &mut self.log, now, hurry);
+        self.stopped |= advanced.is_err();
+    }
+
+    /// The poll loop hears of a rewind, and seeks.
+    fn seek(&mut self) {
+        let rewinding = locked(&self.ledger).rewinding();
+        for (source, fallback) in rewinding {
+            let committed = self.log.cluster.borrow().committed.get(&source).copied();
+            self.position.insert(source, committed.or(fallback).unwrap_or(0));
+            locked(&self.ledger).resume(source);
+        }
+    }
+}
+
+/// One step of a schedule. `bool` names one of two instances; numbers pick among what is possible at that moment.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Read(bool, i32),
+    Complete(bool, usize),
+    Advance(bool, bool),
+    Wait,
+    Seek(bool),
+    /// A rebalance moves a partition: its owner finishes what it has, or runs out of time.
+    Move(i32, bool),
+    Lose(bool),
+    Notice(bool),
+    /// Killed, and started again.
+    Crash(bool),
+    Fault(bool, Trouble),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let trouble =
+        prop_oneof![Just(Trouble::Begin), Just(Trouble::Publish), Just(Trouble::Commit), Just(Trouble::LostInCommit)];
+    let act = prop_oneof![
+        8 => (any::<bool>(), 0..PARTITIONS).prop_map(|(member, partition)| Act::Read(member, partition)),
+        8 => (any::<bool>(), any::<usize>()).prop_map(|(member, pick)| Act::Complete(member, pick)),
+        6 => (any::<bool>(), any::<bool>()).prop_map(|(member, hurry)| Act::Advance(member, hurry)),
+        2 => Just(Act::Wait),
+        3 => any::<bool>().prop_map(Act::Seek),
+        1 => (0..PARTITIONS, any::<bool>()).prop_map(|(partition, drained)| Act::Move(partition, drained)),
+        1 => any::<bool>().prop_map(Act::Lose),
+        1 => any::<bool>().prop_map(Act::Notice),
+        1 => any::<bool>().prop_map(Act::Crash),
+        1 => (any::<bool>(), trouble).prop_map(|(member, trouble)| Act::Fault(member, trouble)),
+    ];
+    proptest::collection::vec(act, 0..300)
+}
+
+struct Group {
+    cluster: Rc<RefCell<Cluster>>,
+    members: [Member; 2],
+    now: Instant,
+}
+
+impl Group {
+    fn new() -> Self {
+        let cluster = Rc::new(RefCell::new(Cluster::default()));
+        let owners = (0..PARTITIONS).map(|partition| (Source::requests(partition), partition as usize % 2)).collect();
+        cluster.borrow_mut().owners = owners;
+        let members = [0, 1].map(|id| Member::start(id, &cluster));
+        Self { cluster, members, now: Instant::now() }
+    }
+
+    fn act(&mut self, act: Act) {
+        let now = self.now;
+        match act {
+            Act::Wait => self.now += Duration::from_millis(60),
+            Act::Move(partition, drained) => self.rebalance(partition, drained),
+            Act::Lose(member) => {
+                lose(&self.cluster, usize::from(member));
+                self.members[usize::from(member)].log.membership.borrow_mut().thrown_out = true;
+            }
+            Act::Crash(member) => {
+                let id = usize::from(member);
+                self.members[id] = Member::start(id, &self.cluster);
+            }
+            Act::Read(member, partition) => self.running(member, |member| member.read(partition)),
+            Act::Complete(member, pick) => self.running(member, |member| member.complete(pick)),
+            Act::Advance(member, hurry) => self.running(member, |member| member.advance(now, hurry)),
+            Act::Seek(member) => self.running(member, Member::seek),
+            Act::Notice(member) => self.running(member, |member| {
+                if !member.is_in_the_group() {
+                    notice(&member.log.cluster, &member.ledger, &member.log.membership);
+                    member.sync();
+                }
+            }),
+            Act::Fault(member, trouble) => self.running(member, |member| member.log.faults.push(trouble)),
+        }
+        self.tell_all();
+    }
+
+    fn running(&mut self, member: bool, act: impl FnOnce(&mut Member)) {
+        let member = &mut self.members[usize::from(member)];
+        if !member.stopped {
+            act(member);
+        }
+    }
+
+    fn rebalance(&mut self, partition: i32, drained: bool) {
+        let source = Source::requests(partition);
+        let owner = self.cluster.borrow().owners[&source];
+        let now = self.now;
+        let from = &mut self.members[owner];
+        if from.is_in_the_group() {
+            locked(&from.ledger).leave(source);
+            if drained {
+                (0..from.working.len()).for_each(|_| from.complete(0));
+                from.advance(now, true);
+            }
+            locked(&from.ledger).revoke(source);
+        }
+        let mut cluster = self.cluster.borrow_mut();
+        cluster.generation += 1;
+        cluster.owners.insert(source, 1 - owner);
+    }
+
+    /// A new generation reaches all who are in the group.
+    fn tell_all(&mut self) {
+        self.members.iter_mut().filter(|member| member.is_in_the_group()).for_each(Member::sync);
+    }
+
+    /// Everything gets well: who was thrown out notices, who stopped is started again, until all is answered.
+    fn recover(&mut self) {
+        for _ in 0..4 * RECORDS {
+            for id in 0..2 {
+                if self.members[id].stopped {
+                    self.members[id] = Member::start(id, &self.cluster);
+                }
+                let member = &mut self.members[id];
+                member.log.faults.clear();
+                if !member.is_in_the_group() {
+                    notice(&member.log.cluster, &member.ledger, &member.log.membership);
+                }
+                member.sync();
+                member.seek();
+                (0..PARTITIONS).for_each(|partition| member.read(partition));
+                (0..member.working.len()).for_each(|_| member.complete(0));
+                member.advance(self.now, true);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn nothing_is_lost_or_comes_twice_and_order_is_kept_under_every_schedule(schedule in acts()) {
+        let mut group = Group::new();
+        for act in schedule {
+            group.act(act);
+            let cluster = group.cluster.borrow();
+            let mut last: BTreeMap<Source, i64> = BTreeMap::new();
+            for (source, offset) in &cluster.visible {
+                let before = last.insert(*source, *offset);
+                prop_assert!(before.is_none_or(|before| before < *offset), "{source:?}: {before:?}, then {offset}");
+            }
+            for (source, next) in &cluster.committed {
+                let answered = cluster.visible.iter().filter(|(from, offset)| from == source && offset < next).count();
+                prop_assert_eq!(answered as i64, (next + 1) / 2, "{:?} is committed to {}", source, next);
+            }
+        }
+        group.recover();
+        prop_assert_eq!(group.cluster.borrow().visible.len() as i64, i64::from(PARTITIONS) * RECORDS);
+    }
+}
+
+#[test]
+fn a_twin_of_the_same_identity_stops_the_older_one() {
+    let mut group = Group::new();
+    group.members[0].read(0);
+    group.members[0].complete(0);
+    let mut twin = Member::start(0, &group.cluster);
+    group.members[0].advance(group.now, true);
+    assert!(group.members[0].stopped && group.cluster.borrow().visible.is_empty());
+    twin.read(0);
+    twin.complete(0);
+    twin.advance(group.now, true);
+    assert_eq!(group.cluster.borrow().visible, [(Source::requests(0), 0)]);
+}

@@ -1,0 +1,91 @@
+//! What the cluster can do and how its topics are set, looked at before the group is joined.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    kafka::{Connection, ConsumerOptions, GroupProtocol, KafkaError},
+    settings::{self, Delivery, Plan},
+};
+
+/// What can be promised on a cluster.
+pub(super) struct Promise {
+    pub(super) delivery: Delivery,
+    /// What this instance is called in its group; none is a new name each time.
+    pub(super) instance_id: Option<String>,
+}
+
+/// Looks at the cluster.
+///
+/// # Errors
+/// When it does not answer, lacks a topic, or topics do not fit together.
+pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, KafkaError> {
+    let kafka = &plan.kafka;
+    let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters];
+    topics.extend(plan.table.has_shadows().then_some(kafka.shadows.as_str()));
+    topics.extend(kafka.retries.iter().map(|retry| retry.topic.as_str()));
+    connection.partitions(&topics)?;
+    if connection.is_mock()? {
+        if kafka.delivery == Delivery::ExactlyOnce {
+            tracing::warn!(
+                "This is an embedded broker, which has no transactions: delivery is at least once, and a crash may repeat \
+                 verdicts. On Apache Kafka it is exactly once."
+            );
+        }
+        return Ok(Promise { delivery: Delivery::AtLeastOnce, instance_id: None });
+    }
+    match connection.record_limits(&topics) {
+        Ok(limits) => fits(plan, &limits)?,
+        Err(error) => {
+            tracing::warn!(%error, "How large records may be in the topics is not known; too large ones are found when they come.");
+        }
+    }
+    Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone() })
+}
+
+/// Every request must fit into the topics that it may go to as a whole, and into a record that this program may publish.
+fn fits(plan: &Plan, limits: &BTreeMap<String, usize>) -> Result<(), KafkaError> {
+    let kafka = &plan.kafka;
+    let Some(wanted) = limits.get(&kafka.requests).copied() else { return Ok(()) };
+    if kafka.record_bytes_max < wanted {
+        return Err(KafkaError::TooSmall {
+            what: "`kafka.record_bytes_max`".to_owned(),
+            bytes: kafka.record_bytes_max,
+            requests: kafka.requests.clone(),
+            wanted,
+        });
+    }
+    let whole = std::iter::once(&kafka.dead_letters).chain(kafka.retries.iter().map(|retry| &retry.topic));
+    for topic in whole {
+        if let Some(bytes) = limits.get(topic).copied().filter(|bytes| *bytes < wanted) {
+            let what = format!("`max.message.bytes` of topic `{topic}`");
+            return Err(KafkaError::TooSmall { what, bytes, requests: kafka.requests.clone(), wanted });
+        }
+    }
+    Ok(())
+}
+
+/// How this instance is a member of its group.
+pub(super) fn membership(plan: &Plan, instance_id: Option<String>) -> ConsumerOptions {
+    let kafka = &plan.kafka;
+    let retries = kafka.retries.iter().map(|retry| retry.topic.clone());
+    ConsumerOptions {
+        group_id: kafka.group_id.clone(),
+        instance_id,
+        protocol: match kafka.group_protocol {
+            settings::GroupProtocol::Classic => GroupProtocol::Classic,
+            settings::GroupProtocol::Consumer => GroupProtocol::Consumer,
+        },
+        topics: std::iter::once(kafka.requests.clone()).chain(retries).collect(),
+        prefetch_bytes: kafka.prefetch_bytes,
+    }
+}
+
+/// A name for an instance that has none: transactions need one, if only for as long as the process lives.
+pub(super) fn new_name() -> String {
+    let mut random = [0_u8; 8];
+    // Without chance the process still has a number of its own.
+    match getrandom::fill(&mut random) {
+        Ok(()) => hex::encode(random),
+        Err(_) => std::process::id().to_string(),
+    }
+}

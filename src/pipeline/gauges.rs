@@ -1,0 +1,102 @@
+//! What the poll loop sees from time to time, as metrics.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{poll::now_ms, release::lock, run::Shared};
+use crate::{
+    delivery::Flow,
+    engine::{Cost, Engine, Identity, Lane, State, Version},
+    kafka::Consumer,
+    message::Source,
+    telemetry::{self, Gauges, Lag},
+};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks at the gauges, and remembers what they need.
+#[derive(Default)]
+pub(super) struct Gauging {
+    last: Option<Instant>,
+    /// When the last record that was read of each source was published.
+    timestamps: BTreeMap<Source, i64>,
+    /// Every source that was ever shown: one that has gone to another member counts as zero here, or the sum over members
+    /// would count it twice.
+    shown: BTreeMap<Source, (i64, f64)>,
+}
+
+impl Gauging {
+    /// A record was read.
+    pub(super) fn read(&mut self, source: Source, timestamp_ms: Option<i64>) {
+        self.timestamps.extend(timestamp_ms.map(|timestamp_ms| (source, timestamp_ms)));
+    }
+
+    /// Sets the gauges, where it is time.
+    pub(super) fn show(&mut self, shared: &Shared, consumer: &Consumer, engine: &Engine, flow: &Flow) {
+        if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let (records, bytes, ready, sources) = {
+            let ledger = lock(shared);
+            (ledger.records(), ledger.bytes(), ledger.ready(), ledger.sources())
+        };
+        let statistics = consumer.statistics();
+        self.shown.values_mut().for_each(|lag| *lag = (0, 0.0));
+        let now = now_ms();
+        for source in &sources {
+            let Some(behind) = statistics.lag.get(source).copied() else { continue };
+            let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
+            let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);
+            self.shown.insert(*source, (behind, seconds));
+        }
+        let lag = self.shown.iter().map(|(source, (records, seconds))| Lag {
+            topic: consumer.topic(*source),
+            partition: source.partition,
+            records: *records,
+            seconds: *seconds,
+        });
+        unload(shared, engine);
+        shared.monitor.set_unhealthy(engine.unhealthy());
+        telemetry::gauges(&Gauges {
+            records,
+            bytes,
+            ready,
+            partitions: sources.len(),
+            paused: flow.is_held(),
+            delayed: flow.delayed(),
+            rebalances: statistics.rebalances,
+            lag: lag.collect(),
+        });
+    }
+}
+
+fn unload(shared: &Shared, engine: &Engine) {
+    for gone in engine.unload(shared.serving.load().plan.keep_warm) {
+        tracing::info!(version = gone.name, digest = gone.digest, "Version unloaded: no configuration names it.");
+        telemetry::model_unloaded(&labels(&gone, &gone.device.to_string()), &State::NAMES);
+    }
+    // Afterwards: another of the same name may serve.
+    engine.versions().iter().for_each(|version| show_version(version));
+    for (device, Cost { threads, tokens, bytes }) in engine.used() {
+        telemetry::device(&device, threads, tokens, bytes);
+    }
+}
+
+/// What is known of a version now.
+pub(super) fn show_version(version: &Version) {
+    let identity = version.identity();
+    let device = identity.device.to_string();
+    let labels = labels(identity, &device);
+    let loaded = version.loaded().map(|loaded| (loaded.loading, loaded.memory_bytes));
+    telemetry::model(&labels, version.state().as_str(), &State::NAMES, loaded);
+    for lane in Lane::ALL {
+        telemetry::queue_depth(&identity.name, lane.as_str(), version.queue_depth(lane));
+    }
+}
+
+fn labels<'i>(identity: &'i Identity, device: &'i str) -> telemetry::ModelLabels<'i> {
+    telemetry::ModelLabels { version: &identity.name, device, digest: &identity.digest }
+}

@@ -1,0 +1,146 @@
+//! Partitions that come and go, and those that are read again. Part of the poll loop.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::{poll::Poller, release::lock, run::PipelineError};
+use crate::{
+    kafka::{Change, KafkaError},
+    message::Source,
+    settings::Delivery,
+    telemetry,
+};
+
+/// Partitions that are to go to another member, once what was read of them is finished and committed.
+pub(super) struct GivingUp {
+    sources: Vec<Source>,
+    /// The group waits no longer.
+    deadline: Instant,
+}
+
+/// Waited before sources are sought again that could not be.
+const REWIND_PAUSE: Duration = Duration::from_millis(200);
+
+impl Poller<'_> {
+    /// Hears which partitions have come, and which are to go.
+    pub(super) fn follow_changes(&mut self) -> Result<(), PipelineError> {
+        for change in self.consumer.changes() {
+            match change {
+                Change::Assigned(sources) => {
+                    let mut ledger = lock(self.shared);
+                    sources.iter().for_each(|source| ledger.assign(*source));
+                    drop(ledger);
+                    tracing::info!(partitions = self.shown(&sources), "Partitions assigned.");
+                }
+                Change::Leaving(sources) => {
+                    let mut ledger = lock(self.shared);
+                    for source in &sources {
+                        ledger.leave(*source);
+                        self.flow.leave(*source);
+                    }
+                    drop(ledger);
+                    self.shared.hurry.store(true, Ordering::Release);
+                    let deadline = Instant::now() + self.shared.plan.kafka.rebalance_drain;
+                    self.giving_up.push(GivingUp { sources, deadline });
+                }
+                Change::Lost(sources) => {
+                    let partitions = self.shown(&sources);
+                    tracing::warn!(partitions, "Partitions lost: the group has thrown this member out.");
+                    telemetry::partitions_lost(sources.len());
+                    self.giving_up.clear();
+                    self.part_with(&sources)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives partitions up whose records are finished, or for which the group waits no longer.
+    pub(super) fn give_up(&mut self) -> Result<(), PipelineError> {
+        let is_done = |giving: &GivingUp| {
+            let ledger = lock(self.shared);
+            let idle = giving.sources.iter().all(|source| ledger.records_of(*source) == 0);
+            idle || Instant::now() >= giving.deadline || self.consumer.is_lost()
+        };
+        let (done, waiting): (Vec<GivingUp>, Vec<GivingUp>) = self.giving_up.drain(..).partition(is_done);
+        self.giving_up = waiting;
+        for GivingUp { sources, .. } in done {
+            let left: usize = sources.iter().map(|source| lock(self.shared).records_of(*source)).sum();
+            if left > 0 {
+                telemetry::rebalance_drain_timed_out();
+                tracing::warn!(
+                    records = left,
+                    "Partitions go to another member with requests unanswered, which it answers."
+                );
+            }
+            self.commit_before_parting(&sources);
+            tracing::info!(partitions = self.shown(&sources), "Partitions revoked.");
+            self.part_with(&sources)?;
+        }
+        Ok(())
+    }
+
+    /// With transactions everything that is finished is committed already.
+    fn commit_before_parting(&self, sources: &[Source]) {
+        if self.shared.delivery == Delivery::ExactlyOnce || self.consumer.is_lost() {
+            return;
+        }
+        let answered: Vec<(Source, i64)> = {
+            let mut ledger = lock(self.shared);
+            ledger.forget_committed();
+            sources.iter().filter_map(|source| Some((*source, ledger.revoke(*source)?))).collect()
+        };
+        if let Err(error) = self.consumer.commit(&answered, true) {
+            tracing::warn!(%error, "Offsets were not committed before a rebalance; their records will be answered again.");
+        }
+    }
+
+    fn part_with(&mut self, sources: &[Source]) -> Result<(), PipelineError> {
+        let mut ledger = lock(self.shared);
+        for source in sources {
+            ledger.revoke(*source);
+            self.flow.gone(*source);
+        }
+        drop(ledger);
+        if self.giving_up.is_empty() && !self.shared.stop.load(Ordering::Acquire) {
+            self.shared.hurry.store(false, Ordering::Release);
+        }
+        Ok(self.consumer.give_up(sources)?)
+    }
+
+    /// After a transaction was aborted: reads from where the group stands.
+    pub(super) fn rewind(&mut self) {
+        let rewinding = lock(self.shared).rewinding();
+        if rewinding.is_empty() || Instant::now() < self.rewind_at {
+            return;
+        }
+        self.rewind_at = Instant::now() + REWIND_PAUSE;
+        match self.seek_committed(&rewinding) {
+            Ok(()) => {
+                let mut ledger = lock(self.shared);
+                for (source, _) in rewinding {
+                    self.flow.forget_delay(source);
+                    ledger.resume(source);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "Partitions could not be read again yet; this is tried on."),
+        }
+    }
+
+    fn seek_committed(&self, rewinding: &[(Source, Option<i64>)]) -> Result<(), KafkaError> {
+        let sources: Vec<Source> = rewinding.iter().map(|(source, _)| *source).collect();
+        let committed = self.consumer.committed(&sources)?;
+        let place = |(source, first): &(Source, Option<i64>)| {
+            let next = committed.get(source).copied().flatten().or(*first)?;
+            Some((*source, next))
+        };
+        self.consumer.seek(&rewinding.iter().filter_map(place).collect::<Vec<_>>())
+    }
+
+    fn shown(&self, sources: &[Source]) -> String {
+        let shown = |source: &Source| format!("{}/{}", self.consumer.topic(*source), source.partition);
+        sources.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+}

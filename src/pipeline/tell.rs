@@ -1,0 +1,68 @@
+//! What metrics, logs and the breaker hear about a finished request.
+
+use std::{sync::PoisonError, time::Instant};
+
+use super::{outcome::Told, run::Shared};
+use crate::{
+    delivery::Ticket,
+    telemetry::{self, FinishedVerdict},
+};
+
+/// Tells about a request whose outcome is on its way, or, in a transaction, committed.
+pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
+    let Ticket { source, offset, .. } = ticket;
+    let partition = source.partition;
+    match told {
+        Told::Verdict(verdict) => {
+            shared.monitor.count_verdict();
+            telemetry::verdict(&FinishedVerdict {
+                version: &verdict.model_version,
+                variant: verdict.ab_variant.as_deref(),
+                result: verdict.result.as_str(),
+                latency_ms: (!verdict.cached).then_some(verdict.latency_ms),
+                stages_ms: [
+                    ("fetch", verdict.timings_ms.fetch),
+                    ("decode", verdict.timings_ms.decode),
+                    ("queue", verdict.timings_ms.queue),
+                    ("inference", verdict.timings_ms.inference),
+                ],
+            });
+            tracing::info!(
+                request_id = verdict.request_id,
+                version = verdict.model_version,
+                result = verdict.result.as_str(),
+                confidence = verdict.confidence,
+                latency_ms = verdict.latency_ms,
+                reason = verdict.route.reason,
+                "[AB:{}] Verdict.",
+                verdict.ab_variant.as_deref().unwrap_or("-"),
+            );
+        }
+        Told::Refused { code, message, group } => {
+            shared.monitor.count_dead_letter();
+            telemetry::dead_letter(code);
+            let group = group.as_deref().unwrap_or("-");
+            tracing::warn!(partition, offset, code, error = message, "[AB:{group}] Dead letter.");
+        }
+        Told::Retried { code, message, attempt, delay } => {
+            telemetry::retried(code);
+            tracing::warn!(partition, offset, code, error = message, attempt, ?delay, "Is tried again later.");
+        }
+        Told::Tombstone => telemetry::tombstone(),
+    }
+    note(shared, matches!(told, Told::Refused { .. }));
+}
+
+fn note(shared: &Shared, refused: bool) {
+    let opened = shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).note(refused, Instant::now());
+    if opened {
+        telemetry::breaker_opened();
+        let pause = shared.plan.breaker.pause;
+        tracing::error!(
+            ?pause,
+            "Too many dead letters: reading stops, so that they do not take the whole topic. Look at their codes \
+             (`ofa-stream dead-letters list`), and repair the cause or roll back; a change of the configuration closes the \
+             breaker at once."
+        );
+    }
+}

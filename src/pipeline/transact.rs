@@ -1,0 +1,171 @@
+//! Publishes outcomes in offset order, on one thread: exactly once, in transactions with the offsets they answer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{
+    failure::{Consequence, Trouble},
+    outcome::{Outcome, Told},
+    parcel::{Taken, hand_over},
+    release::{Release, lock},
+    run::{Guarded, INBOX_TIMEOUT, Shared},
+    tell::tell,
+};
+use crate::{
+    delivery::{ExactlyOnce, Fault, Reached, Step, Ticket, Transactions, Window},
+    kafka::{Consumer, TransactionError, TransactionOptions, TransactionalPublisher},
+    message::Source,
+    settings::KafkaPlan,
+    telemetry,
+};
+
+/// How a plan's transactions are made.
+pub(super) fn options(kafka: &KafkaPlan, instance_id: &str) -> TransactionOptions {
+    TransactionOptions {
+        transactional_id: format!("{}-{instance_id}", kafka.group_id),
+        record_bytes_max: kafka.record_bytes_max,
+        timeout: kafka.transaction_timeout,
+        wait_max: kafka.publish_timeout,
+    }
+}
+
+/// Kafka, as [`ExactlyOnce`] drives it.
+pub(super) struct Log {
+    pub(super) shared: Arc<Shared>,
+    pub(super) publisher: TransactionalPublisher<Ticket>,
+    pub(super) consumer: Arc<Consumer>,
+    /// What is to be told once it is committed.
+    told: Vec<(Ticket, Told)>,
+    /// Requests whose outcomes the brokers found too large, and how often: they get smaller ones the next time.
+    too_large: BTreeMap<(Source, i64), u32>,
+}
+
+impl Log {
+    pub(super) fn new(shared: Arc<Shared>, publisher: TransactionalPublisher<Ticket>, consumer: Arc<Consumer>) -> Self {
+        Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new() }
+    }
+}
+
+impl Transactions<Outcome> for Log {
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.publisher.begin().map_err(fault)
+    }
+
+    fn publish(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Fault> {
+        let refusals = self.too_large.get(&(ticket.source, ticket.offset)).copied().unwrap_or_default();
+        let nothing_left = |reason| Fault::Stop(reason);
+        let dead_letters = &self.shared.plan.kafka.dead_letters;
+        let told = hand_over(outcome, ticket, dead_letters, nothing_left, |outgoing| {
+            // The brokers have refused what the client took: less each time.
+            let is_large = (refusals > 0 && outgoing.payload.is_some()) || (refusals > 1 && outgoing.key.is_some());
+            if is_large || refusals > REFUSALS_MAX {
+                return Ok(Taken::TooLarge);
+            }
+            match self.publisher.publish(ticket, outgoing) {
+                Ok(Ok(())) => Ok(Taken::Yes),
+                Ok(Err(_)) => Ok(Taken::TooLarge),
+                Err(error) => Err(fault(error)),
+            }
+        })?;
+        self.told.push((ticket, told));
+        Ok(())
+    }
+
+    fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let offsets: Vec<(Source, i64)> = reached.iter().map(|reached| (reached.source, reached.next)).collect();
+        let begun = Instant::now();
+        self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(fault)?;
+        telemetry::transaction_committed(self.told.len(), begun.elapsed());
+        for (ticket, told) in self.told.drain(..) {
+            self.too_large.remove(&(ticket.source, ticket.offset));
+            tell(&self.shared, &told, ticket);
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.told.clear();
+        let aborted = self.publisher.abort().map_err(fault);
+        for ticket in self.publisher.too_large() {
+            *self.too_large.entry((ticket.source, ticket.offset)).or_default() += 1;
+        }
+        aborted
+    }
+}
+
+/// A request whose smallest dead letter is refused is not to be answered at all.
+const REFUSALS_MAX: u32 = 3;
+
+fn fault(error: TransactionError) -> Fault {
+    let trouble = Trouble::from(error);
+    match trouble.consequence() {
+        Consequence::RetryInPlace => Fault::Abort(trouble.to_string()),
+        Consequence::RetryLater | Consequence::DeadLetter | Consequence::Stop => Fault::Stop(trouble.to_string()),
+    }
+}
+
+/// Waited after an abort, twice as long after each that follows: what was aborted is judged again, and must not turn in a
+/// circle.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Runs until the poll loop has ended. What is not committed then is aborted: it would hold up read-committed consumers.
+pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
+    let _guarded = Guarded(shared, "release");
+    let kafka = &shared.plan.kafka;
+    let window = Window { interval: kafka.commit_interval, records_max: kafka.transaction_records_max };
+    let mut driver = ExactlyOnce::new(window);
+    let mut backoff = BACKOFF.0;
+    while collect(shared, &driver, inbox) {
+        if shared.failure.get().is_some() {
+            continue;
+        }
+        match driver.advance(&shared.ledger, &mut log, Instant::now(), shared.hurry.load(Ordering::Acquire)) {
+            Ok(Step::Nothing) => {}
+            Ok(Step::Committed { .. }) => backoff = BACKOFF.0,
+            Ok(Step::Aborted { reason }) => {
+                telemetry::transaction_aborted();
+                tracing::warn!(reason, ?backoff, "A transaction was aborted; its requests are judged again.");
+                pause(shared, backoff);
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+            Err(reason) => shared.fail(reason),
+        }
+    }
+    if driver.due().is_some()
+        && let Err(Fault::Abort(reason) | Fault::Stop(reason)) = log.abort()
+    {
+        tracing::warn!(reason, "The last transaction was not aborted; the brokers will do it.");
+    }
+}
+
+/// Takes outcomes until the open transaction is due; false once the poll loop has ended and nothing is left.
+fn collect(shared: &Shared, driver: &ExactlyOnce, inbox: &Receiver<Release>) -> bool {
+    let due = driver.due().map_or(INBOX_TIMEOUT, |due| due.saturating_duration_since(Instant::now()));
+    let first = match inbox.recv_timeout(due.min(INBOX_TIMEOUT)) {
+        Ok(first) => first,
+        Err(RecvTimeoutError::Timeout) => return !shared.is_over(),
+        Err(RecvTimeoutError::Disconnected) => return false,
+    };
+    let mut ledger = lock(shared);
+    for release in std::iter::once(first).chain(inbox.try_iter()) {
+        if let Release::Finished(ticket, outcome) = release
+            && !ledger.complete(ticket, *outcome)
+        {
+            telemetry::stale_outcome();
+        }
+    }
+    true
+}
+
+fn pause(shared: &Shared, length: Duration) {
+    let until = Instant::now() + length;
+    while Instant::now() < until && !shared.stop.load(Ordering::Acquire) {
+        thread::sleep(INBOX_TIMEOUT.min(length));
+    }
+}

@@ -1,0 +1,81 @@
+//! Metrics of delivery: transactions, rebalances, pauses, retries.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+
+const COMMITS: &str = "ofa_transaction_commits_total";
+const ABORTS: &str = "ofa_transaction_aborts_total";
+const COMMIT_SECONDS: &str = "ofa_transaction_commit_seconds";
+pub(super) const COMMIT_RECORDS: &str = "ofa_transaction_records";
+const LOST: &str = "ofa_partitions_lost_total";
+const DRAIN_TIMEOUTS: &str = "ofa_rebalance_drain_timeouts_total";
+const PAUSES: &str = "ofa_pauses_total";
+const RETRIES: &str = "ofa_retries_total";
+const TOMBSTONES: &str = "ofa_tombstones_total";
+const KEYS_MISSING: &str = "ofa_keys_missing_total";
+const BREAKER: &str = "ofa_breaker_opened_total";
+
+pub(super) fn describe() {
+    describe_counter!(COMMITS, "Transactions committed");
+    describe_counter!(ABORTS, "Transactions aborted, whose requests are judged again");
+    describe_histogram!(COMMIT_SECONDS, "Time of committing a transaction with its offsets");
+    describe_histogram!(COMMIT_RECORDS, "Records of a transaction");
+    describe_counter!(LOST, "Partitions that the group took away because this member was not heard of");
+    describe_counter!(DRAIN_TIMEOUTS, "Rebalances that did not wait for all requests of a partition to be answered");
+    describe_counter!(PAUSES, "Times that reading was paused, by reason: pressure, breaker");
+    describe_counter!(RETRIES, "Records put into a retry topic, by error code");
+    describe_counter!(TOMBSTONES, "Records without a value");
+    describe_counter!(KEYS_MISSING, "Records without a key, whose order nobody can rely on");
+    describe_counter!(BREAKER, "Times that reading was stopped because too much failed");
+    for counter in [COMMITS, ABORTS, LOST, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
+        counter!(counter).absolute(0);
+    }
+}
+
+/// A transaction with so many records was committed, in this time.
+pub fn transaction_committed(records: usize, took: Duration) {
+    counter!(COMMITS).increment(1);
+    histogram!(COMMIT_SECONDS).record(took.as_secs_f64());
+    histogram!(COMMIT_RECORDS).record(records as f64);
+}
+
+/// A transaction was aborted.
+pub fn transaction_aborted() {
+    counter!(ABORTS).increment(1);
+}
+
+/// Partitions were taken away.
+pub fn partitions_lost(partitions: usize) {
+    counter!(LOST).increment(partitions as u64);
+}
+
+/// A rebalance did not wait any longer.
+pub fn rebalance_drain_timed_out() {
+    counter!(DRAIN_TIMEOUTS).increment(1);
+}
+
+/// Reading was paused.
+pub fn paused(reason: &'static str) {
+    counter!(PAUSES, "reason" => reason).increment(1);
+}
+
+/// A record was put into a retry topic.
+pub fn retried(code: &'static str) {
+    counter!(RETRIES, "code" => code).increment(1);
+}
+
+/// A record had no value.
+pub fn tombstone() {
+    counter!(TOMBSTONES).increment(1);
+}
+
+/// A record had no key.
+pub fn key_missing() {
+    counter!(KEYS_MISSING).increment(1);
+}
+
+/// The breaker opened.
+pub fn breaker_opened() {
+    counter!(BREAKER).increment(1);
+}

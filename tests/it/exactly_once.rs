@@ -1,0 +1,352 @@
+//! Exactly once, through everything that goes wrong, on real Apache Kafka: what a read-committed consumer finds in the end is
+//! one outcome for each request, in order per key.
+//!
+//! Each of these tests has a short version, and a long one that `scripts/soak` runs; they print what they met.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde_json::json;
+
+use crate::{
+    broker::{Outcome, PARTITIONS, image, outcome},
+    kafka::{Kafka, Topics},
+    support::Running,
+};
+
+const KEYS: usize = 17;
+
+/// How much of a promise is tried: `scripts/soak` sets the switch for the long versions.
+fn long(short: usize, long: usize) -> usize {
+    if std::env::var_os("OFA_STREAM_TEST_LONG").is_some() { long } else { short }
+}
+
+/// Chance that can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        // Linear congruence (Knuth, The Art of Computer Programming, 3.3.4): good enough to choose moments.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Settings whose instances keep answers: what these tests load is delivery, not the network.
+fn quick(settings: &str) -> String {
+    settings.replace("answer_cache_bytes = 0", "answer_cache_bytes = 1_000_000")
+}
+
+/// One request in ten is no request.
+fn request(number: usize, image: &str) -> Vec<u8> {
+    match number % 10 {
+        3 => format!("{{\"request_id\":\"r-{number}\",").into_bytes(),
+        _ => json!({"request_id": format!("r-{number}"), "text": format!("ball {}", number % 5), "image": {"base64": image}})
+            .to_string()
+            .into_bytes(),
+    }
+}
+
+/// Publishes requests until it is told to stop: so many a second, each once.
+fn offer(address: &str, topic: &str, per_second: usize, stop: &AtomicBool, offered: &AtomicUsize) {
+    let image = image("thumbnail.png");
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("enable.idempotence", "true").set("linger.ms", "5");
+    // Brokers may be away for longer than the client's default.
+    config.set("delivery.timeout.ms", "600000").set("partitioner", "murmur2_random");
+    let producer: BaseProducer = config.create().unwrap();
+    let begun = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let number = offered.load(Ordering::Relaxed);
+        if number as f64 > begun.elapsed().as_secs_f64() * per_second as f64 {
+            producer.poll(Duration::from_millis(2));
+            continue;
+        }
+        let (key, payload, label) = (format!("key-{}", number % KEYS), request(number, &image), number.to_string());
+        let headers = rdkafka::message::OwnedHeaders::new()
+            .insert(rdkafka::message::Header { key: "number", value: Some(&label) });
+        producer
+            .send(BaseRecord::to(topic).key(&key).payload(&payload).headers(headers))
+            .map_err(|(error, _)| error)
+            .unwrap();
+        offered.fetch_add(1, Ordering::Relaxed);
+    }
+    producer.flush(Duration::from_secs(600)).unwrap();
+}
+
+/// Reads verdicts and dead letters as a consumer that skips what was aborted.
+fn committed_reader(address: &str, topics: &Topics) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("group.id", "outside").set("auto.offset.reset", "earliest");
+    config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for topic in ["verdicts", "dead-letters"] {
+        for partition in 0..PARTITIONS {
+            all.add_partition_offset(&topics.name(topic), partition, Offset::Beginning).unwrap();
+        }
+    }
+    consumer.assign(&all).unwrap();
+    consumer
+}
+
+/// Reads until so many requests are answered; fails when nothing comes for so long.
+fn read_until(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, wanted: usize, patience: Duration) {
+    let mut heard = Instant::now();
+    let mut numbers: BTreeSet<u64> = outcomes.iter().map(|outcome| outcome.number).collect();
+    while numbers.len() < wanted {
+        assert!(
+            heard.elapsed() < patience,
+            "{} of {wanted} requests answered, and nothing for {patience:?}",
+            numbers.len()
+        );
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+        heard = Instant::now();
+        let found = outcome(&message);
+        numbers.insert(found.number);
+        outcomes.push(found);
+    }
+}
+
+/// Each request exactly once, in order per key within each topic.
+fn assert_exactly_once(outcomes: &[Outcome], offered: usize) {
+    let mut times = BTreeMap::new();
+    outcomes.iter().for_each(|outcome| *times.entry(outcome.number).or_insert(0) += 1);
+    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "answered more than once: {twice:?}");
+    assert_eq!(times.len(), offered, "requests answered");
+    let mut last: BTreeMap<(&str, &Option<Vec<u8>>), u64> = BTreeMap::new();
+    for outcome in outcomes {
+        let before = last.insert((&outcome.topic, &outcome.key), outcome.number);
+        assert!(before.is_none_or(|before| before < outcome.number), "{before:?}, then {}", outcome.number);
+    }
+}
+
+/// Offers load while `disturb` does its worst, lets one instance finish, and holds what came out to the promise.
+fn under_load(
+    kafka: &Kafka,
+    topics: &Topics,
+    per_second: usize,
+    last: &str,
+    disturb: impl FnOnce(&AtomicUsize),
+) -> usize {
+    let (stop, offered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let consumer = committed_reader(kafka.address(), topics);
+    let mut outcomes = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| offer(kafka.address(), &topics.name("requests"), per_second, &stop, &offered));
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| disturb(&offered)));
+        stop.store(true, Ordering::Relaxed);
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    let offered = offered.into_inner();
+    let survivor = (!last.is_empty()).then(|| Running::start(last));
+    read_until(&consumer, &mut outcomes, offered, Duration::from_secs(90));
+    // What should not be there would come now.
+    let late = Instant::now();
+    while late.elapsed() < Duration::from_secs(1) {
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            outcomes.push(outcome(&message));
+        }
+    }
+    assert_exactly_once(&outcomes, offered);
+    if let Some(survivor) = survivor {
+        assert_eq!(survivor.stop(), Some(0));
+    }
+    offered
+}
+
+#[test]
+fn kills_at_random_moments_lose_and_repeat_nothing() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let settings = quick(&topics.settings(kafka.address(), "one"));
+    let kills = long(6, 50);
+    let mut chance = Chance(7);
+    let begun = Instant::now();
+    let offered = under_load(kafka, &topics, 300, &settings, |_| {
+        for _ in 0..kills {
+            let running = Running::start(&settings);
+            running.log_line("Taking requests");
+            std::thread::sleep(Duration::from_millis(100 + chance.below(1_200)));
+            running.kill();
+        }
+    });
+    println!(
+        "SIGKILL {kills} times in {:.0?} under load: {offered} requests, each answered once, in order per key",
+        begun.elapsed()
+    );
+}
+
+/// Three instances that come and go. Stopped ones give their partitions back at once where they have no name of their own;
+/// the others do when the group misses them.
+fn rebalances(change: impl Fn(String) -> String, named: bool) {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let settings = |instance: usize| {
+        let name = if named { format!("member-{instance}") } else { "off".to_owned() };
+        change(quick(&topics.settings(kafka.address(), &name)))
+    };
+    let changes = long(8, 50);
+    let mut chance = Chance(11);
+    let begun = Instant::now();
+    let offered = under_load(kafka, &topics, 300, &settings(0), |_| {
+        let mut running: [Option<Running>; 3] = [None, None, None];
+        for _ in 0..changes {
+            let member = chance.below(3) as usize;
+            running[member] = match running[member].take() {
+                None => {
+                    let started = Running::start(&settings(member));
+                    started.log_line("Taking requests");
+                    Some(started)
+                }
+                Some(ending) if chance.below(3) == 0 => {
+                    ending.kill();
+                    None
+                }
+                Some(ending) => {
+                    assert_eq!(ending.stop(), Some(0));
+                    None
+                }
+            };
+            std::thread::sleep(Duration::from_millis(300 + chance.below(1_500)));
+        }
+        running.into_iter().flatten().for_each(|ending| assert_eq!(ending.stop(), Some(0)));
+    });
+    println!(
+        "three instances, {changes} times one came or went in {:.0?} under load: {offered} requests, each answered once, in \
+         order per key",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn instances_that_come_and_go_lose_and_repeat_nothing() {
+    rebalances(|settings| settings, false);
+}
+
+#[test]
+fn named_instances_that_come_and_go_lose_and_repeat_nothing() {
+    rebalances(|settings| settings, true);
+}
+
+#[test]
+fn the_new_group_protocol_loses_and_repeats_nothing() {
+    let consumer = |settings: String| {
+        settings.replace(
+            "[kafka.options]\n\"session.timeout.ms\" = \"6000\"",
+            "group_protocol = \"consumer\"\n[kafka.options]",
+        )
+    };
+    rebalances(consumer, false);
+}
+
+/// What happens to brokers while two instances work.
+fn broker_trouble(brokers: &str, what: &str, disturb: impl FnOnce(&Kafka)) {
+    let Some(kafka) = Kafka::start(&["--brokers", brokers]) else { return };
+    let topics = kafka.topics();
+    let settings = |name: &str| quick(&topics.settings(kafka.address(), name));
+    let both = [Running::start(&settings("one")), Running::start(&settings("two"))];
+    both.iter().for_each(|running| {
+        running.log_line("Taking requests");
+    });
+    let offered = under_load(&kafka, &topics, 200, "", |offered| {
+        std::thread::sleep(Duration::from_secs(2));
+        disturb(&kafka);
+        let so_far = offered.load(Ordering::Relaxed);
+        while offered.load(Ordering::Relaxed) < so_far + 400 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    println!("{what}: {offered} requests, each answered once, in order per key; nobody had to do anything");
+    for running in both {
+        assert_eq!(running.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_and_started_again_loses_and_repeats_nothing() {
+    broker_trouble("1", "the only broker killed and started again", |kafka| {
+        for _ in 0..long(1, 10) {
+            kafka.tell("kill 1");
+            std::thread::sleep(Duration::from_secs(1));
+            kafka.tell("start 1");
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    });
+}
+
+#[test]
+fn one_broker_of_three_that_is_killed_loses_and_repeats_nothing() {
+    broker_trouble("3", "each of three brokers killed for a time, one after the other", |kafka| {
+        for broker in 1..=long(1, 3) {
+            kafka.tell(&format!("kill {broker}"));
+            std::thread::sleep(Duration::from_secs(5));
+            kafka.tell(&format!("start {broker}"));
+            std::thread::sleep(Duration::from_secs(3));
+        }
+    });
+}
+
+#[test]
+fn brokers_that_stand_still_lose_and_repeat_nothing() {
+    let seconds = long(8, 30) as u64;
+    broker_trouble("1", &format!("all brokers paused for {seconds} s"), |kafka| {
+        kafka.tell("pause all");
+        std::thread::sleep(Duration::from_secs(seconds));
+        kafka.tell("resume all");
+    });
+}
+
+#[test]
+fn of_two_instances_of_one_name_the_older_stops_and_says_why() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let settings = quick(&topics.settings(kafka.address(), "twin"));
+    let offered = under_load(kafka, &topics, 200, &settings, |_| {
+        let older = Running::start(&settings);
+        older.log_line("Partitions assigned");
+        std::thread::sleep(Duration::from_secs(1));
+        let newer = Running::start(&settings);
+        let (code, told) = older.wait();
+        assert_eq!(code, Some(1));
+        assert!(told.contains("another instance runs as") && told.contains("kafka.instance_id"), "{told}");
+        newer.log_line("Partitions assigned");
+        std::thread::sleep(Duration::from_secs(1));
+        newer.kill();
+    });
+    println!("an instance fenced by its twin: {offered} requests, each answered once, in order per key");
+}
+
+#[test]
+fn a_stop_under_load_answers_and_commits_all_that_was_read_within_its_bound() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let settings = quick(&topics.settings(kafka.address(), "stopping"));
+    let mut longest = Duration::ZERO;
+    let offered = under_load(kafka, &topics, 300, &settings, |_| {
+        for _ in 0..long(3, 30) {
+            let running = Running::start(&settings);
+            running.log_line("Partitions assigned");
+            std::thread::sleep(Duration::from_millis(700));
+            let asked = Instant::now();
+            let (code, told) = running.stop_and_hear();
+            assert_eq!(code, Some(0));
+            assert!(told.contains("Drained and committed"), "{told}");
+            longest = longest.max(asked.elapsed());
+        }
+    });
+    assert!(longest < Duration::from_secs(20), "a stop took {longest:?}");
+    println!(
+        "stop signals under load: at most {longest:.1?} each; {offered} requests, each answered once, in order per key"
+    );
+}
