@@ -1,30 +1,16 @@
-//! Which sources are read now. Pure: it is told the time, and says what is to be paused and resumed.
-//!
-//! Pausing throws away what the client has fetched ahead, so a source is paused only when it must be, and only once.
+//! Which sources are read now. Pure: it is told the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::Source;
 
-/// What holds sources up, and what was told to the client.
+/// What holds sources up.
 #[derive(Debug, Default)]
 pub struct Flow {
     held: bool,
     leaving: BTreeSet<Source>,
-    /// Records that are not due yet: their offset, and when they are, in milliseconds since the Unix epoch.
-    delayed: BTreeMap<Source, (i64, i64)>,
-    paused: BTreeSet<Source>,
-}
-
-/// What the client is to be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// To be read from this offset, before anything is resumed.
-    pub seek: Vec<(Source, i64)>,
-    /// To be paused.
-    pub pause: Vec<Source>,
-    /// To be resumed.
-    pub resume: Vec<Source>,
+    /// Sources whose next record is not due yet: when it is, in milliseconds since the Unix epoch.
+    delayed: BTreeMap<Source, i64>,
 }
 
 impl Flow {
@@ -43,19 +29,24 @@ impl Flow {
         self.leaving.insert(source);
     }
 
-    /// Reads a source from this offset only when its time has come.
-    pub fn delay(&mut self, source: Source, offset: i64, until_ms: i64) {
-        self.delayed.insert(source, (offset, until_ms));
+    /// Reads no more of a source before this time.
+    pub fn delay(&mut self, source: Source, until_ms: i64) {
+        self.delayed.insert(source, until_ms);
     }
 
-    /// Forgets that a record is to be waited for: the source is read from elsewhere.
-    pub fn forget_delay(&mut self, source: Source) {
-        self.delayed.remove(&source);
+    /// Sources whose time has come; they are delayed no longer.
+    pub fn due(&mut self, now_ms: i64) -> Vec<Source> {
+        let due: Vec<Source> =
+            self.delayed.iter().filter(|(_, until_ms)| **until_ms <= now_ms).map(|(source, _)| *source).collect();
+        due.iter().for_each(|source| {
+            self.delayed.remove(source);
+        });
+        due
     }
 
-    /// Whether a record of this source must not be taken now, whatever the client still hands over.
-    pub fn is_shut(&self, source: Source) -> bool {
-        self.leaving.contains(&source) || self.delayed.contains_key(&source)
+    /// Whether records of a source are taken now.
+    pub fn is_open(&self, source: Source) -> bool {
+        !self.held && !self.leaving.contains(&source) && !self.delayed.contains_key(&source)
     }
 
     /// Sources that wait for a record to be due.
@@ -63,27 +54,15 @@ impl Flow {
         self.delayed.len()
     }
 
+    /// Forgets that a record is waited for: the source is read from elsewhere.
+    pub fn forget_delay(&mut self, source: Source) {
+        self.delayed.remove(&source);
+    }
+
     /// Forgets a source that was given up.
     pub fn gone(&mut self, source: Source) {
         self.leaving.remove(&source);
         self.delayed.remove(&source);
-        self.paused.remove(&source);
-    }
-
-    /// What the client is to be told, so that of the sources `owned` exactly those are read that should be.
-    pub fn turn(&mut self, owned: &[Source], now_ms: i64) -> Turn {
-        let due = |(source, (offset, until_ms)): (&Source, &(i64, i64))| {
-            (*until_ms <= now_ms && !self.leaving.contains(source)).then_some((*source, *offset))
-        };
-        let seek: Vec<(Source, i64)> = self.delayed.iter().filter_map(due).collect();
-        seek.iter().for_each(|(source, _)| {
-            self.delayed.remove(source);
-        });
-        let (stopped, reading): (Vec<Source>, Vec<Source>) =
-            owned.iter().partition(|source| self.held || self.is_shut(**source));
-        let pause: Vec<Source> = stopped.into_iter().filter(|source| self.paused.insert(*source)).collect();
-        let resume: Vec<Source> = reading.into_iter().filter(|source| self.paused.remove(source)).collect();
-        Turn { seek, pause, resume }
     }
 }
 
@@ -91,28 +70,21 @@ impl Flow {
 mod tests {
     use super::*;
 
-    fn turn(seek: &[(Source, i64)], pause: &[Source], resume: &[Source]) -> Turn {
-        Turn { seek: seek.to_vec(), pause: pause.to_vec(), resume: resume.to_vec() }
-    }
-
     #[test]
-    fn each_source_is_paused_and_resumed_once_for_whatever_reasons() {
-        let (a, b, retries) = (Source::requests(0), Source::requests(1), Source { topic: 1, partition: 0 });
+    fn a_source_is_read_when_nothing_holds_it_up() {
+        let (requests, retries) = (Source::requests(0), Source { topic: 1, partition: 0 });
         let mut flow = Flow::default();
-        assert_eq!(flow.turn(&[a, b], 0), turn(&[], &[], &[]));
+        assert!(flow.is_open(requests));
         flow.hold(true);
-        assert_eq!(flow.turn(&[a, b], 0), turn(&[], &[a, b], &[]));
-        // One that comes while all is held up begins unpaused at the client.
-        assert_eq!(flow.turn(&[a, b, retries], 0), turn(&[], &[retries], &[]));
-        flow.leave(a);
+        assert!(!flow.is_open(requests) && flow.is_held());
         flow.hold(false);
-        assert_eq!(flow.turn(&[a, b, retries], 0), turn(&[], &[], &[b, retries]));
-        flow.delay(retries, 7, 1_000);
-        assert!(flow.is_shut(retries) && !flow.is_shut(b));
-        assert_eq!(flow.turn(&[a, b, retries], 999), turn(&[], &[retries], &[]));
-        assert_eq!(flow.turn(&[a, b, retries], 1_000), turn(&[(retries, 7)], &[], &[retries]));
-        flow.gone(a);
-        assert_eq!(flow.turn(&[b, retries], 1_000), turn(&[], &[], &[]));
-        assert_eq!(flow.turn(&[a, b, retries], 1_000), turn(&[], &[], &[]), "a came back, and is read");
+        flow.leave(requests);
+        assert!(!flow.is_open(requests) && flow.is_open(retries));
+        flow.gone(requests);
+        assert!(flow.is_open(requests), "it came back");
+
+        flow.delay(retries, 1_000);
+        assert_eq!((flow.due(999), flow.is_open(retries), flow.delayed()), (vec![], false, 1));
+        assert_eq!((flow.due(1_000), flow.is_open(retries), flow.due(1_000)), (vec![retries], true, vec![]));
     }
 }

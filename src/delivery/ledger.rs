@@ -311,6 +311,13 @@ impl<T> Ledger<T> {
         self.sources.get(&source).map_or(0, |owned| owned.entries.len())
     }
 
+    /// The offset of the oldest record of a source that is in flight; where none is, the one behind the last that was read.
+    pub fn position(&self, source: Source) -> Option<i64> {
+        let owned = self.sources.get(&source)?;
+        let oldest = owned.entries.front().map(|entry| entry.offset);
+        oldest.or_else(|| owned.last.map(|last| last + 1)).or(owned.next)
+    }
+
     /// Sources owned.
     pub fn sources(&self) -> Vec<Source> {
         self.sources.keys().copied().collect()

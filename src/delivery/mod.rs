@@ -12,5 +12,5 @@ mod ledger;
 
 pub use breaker::{Breaker, BreakerLimits};
 pub use exactly_once::{ExactlyOnce, Fault, LOST, Step, Transactions, Window};
-pub use flow::{Flow, Turn};
+pub use flow::Flow;
 pub use ledger::{Ledger, Reached, Ticket};

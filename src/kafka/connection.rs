@@ -136,6 +136,7 @@ impl fmt::Debug for Connection {
 }
 
 /// How long metadata may take before the cluster counts as unreachable.
+const TOKEN_WAIT: Duration = Duration::from_millis(200);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Connection {
@@ -168,7 +169,13 @@ impl Connection {
             ("fetch.wait.max.ms", self.fetch_wait_ms()),
         ];
         let context = Authenticated(self.credentials.clone());
-        BaseConsumer::from_config_and_context(&self.config(&settings), context).map_err(KafkaError::client)
+        let reader =
+            BaseConsumer::from_config_and_context(&self.config(&settings), context).map_err(KafkaError::client)?;
+        if self.credentials.token_file.is_some() {
+            // The client asks for its token while it is polled, and without one it asks no broker for anything.
+            reader.poll(TOKEN_WAIT);
+        }
+        Ok(reader)
     }
 
     /// Checks the options without connecting.

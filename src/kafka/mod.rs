@@ -22,7 +22,7 @@ mod tail;
 mod transactions;
 
 pub use connection::{Connection, KafkaError};
-pub use consumer::{Change, Consumer, ConsumerOptions, GroupProtocol, GroupStatistics};
+pub use consumer::{Change, Consumer, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};

@@ -9,7 +9,7 @@ use super::{poll::now_ms, release::lock, run::Shared};
 use crate::{
     delivery::Flow,
     engine::{Cost, Engine, Identity, Lane, State, Version},
-    kafka::Consumer,
+    kafka::{Consumer, Fetched},
     message::Source,
     telemetry::{self, Gauges, Lag},
 };
@@ -39,15 +39,21 @@ impl Gauging {
             return;
         }
         self.last = Some(Instant::now());
-        let (records, bytes, ready, sources) = {
+        let (records, bytes, ready, sources, positions) = {
             let ledger = lock(shared);
-            (ledger.records(), ledger.bytes(), ledger.ready(), ledger.sources())
+            let sources = ledger.sources();
+            let position = |source: &Source| (ledger.position(*source), ledger.records_of(*source) == 0);
+            let positions: Vec<(Option<i64>, bool)> = sources.iter().map(position).collect();
+            (ledger.records(), ledger.bytes(), ledger.ready(), sources, positions)
         };
         let statistics = consumer.statistics();
         self.shown.values_mut().for_each(|lag| *lag = (0, 0.0));
         let now = now_ms();
-        for source in &sources {
-            let Some(behind) = statistics.lag.get(source).copied() else { continue };
+        for (source, (position, idle)) in sources.iter().zip(positions) {
+            let Some(Fetched { end, next, waiting }) = statistics.sources.get(source).copied() else { continue };
+            // Behind the last record there may be nothing but the marks of transactions.
+            let all_read = idle && waiting == 0 && next >= end;
+            let behind = if all_read { 0 } else { (end - position.unwrap_or(next)).max(0) };
             let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
             let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);
             self.shown.insert(*source, (behind, seconds));

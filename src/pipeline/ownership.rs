@@ -25,8 +25,8 @@ const REWIND_PAUSE: Duration = Duration::from_millis(200);
 
 impl Poller<'_> {
     /// Hears which partitions have come, and which are to go.
-    pub(super) fn follow_changes(&mut self) -> Result<(), PipelineError> {
-        for change in self.consumer.changes() {
+    pub(super) fn follow(&mut self, changes: Vec<Change>) -> Result<(), PipelineError> {
+        for change in changes {
             match change {
                 Change::Assigned(sources) => {
                     let mut ledger = lock(self.shared);
@@ -97,17 +97,33 @@ impl Poller<'_> {
         }
     }
 
+    /// Another member has this one's name, or the brokers think so: what it owned is void, and it joins anew.
+    pub(super) fn rejoin(&mut self) -> Result<(), PipelineError> {
+        self.consumer.rejoin()?;
+        tracing::warn!("The group took this member for another of its name; it joins anew.");
+        self.giving_up.clear();
+        let sources = lock(self.shared).sources();
+        telemetry::partitions_lost(sources.len());
+        self.forget(&sources);
+        Ok(())
+    }
+
     fn part_with(&mut self, sources: &[Source]) -> Result<(), PipelineError> {
+        self.forget(sources);
+        Ok(self.consumer.give_up(sources)?)
+    }
+
+    fn forget(&mut self, sources: &[Source]) {
         let mut ledger = lock(self.shared);
         for source in sources {
             ledger.revoke(*source);
             self.flow.gone(*source);
+            self.in_hand.remove(source);
         }
         drop(ledger);
         if self.giving_up.is_empty() && !self.shared.stop.load(Ordering::Acquire) {
             self.shared.hurry.store(false, Ordering::Release);
         }
-        Ok(self.consumer.give_up(sources)?)
     }
 
     /// After a transaction was aborted: reads from where the group stands.
@@ -122,6 +138,7 @@ impl Poller<'_> {
                 let mut ledger = lock(self.shared);
                 for (source, _) in rewinding {
                     self.flow.forget_delay(source);
+                    self.in_hand.remove(&source);
                     ledger.resume(source);
                 }
             }

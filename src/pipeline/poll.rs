@@ -1,11 +1,12 @@
 //! Reads, pauses, commits, drains; on the thread that owns the consumer.
 
 use std::{
+    collections::BTreeMap,
     sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::{
     gauges::Gauging,
@@ -15,15 +16,17 @@ use super::{
     run::{Arrived, PipelineError, Shared},
 };
 use crate::{
-    delivery::{Flow, Ticket, Turn},
+    delivery::{Flow, Ticket},
     engine::Engine,
-    kafka::{Consumer, Publisher},
+    kafka::{Consumer, KafkaError, Publisher},
     message::{Record, Source, retry_due_ms},
     settings::Delivery,
     telemetry,
 };
 
-pub(super) const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// Records taken before everything else has its turn.
+const READ_AT_ONCE: usize = 64;
 
 /// The poll loop.
 pub(super) struct Poller<'p> {
@@ -32,7 +35,12 @@ pub(super) struct Poller<'p> {
     engine: &'p Engine,
     publisher: &'p Publisher<Ticket>,
     arrived: &'p Sender<Arrived>,
+    woken: &'p Receiver<()>,
     pub(super) flow: Flow,
+    /// Records of retry topics that are not due yet, one of each partition.
+    pub(super) in_hand: BTreeMap<Source, Record>,
+    /// Whether nothing more is taken, for good.
+    draining: bool,
     /// Partitions that are to go to other members, oldest first.
     pub(super) giving_up: Vec<GivingUp>,
     /// When sources that are to be read again are looked at next.
@@ -48,6 +56,7 @@ impl<'p> Poller<'p> {
         engine: &'p Engine,
         publisher: &'p Publisher<Ticket>,
         arrived: &'p Sender<Arrived>,
+        woken: &'p Receiver<()>,
     ) -> Self {
         Self {
             shared,
@@ -55,7 +64,10 @@ impl<'p> Poller<'p> {
             engine,
             publisher,
             arrived,
+            woken,
             flow: Flow::default(),
+            in_hand: BTreeMap::new(),
+            draining: false,
             giving_up: Vec::new(),
             rewind_at: Instant::now(),
             commits: Interval::every(shared.plan.kafka.commit_interval),
@@ -68,7 +80,6 @@ impl<'p> Poller<'p> {
         let shared = self.shared;
         shared.monitor.set_ready(true);
         while !shared.stop.load(Ordering::Acquire) {
-            self.apply_pressure();
             self.turn()?;
         }
         shared.monitor.set_ready(false);
@@ -90,24 +101,45 @@ impl<'p> Poller<'p> {
     /// One round.
     fn turn(&mut self) -> Result<(), PipelineError> {
         self.shared.monitor.beat();
-        self.steer();
-        let polled = self.consumer.poll(POLL_TIMEOUT)?;
-        // Before the record: it may be the first of a source that has just come.
-        self.follow_changes()?;
-        if let Some((source, record)) = polled {
-            self.take(source, record);
+        match self.consumer.serve() {
+            Ok(changes) => self.follow(changes)?,
+            Err(KafkaError::Twin { .. }) => self.rejoin()?,
+            Err(error) => return Err(error.into()),
         }
+        let read = self.read()?;
         self.give_up()?;
         self.rewind();
         if self.shared.delivery == Delivery::AtLeastOnce && self.commits.is_due() {
             self.commit();
         }
         self.gauging.show(self.shared, self.consumer, self.engine, &self.flow);
+        if !read {
+            // Records that come, and room for them, end it early.
+            self.woken.recv_timeout(POLL_TIMEOUT).ok();
+        }
         Ok(())
     }
 
-    /// Holds reading up at the high mark, lets it go on at half of it: toggling per record would throw away what the client
-    /// has fetched each time.
+    /// Takes records while there is room, though not for ever; false where it took none.
+    fn read(&mut self) -> Result<bool, PipelineError> {
+        let due = self.flow.due(now_ms());
+        let mut waited: Vec<(Source, Record)> =
+            due.into_iter().filter_map(|source| self.in_hand.remove_entry(&source)).collect();
+        for taken in 0..READ_AT_ONCE {
+            self.apply_pressure();
+            let next = match waited.pop() {
+                Some(waited) => Some(waited),
+                None => self.consumer.next(|source| self.flow.is_open(source))?,
+            };
+            match next {
+                Some((source, record)) => self.take(source, record),
+                None => return Ok(taken > 0),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes no records while too many are in flight, or too much fails. The client goes on fetching up to its own bounds.
     fn apply_pressure(&mut self) {
         let limits = &self.shared.plan.pipeline;
         let (records, bytes) = {
@@ -117,40 +149,22 @@ impl<'p> Poller<'p> {
         let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
         self.shared.monitor.set_breaker(open);
         let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
-        let roomy = records <= limits.records_in_flight_max / 2 && bytes <= limits.bytes_in_flight_max / 2;
-        let held = open || full || (self.flow.is_held() && !roomy);
+        let held = open || full || self.draining;
         if held && !self.flow.is_held() {
             telemetry::paused(if open { "breaker" } else { "pressure" });
         }
         self.flow.hold(held);
-    }
-
-    /// Tells the client what to read. Where it refuses, because a rebalance is under way, the next round tells it again.
-    fn steer(&mut self) {
-        let owned = lock(self.shared).sources();
-        let Turn { seek, pause, resume } = self.flow.turn(&owned, now_ms());
-        for (source, offset) in seek {
-            if let Err(error) = self.consumer.seek(&[(source, offset)]) {
-                tracing::debug!(%error, "A record that is due is looked for again.");
-                self.flow.delay(source, offset, now_ms());
-            }
-        }
-        let steered = self.consumer.pause(&pause).and_then(|()| self.consumer.resume(&resume));
-        if let Err(error) = steered {
-            tracing::warn!(%error, "Reading was not paused or resumed.");
-        }
+        self.shared.held.store(held, Ordering::Release);
     }
 
     fn take(&mut self, source: Source, record: Record) {
         let now = Instant::now();
-        // It is read again: by another member, or when it is due.
-        if self.flow.is_shut(source) {
-            return;
-        }
         if source.topic > 0
             && let Some(due_ms) = retry_due_ms(&record).filter(|due_ms| *due_ms > now_ms())
         {
-            return self.flow.delay(source, record.offset, due_ms);
+            self.flow.delay(source, due_ms);
+            self.in_hand.insert(source, record);
+            return;
         }
         let offset = record.offset;
         let (gap, rewind, ticket) = {
@@ -209,8 +223,7 @@ impl<'p> Poller<'p> {
         let shared = self.shared;
         self.engine.hurry();
         shared.hurry.store(true, Ordering::Release);
-        self.flow.hold(true);
-        lock(shared).sources().into_iter().for_each(|source| self.flow.leave(source));
+        self.draining = true;
         let deadline = Instant::now() + shared.plan.pipeline.drain_timeout;
         loop {
             let left = lock(shared).records();
@@ -221,7 +234,6 @@ impl<'p> Poller<'p> {
                 tracing::warn!(records = left, "The drain took too long; these records will be read again.");
                 return Ok(());
             }
-            // A record that arrives now stays unregistered and uncommitted: it is read again later.
             self.turn()?;
         }
     }

@@ -37,6 +37,7 @@ pub(super) fn publisher(
     Publisher::new(connection, kafka.record_bytes_max, kafka.publish_timeout, move |ticket, result| match result {
         Ok(()) => {
             lock(&acknowledged).acknowledge(ticket);
+            acknowledged.made_room();
         }
         // This is the client's own thread: it must not wait.
         Err(PublishError::TooLarge(outgoing)) => {

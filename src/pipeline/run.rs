@@ -60,6 +60,9 @@ pub(super) struct Shared {
     pub(super) stop: AtomicBool,
     /// Set while somebody waits for what is finished to be committed: a rebalance, or a stop.
     pub(super) hurry: AtomicBool,
+    /// Set while no records are taken for want of room.
+    pub(super) held: AtomicBool,
+    wake: Sender<()>,
     /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
     over: AtomicBool,
 }
@@ -85,6 +88,14 @@ impl Shared {
                 Err(RecvTimeoutError::Timeout) if self.is_over() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// Says that records have left, where their room is waited for.
+    pub(super) fn made_room(&self) {
+        if self.held.load(Ordering::Acquire) {
+            // One that is there already is enough.
+            self.wake.try_send(()).ok();
         }
     }
 
@@ -115,6 +126,7 @@ impl Pipeline {
     pub fn start(plan: &Plan, connection: &Connection, engine: Engine) -> Result<Self, PipelineError> {
         let Promise { delivery, instance_id } = cluster::look(plan, connection)?;
         let BreakerPlan { window, share_max, run_max, pause } = plan.breaker;
+        let (wake, woken) = bounded(1);
         let serving = Serving { plan: plan.clone(), fleet: engine.current() };
         let shared = Arc::new(Shared {
             plan: plan.clone(),
@@ -126,6 +138,8 @@ impl Pipeline {
             failure: OnceLock::new(),
             stop: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            wake: wake.clone(),
             over: AtomicBool::new(false),
         });
         engine.versions().iter().for_each(|version| gauges::show_version(version));
@@ -142,7 +156,7 @@ impl Pipeline {
                 Some(TransactionalPublisher::open(connection, transact::options(&plan.kafka, &id))?)
             }
         };
-        let consumer = Arc::new(Consumer::join(connection, &cluster::membership(plan, instance_id))?);
+        let consumer = Arc::new(Consumer::join(connection, cluster::membership(plan, instance_id), wake)?);
         let outlet = match transactions {
             None => Outlet::AtLeastOnce,
             Some(transactions) => {
@@ -151,7 +165,8 @@ impl Pipeline {
             }
         };
         let engine = Arc::new(engine);
-        let parts = Parts { shared: shared.clone(), consumer, engine: engine.clone(), publisher, finished, inbox };
+        let parts =
+            Parts { shared: shared.clone(), consumer, engine: engine.clone(), publisher, finished, inbox, woken };
         let thread = thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || supervise(parts, outlet))
@@ -208,6 +223,7 @@ struct Parts {
     publisher: Arc<Publisher<Ticket>>,
     finished: Sender<Release>,
     inbox: Receiver<Release>,
+    woken: Receiver<()>,
 }
 
 /// A record on its way to an intake thread.
@@ -240,7 +256,7 @@ impl Drop for Guarded<'_> {
 
 /// Runs the threads of one pipeline until it is told to stop or cannot go on.
 fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
-    let Parts { shared, consumer, engine, publisher, finished, inbox } = parts;
+    let Parts { shared, consumer, engine, publisher, finished, inbox, woken } = parts;
     // Room for everything in flight, so that the poll loop does not wait here.
     let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
     let polled = thread::scope(|scope| {
@@ -261,7 +277,7 @@ fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
             started &= worker.spawn_scoped(scope, move || intake.run(&records)).is_ok();
         }
         match started {
-            true => Poller::new(shared, &consumer, &engine, publisher, &arrived).run(),
+            true => Poller::new(shared, &consumer, &engine, publisher, &arrived, &woken).run(),
             false => Err(PipelineError::Thread("intake")),
         }
     });

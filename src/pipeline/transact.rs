@@ -127,7 +127,10 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
         }
         match driver.advance(&shared.ledger, &mut log, Instant::now(), shared.hurry.load(Ordering::Acquire)) {
             Ok(Step::Nothing) => {}
-            Ok(Step::Committed { .. }) => backoff = BACKOFF.0,
+            Ok(Step::Committed { .. }) => {
+                backoff = BACKOFF.0;
+                shared.made_room();
+            }
             Ok(Step::Aborted { reason }) => {
                 telemetry::transaction_aborted();
                 tracing::warn!(reason, ?backoff, "A transaction was aborted; its requests are judged again.");

@@ -41,7 +41,7 @@ pub struct KafkaPlan {
     pub embedded_partitions: i32,
     /// Largest record to be published.
     pub record_bytes_max: usize,
-    /// Bytes that the client may fetch ahead.
+    /// Bytes that the client may fetch ahead of each partition.
     pub prefetch_bytes: usize,
     /// Time between commits.
     pub commit_interval: Duration,

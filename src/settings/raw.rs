@@ -96,7 +96,7 @@ impl Default for Kafka {
             delivery: Delivery::ExactlyOnce,
             embedded_partitions: 4,
             record_bytes_max: 16 << 20,
-            prefetch_bytes: 32 << 20,
+            prefetch_bytes: 8 << 20,
             commit_interval_ms: 100,
             transaction_records_max: 500,
             transaction_timeout_ms: 60_000,

@@ -25,7 +25,7 @@ use crate::{
 const KEYS: usize = 17;
 
 /// How much of a promise is tried: `scripts/soak` sets the switch for the long versions.
-fn long(short: usize, long: usize) -> usize {
+pub(crate) fn long(short: usize, long: usize) -> usize {
     if std::env::var_os("OFA_STREAM_TEST_LONG").is_some() { long } else { short }
 }
 
@@ -56,7 +56,19 @@ fn request(number: usize, image: &str) -> Vec<u8> {
 }
 
 /// Publishes requests until it is told to stop: so many a second, each once.
-fn offer(address: &str, topic: &str, per_second: usize, stop: &AtomicBool, offered: &AtomicUsize) {
+pub(crate) fn offer(address: &str, topic: &str, per_second: usize, stop: &AtomicBool, offered: &AtomicUsize) {
+    offer_from(0, address, topic, per_second, stop, offered);
+}
+
+/// As [`offer`], with numbers from `first` on.
+pub(crate) fn offer_from(
+    first: usize,
+    address: &str,
+    topic: &str,
+    per_second: usize,
+    stop: &AtomicBool,
+    offered: &AtomicUsize,
+) {
     let image = image("thumbnail.png");
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("enable.idempotence", "true").set("linger.ms", "5");
@@ -65,8 +77,9 @@ fn offer(address: &str, topic: &str, per_second: usize, stop: &AtomicBool, offer
     let producer: BaseProducer = config.create().unwrap();
     let begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let number = offered.load(Ordering::Relaxed);
-        if number as f64 > begun.elapsed().as_secs_f64() * per_second as f64 {
+        let sent = offered.load(Ordering::Relaxed);
+        let number = first + sent;
+        if sent as f64 > begun.elapsed().as_secs_f64() * per_second as f64 {
             producer.poll(Duration::from_millis(2));
             continue;
         }
@@ -83,7 +96,7 @@ fn offer(address: &str, topic: &str, per_second: usize, stop: &AtomicBool, offer
 }
 
 /// Reads verdicts and dead letters as a consumer that skips what was aborted.
-fn committed_reader(address: &str, topics: &Topics) -> BaseConsumer {
+pub(crate) fn committed_reader(address: &str, topics: &Topics) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("group.id", "outside").set("auto.offset.reset", "earliest");
     config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100");
@@ -99,7 +112,7 @@ fn committed_reader(address: &str, topics: &Topics) -> BaseConsumer {
 }
 
 /// Reads until so many requests are answered; fails when nothing comes for so long.
-fn read_until(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, wanted: usize, patience: Duration) {
+pub(crate) fn read_until(consumer: &BaseConsumer, outcomes: &mut Vec<Outcome>, wanted: usize, patience: Duration) {
     let mut heard = Instant::now();
     let mut numbers: BTreeSet<u64> = outcomes.iter().map(|outcome| outcome.number).collect();
     while numbers.len() < wanted {
@@ -249,6 +262,11 @@ fn the_new_group_protocol_loses_and_repeats_nothing() {
     rebalances(consumer, false);
 }
 
+fn without_outcomes(told: &str) -> String {
+    let lines = told.lines().filter(|line| !line.contains("Verdict.") && !line.contains("Dead letter."));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// What happens to brokers while two instances work.
 fn broker_trouble(brokers: &str, what: &str, disturb: impl FnOnce(&Kafka)) {
     let Some(kafka) = Kafka::start(&["--brokers", brokers]) else { return };
@@ -269,7 +287,8 @@ fn broker_trouble(brokers: &str, what: &str, disturb: impl FnOnce(&Kafka)) {
     });
     println!("{what}: {offered} requests, each answered once, in order per key; nobody had to do anything");
     for running in both {
-        assert_eq!(running.stop(), Some(0));
+        let (code, told) = running.stop_and_hear();
+        assert_eq!(code, Some(0), "{}", without_outcomes(&told));
     }
 }
 

@@ -1,20 +1,25 @@
 //! Real Apache Kafka on loopback, by `scripts/kafka`, and what tests do with it.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    message::{Headers, Message, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
+use serde_json::Value;
 
 use crate::{
     broker::PARTITIONS,
@@ -130,5 +135,80 @@ impl Topics {
             prefix = self.prefix
         );
         settings(address).replace("control = \"off\"\n[kafka.options]", &format!("{kafka}[kafka.options]"))
+    }
+}
+
+/// A record that a test publishes.
+#[derive(Clone, Default)]
+pub(crate) struct Sent<'a> {
+    pub(crate) key: Option<&'a str>,
+    pub(crate) payload: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(&'a str, &'a str)>,
+}
+
+/// Publishes records, in the order given, to one partition so that it is kept.
+pub(crate) fn send(address: &str, topic: &str, records: &[Sent<'_>]) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("enable.idempotence", "true").set("compression.type", "zstd");
+    let producer: BaseProducer = config.set("message.max.bytes", "16000000").create().unwrap();
+    hand_over(&producer, topic, records);
+    producer.flush(Duration::from_secs(30)).unwrap();
+}
+
+pub(crate) fn hand_over(producer: &BaseProducer, topic: &str, records: &[Sent<'_>]) {
+    for Sent { key, payload, headers } in records {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (name, value)| {
+            all.insert(rdkafka::message::Header { key: name, value: Some(*value) })
+        });
+        let mut record = BaseRecord::<str, [u8]>::to(topic).partition(0).headers(headers);
+        record.key = *key;
+        record.payload = payload.as_deref();
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+}
+
+/// Reads a topic as a read-committed consumer, until so many records are there; then looks for one too many.
+pub(crate) fn receive(address: &str, topic: &str, count: usize) -> Vec<Received> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("group.id", "outside").set("isolation.level", "read_committed");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let (mut records, mut heard) = (Vec::new(), Instant::now());
+    while records.len() < count || heard.elapsed() < Duration::from_millis(700) {
+        assert!(heard.elapsed() < Duration::from_secs(40), "{} of {count} records in {topic}", records.len());
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.unwrap();
+        heard = Instant::now();
+        let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
+        let headers = message.headers().map(|headers| {
+            headers.iter().map(|header| (header.key.to_owned(), text(header.value).unwrap_or_default())).collect()
+        });
+        records.push(Received {
+            place: format!("{}:{}", message.partition(), message.offset()),
+            key: text(message.key()),
+            payload: message.payload().map(<[u8]>::to_vec),
+            headers: headers.unwrap_or_default(),
+        });
+    }
+    assert_eq!(records.len(), count, "records in {topic}");
+    records
+}
+
+/// A record that a test has read.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) place: String,
+    pub(crate) key: Option<String>,
+    pub(crate) payload: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Received {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(self.payload.as_deref().unwrap()).unwrap()
     }
 }

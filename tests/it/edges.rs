@@ -1,0 +1,180 @@
+//! The edges of the record contract, on real Apache Kafka.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, Producer},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    broker::image,
+    kafka::{Kafka, Received, Sent, hand_over, receive, send},
+    support::{Running, repository},
+};
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn request(id: &str) -> Value {
+    json!({"request_id": id, "text": "a ball", "image": {"base64": image("thumbnail.png")}})
+}
+
+fn json_record<'a>(key: Option<&'a str>, request: &Value) -> Sent<'a> {
+    Sent { key, payload: Some(request.to_string().into_bytes()), headers: vec![] }
+}
+
+fn ids(verdicts: &[Received]) -> Vec<String> {
+    let mut ids: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| verdict.payload.is_some())
+        .map(|verdict| verdict.json()["request_id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn keys_that_are_missing_ids_that_come_twice_and_records_without_a_value_each_get_what_they_should() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let running = Running::start(&topics.settings(kafka.address(), "edges"));
+    let records = [
+        json_record(None, &request("no-key")),
+        json_record(Some("k"), &request("twice")),
+        json_record(Some("k"), &request("twice")),
+        Sent { key: Some("forget-me"), headers: vec![("tenant", "t")], ..Sent::default() },
+        Sent::default(),
+        json_record(Some("k"), &request("last")),
+    ];
+    send(kafka.address(), &topics.name("requests"), &records);
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 5);
+    assert_eq!(ids(&verdicts), ["last", "no-key", "twice", "twice"]);
+    let of = |id: &str| verdicts.iter().find(|verdict| verdict.payload.is_some() && verdict.json()["request_id"] == id);
+    assert_eq!(of("no-key").unwrap().key, None);
+    let forgotten = verdicts.iter().find(|verdict| verdict.payload.is_none()).unwrap();
+    assert_eq!((forgotten.key.as_deref(), forgotten.headers["tenant"].as_str()), (Some("forget-me"), "t"));
+    receive(kafka.address(), &topics.name("dead-letters"), 0);
+    assert_eq!(running.stop(), Some(0));
+
+    // All is committed, the tombstones too: nothing comes again.
+    let again = Running::start(&topics.settings(kafka.address(), "edges"));
+    again.log_line("Partitions assigned");
+    std::thread::sleep(Duration::from_secs(1));
+    receive(kafka.address(), &topics.name("verdicts"), 5);
+    assert_eq!(again.stop(), Some(0));
+}
+
+#[test]
+fn an_image_with_headers_is_judged_as_the_same_request_in_json() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let running = Running::start(&topics.settings(kafka.address(), "binary"));
+    let mug = std::fs::read(repository("testdata/demo/mug.jpg")).unwrap();
+    let written = json!({"request_id": "json", "text": ["a red mug", "a plate"], "image": {"base64": image("mug.jpg")},
+        "attributes": {"user_role": "guest"}});
+    let headers = vec![
+        ("content-type", "image/jpeg"),
+        ("ofa-request-id", "json"),
+        ("ofa-text", "a red mug"),
+        ("ofa-text", "a plate"),
+        ("ofa-attributes", r#"{"user_role": "guest"}"#),
+        ("traceparent", PARENT),
+        ("tenant", "t"),
+    ];
+    let unnamed = vec![("content-type", "image/jpeg"), ("ofa-text", "a red mug")];
+    let wrong = vec![("content-type", "image/jpeg")];
+    let records = [
+        json_record(Some("k"), &written),
+        Sent { key: Some("k"), payload: Some(mug.clone()), headers },
+        Sent { key: Some("k"), payload: Some(mug.clone()), headers: unnamed },
+        Sent { key: Some("k"), payload: Some(mug.clone()), headers: wrong },
+    ];
+    send(kafka.address(), &topics.name("requests"), &records);
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 3);
+    let lasting = |verdict: &Received| {
+        let mut json = verdict.json();
+        for passing in ["timestamp", "latency_ms", "timings_ms"] {
+            json.as_object_mut().unwrap().remove(passing);
+        }
+        json
+    };
+    assert_eq!(lasting(&verdicts[0]), lasting(&verdicts[1]), "the same verdict");
+    let headers = &verdicts[1].headers;
+    assert_eq!((headers["tenant"].as_str(), headers["content-type"].as_str()), ("t", "application/json"));
+    assert!(!headers.contains_key("ofa-text"));
+    let span = &headers["traceparent"];
+    assert!(span.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !span.contains("b7ad6b7169203331"), "{span}");
+    assert_eq!(verdicts[2].json()["request_id"], format!("{}-0-2", topics.name("requests")));
+    let letters = receive(kafka.address(), &topics.name("dead-letters"), 1);
+    assert_eq!((letters[0].headers["ofa-error-code"].as_str(), &letters[0].payload), ("missing_field", &Some(mug)));
+    assert_eq!(letters[0].headers["content-type"], "image/jpeg", "whoever repairs it has all that came");
+    assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
+fn what_a_producer_aborts_is_never_judged_and_its_gaps_hold_nothing_up() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let running = Running::start(&topics.settings(kafka.address(), "gaps"));
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address()).set("transactional.id", topics.name("upstream"));
+    let upstream: BaseProducer = config.create().unwrap();
+    upstream.init_transactions(Duration::from_secs(30)).unwrap();
+    for round in 0..6 {
+        upstream.begin_transaction().unwrap();
+        let request = json_record(Some("k"), &request(&format!("r-{round}")));
+        hand_over(&upstream, &topics.name("requests"), &[request]);
+        match round % 2 {
+            0 => upstream.commit_transaction(Duration::from_secs(30)).unwrap(),
+            _ => {
+                upstream.flush(Duration::from_secs(30)).unwrap();
+                upstream.abort_transaction(Duration::from_secs(30)).unwrap();
+            }
+        }
+    }
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 3);
+    assert_eq!(ids(&verdicts), ["r-0", "r-2", "r-4"]);
+    assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
+fn a_record_that_its_topic_finds_too_large_leaves_with_less_in_it_and_holds_nothing_up() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let running = Running::start(&topics.settings(kafka.address(), "large"));
+    // Random, so that compression does not make it small: as a request it just fits, as a dead letter no more.
+    let mut noise = vec![0_u8; 1_048_350];
+    let mut state = 1_u32;
+    noise.iter_mut().for_each(|byte| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    });
+    let large = Sent { key: Some("large"), payload: Some(noise.clone()), headers: vec![("tenant", "t")] };
+    let records = [large, json_record(Some("k"), &request("behind"))];
+    send(kafka.address(), &topics.name("requests"), &records);
+    let letters = receive(kafka.address(), &topics.name("dead-letters"), 1);
+    let headers = &letters[0].headers;
+    assert_eq!(headers["ofa-payload-omitted"], noise.len().to_string());
+    assert_eq!((headers["ofa-error-code"].as_str(), headers["tenant"].as_str()), ("malformed_json", "t"));
+    assert_eq!(letters[0].payload.as_ref().map_or(0, Vec::len), 0);
+    assert_eq!(ids(&receive(kafka.address(), &topics.name("verdicts"), 1)), ["behind"]);
+    assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
+fn a_start_refuses_topics_that_take_less_than_the_requests_do() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    kafka.create(&topics.name("wide"), 1, &[("max.message.bytes", "2000000")]);
+    let settings = topics.settings(kafka.address(), "limits");
+    let wide = settings.replace(&format!("\"{}\"", topics.name("requests")), &format!("\"{}\"", topics.name("wide")));
+    let (code, told) = Running::start(&wide).wait();
+    assert_eq!(code, Some(1));
+    assert!(told.contains("`max.message.bytes` of topic") && told.contains("2000000"), "{told}");
+    let small =
+        settings.replace("control = \"off\"\n[kafka.o", "control = \"off\"\nrecord_bytes_max = 100_000\n[kafka.o");
+    let (code, told) = Running::start(&small).wait();
+    assert_eq!(code, Some(1));
+    assert!(told.contains("`kafka.record_bytes_max` is 100000 bytes"), "{told}");
+}

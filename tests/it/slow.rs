@@ -1,0 +1,72 @@
+//! Inference that takes longer than the group has patience with a silent member.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ofa_stream::{
+    engine::{Answer, Engine, Judge, PassError, Prepared},
+    message::Scores,
+    ofa::Interrupt,
+    pipeline::{Pipeline, connection, engine_options, engine_specs},
+    routing::Overrides,
+    settings::Plan,
+    store::Thoroughness,
+};
+use serde_json::json;
+
+use crate::{
+    broker::image,
+    kafka::{Kafka, Sent, receive, send},
+};
+
+struct Slow {
+    judged: Arc<AtomicUsize>,
+    length: Duration,
+}
+
+impl Judge for Slow {
+    fn attempt(&mut self, batch: &[&Prepared], _: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
+        std::thread::sleep(self.length);
+        self.judged.fetch_add(batch.len(), Ordering::Relaxed);
+        let scores = Scores { yes: 0.5, maybe: 0.3, no: 0.2 };
+        Ok(batch.iter().map(|request| Ok(vec![scores; request.sources.len()])).collect())
+    }
+}
+
+#[test]
+fn an_instance_whose_inference_is_slower_than_the_groups_patience_is_not_thrown_out() {
+    let Some(kafka) = Kafka::shared() else { return };
+    const PATIENCE: Duration = Duration::from_millis(1500);
+    let topics = kafka.topics();
+    let text = topics.settings(kafka.address(), "slow").replace(
+        "\"session.timeout.ms\" = \"6000\"",
+        "\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\"max.poll.interval.ms\" = \"1500\"",
+    );
+    let plan = Plan::from_text("pipeline.toml".as_ref(), text, &Overrides::default()).unwrap();
+    let judged = Arc::new(AtomicUsize::new(0));
+    let counting = judged.clone();
+    let engine = Engine::start_with(&engine_specs(&plan, Thoroughness::Sizes), engine_options(&plan), move |_, _| {
+        Ok(Slow { judged: counting.clone(), length: 3 * PATIENCE })
+    })
+    .unwrap();
+    let pipeline = Pipeline::start(&plan, &connection(&plan, None), engine).unwrap();
+    let request = |number: usize| {
+        let id = format!("r-{number}");
+        json!({"request_id": id, "text": "a ball", "image": {"base64": image("thumbnail.png")}}).to_string()
+    };
+    let requests: Vec<Sent<'_>> = (0..12)
+        .map(|number| Sent { key: Some("k"), payload: Some(request(number).into_bytes()), headers: vec![] })
+        .collect();
+    send(kafka.address(), &topics.name("requests"), &requests);
+    receive(kafka.address(), &topics.name("verdicts"), 12);
+    // Whoever is thrown out has its requests judged once more.
+    assert_eq!(judged.load(Ordering::Relaxed), 12);
+    pipeline.stopper()();
+    assert_eq!(pipeline.join().unwrap(), 0);
+    println!("passes of {:?} under max.poll.interval.ms of {PATIENCE:?}: 12 requests, each judged once", 3 * PATIENCE);
+}
