@@ -306,6 +306,11 @@ impl<T> Ledger<T> {
         self.ready
     }
 
+    /// Whether all that is in flight has left, and waits for nothing but to be committed.
+    pub fn only_waits_to_be_committed(&self) -> bool {
+        self.records > 0 && self.sources.values().all(|owned| owned.released == owned.entries.len())
+    }
+
     /// Records of a source in flight.
     pub fn records_of(&self, source: Source) -> usize {
         self.sources.get(&source).map_or(0, |owned| owned.entries.len())

@@ -1,7 +1,8 @@
 //! The only room that names rdkafka: reading, publishing, committing, and the embedded broker.
 //!
 //! * [`Connection`]: where the cluster is, and the options passed through to librdkafka; [`Credentials`]: who we are there.
-//! * [`Consumer`]: the group member that reads requests; [`Change`]: which partitions come and go.
+//! * [`Consumer`]: the group member that reads requests; [`Change`]: which partitions come and go; `member`: its client, `inbox`: a
+//!   queue for each of its partitions.
 //! * [`Publisher`]: verdicts and dead letters out, acknowledgements back.
 //! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer.
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
@@ -15,17 +16,20 @@ mod consumer;
 mod control;
 mod embedded;
 mod feeder;
+mod inbox;
 mod limits;
+mod member;
 mod publisher;
 mod security;
 mod tail;
 mod transactions;
 
 pub use connection::{Connection, KafkaError};
-pub use consumer::{Change, Consumer, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
+pub use consumer::Consumer;
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
+pub use member::{Change, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
 pub use publisher::{PublishError, Publisher};
 pub use security::Credentials;
 pub use tail::Tail;

@@ -61,6 +61,8 @@ struct Context<T> {
 
 /// Waited between two tries of a step.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Waited between two looks at what is on its way.
+const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
 /// How long the client library is asked to try by itself, at most: it says more when asked again.
 const TRY: Duration = Duration::from_secs(10);
 
@@ -76,6 +78,9 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             // Within a transaction there is no use in trying longer.
             ("delivery.timeout.ms", &options.timeout.as_millis().to_string()),
             ("message.timeout.ms", &options.timeout.as_millis().to_string()),
+            // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
+            // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
+            ("retry.backoff.ms", "5"),
             ("linger.ms", "5"),
             ("compression.codec", "lz4"),
             // The partitioner of the Java client, so that verdicts lie where others look for a key.
@@ -86,7 +91,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let context = Context { credentials: connection.credentials.clone(), too_large: Mutex::default() };
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         let publisher = Self { client, options };
-        publisher.patiently(|client, wait| client.init_transactions(wait)).map_err(|error| match error {
+        publisher.patiently(ThreadedProducer::init_transactions).map_err(|error| match error {
             TransactionError::Abort(reason) => KafkaError::Fatal(reason),
             TransactionError::Stop(error) => error,
         })?;
@@ -150,7 +155,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
         let list = consumer.offsets(offsets)?;
         self.patiently(|client, wait| client.send_offsets_to_transaction(&list, &identity, wait))?;
-        self.patiently(|client, wait| client.commit_transaction(wait))
+        self.commit_alone()
     }
 
     /// Commits the open transaction, which answers nothing.
@@ -158,7 +163,12 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the transaction is to be aborted, or the producer is of no use any more.
     pub fn commit_alone(&self) -> Result<(), TransactionError> {
-        self.patiently(|client, wait| client.commit_transaction(wait))
+        // The library's own wait for what is on its way goes by steps of 100 ms.
+        let deadline = Instant::now() + self.options.wait_max;
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DELIVERY_PAUSE);
+        }
+        self.patiently(ThreadedProducer::commit_transaction)
     }
 
     /// Aborts the open transaction.
@@ -166,7 +176,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the producer is of no use any more.
     pub fn abort(&self) -> Result<(), TransactionError> {
-        self.patiently(|client, wait| client.abort_transaction(wait))
+        self.patiently(ThreadedProducer::abort_transaction)
     }
 
     /// Takes the requests whose records the brokers found too large: that is why a transaction was aborted.

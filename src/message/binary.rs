@@ -116,7 +116,8 @@ mod tests {
     fn every_fault_names_its_header() {
         let image = ("content-type", "image/png");
         let long = "x".repeat(300);
-        let cases: [(&[(&str, &str)], &str, &str); 5] = [
+        type Headers<'h> = &'h [(&'h str, &'h str)];
+        let cases: [(Headers<'_>, &str, &str); 5] = [
             (&[image], "missing_field", TEXT),
             (&[("content-type", "image/tiff"), (TEXT, "a")], "invalid_field", "image/webp"),
             (&[image, (TEXT, "a"), (ATTRIBUTES, "[1]")], "invalid_field", ATTRIBUTES),

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{poll::now_ms, release::lock, run::Shared};
+use super::{
+    poll::now_ms,
+    release::lock,
+    run::{INBOX_TIMEOUT, Shared},
+};
 use crate::{
     delivery::Flow,
     engine::{Cost, Engine, Identity, Lane, State, Version},
@@ -15,6 +19,7 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
+const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks at the gauges, and remembers what they need.
 #[derive(Default)]
@@ -88,6 +93,22 @@ fn unload(shared: &Shared, engine: &Engine) {
     engine.versions().iter().for_each(|version| show_version(version));
     for (device, Cost { threads, tokens, bytes }) in engine.used() {
         telemetry::device(&device, threads, tokens, bytes);
+    }
+}
+
+/// Looks from time to time where the topics end, on a thread of its own: brokers may keep it waiting. Runs until the poll loop
+/// has ended.
+pub(super) fn watch_ends(shared: &Shared, consumer: &Consumer) {
+    let mut looked: Option<Instant> = None;
+    while !shared.is_over() {
+        if looked.is_none_or(|looked| looked.elapsed() >= ENDS_INTERVAL) {
+            let sources = lock(shared).sources();
+            if let Err(error) = consumer.look_at_ends(&sources) {
+                tracing::debug!(%error, "Where the topics end is not known now.");
+            }
+            looked = Some(Instant::now());
+        }
+        std::thread::sleep(INBOX_TIMEOUT);
     }
 }
 

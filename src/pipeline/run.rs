@@ -269,6 +269,9 @@ fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
                 Outlet::ExactlyOnce(log) => transact::run(shared, *log, inbox),
             })
             .is_ok();
+        let watching = thread::Builder::new().name("ends".to_owned());
+        let watched = consumer.clone();
+        started &= watching.spawn_scoped(scope, move || gauges::watch_ends(shared, &watched)).is_ok();
         for index in 0..shared.plan.pipeline.decode_threads {
             let intake =
                 intake::Thread { shared: shared.clone(), publisher: publisher.clone(), finished: finished.clone() };

@@ -81,7 +81,9 @@ impl Transactions<Outcome> for Log {
         let offsets: Vec<(Source, i64)> = reached.iter().map(|reached| (reached.source, reached.next)).collect();
         let begun = Instant::now();
         self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(fault)?;
-        telemetry::transaction_committed(self.told.len(), begun.elapsed());
+        let took = begun.elapsed();
+        telemetry::transaction_committed(self.told.len(), took);
+        tracing::debug!(records = self.told.len(), ?took, "Transaction committed.");
         for (ticket, told) in self.told.drain(..) {
             self.too_large.remove(&(ticket.source, ticket.offset));
             tell(&self.shared, &told, ticket);
@@ -118,14 +120,18 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
     let _guarded = Guarded(shared, "release");
     let kafka = &shared.plan.kafka;
-    let window = Window { interval: kafka.commit_interval, records_max: kafka.transaction_records_max };
+    // While one half of what may be in flight is committed, the other is worked on.
+    let records_max = kafka.transaction_records_max.min(shared.plan.pipeline.records_in_flight_max.div_ceil(2));
+    let window = Window { interval: kafka.commit_interval, records_max };
     let mut driver = ExactlyOnce::new(window);
     let mut backoff = BACKOFF.0;
     while collect(shared, &driver, inbox) {
         if shared.failure.get().is_some() {
             continue;
         }
-        match driver.advance(&shared.ledger, &mut log, Instant::now(), shared.hurry.load(Ordering::Acquire)) {
+        let stands_still = shared.held.load(Ordering::Acquire) && lock(shared).only_waits_to_be_committed();
+        let hurry = stands_still || shared.hurry.load(Ordering::Acquire);
+        match driver.advance(&shared.ledger, &mut log, Instant::now(), hurry) {
             Ok(Step::Nothing) => {}
             Ok(Step::Committed { .. }) => {
                 backoff = BACKOFF.0;
@@ -149,6 +155,9 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
 
 /// Takes outcomes until the open transaction is due; false once the poll loop has ended and nothing is left.
 fn collect(shared: &Shared, driver: &ExactlyOnce, inbox: &Receiver<Release>) -> bool {
+    if shared.held.load(Ordering::Acquire) && driver.due().is_some() && lock(shared).only_waits_to_be_committed() {
+        return !shared.is_over();
+    }
     let due = driver.due().map_or(INBOX_TIMEOUT, |due| due.saturating_duration_since(Instant::now()));
     let first = match inbox.recv_timeout(due.min(INBOX_TIMEOUT)) {
         Ok(first) => first,

@@ -98,7 +98,7 @@ impl Default for Kafka {
             record_bytes_max: 16 << 20,
             prefetch_bytes: 8 << 20,
             commit_interval_ms: 100,
-            transaction_records_max: 500,
+            transaction_records_max: 1_000,
             transaction_timeout_ms: 60_000,
             publish_timeout_ms: 120_000,
             rebalance_drain_ms: 20_000,
@@ -268,7 +268,12 @@ pub(super) struct Pipeline {
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { decode_threads: 2, records_in_flight_max: 256, bytes_in_flight_max: 64 << 20, drain_timeout_ms: 20_000 }
+        Self {
+            decode_threads: 2,
+            records_in_flight_max: 1_024,
+            bytes_in_flight_max: 64 << 20,
+            drain_timeout_ms: 20_000,
+        }
     }
 }
 

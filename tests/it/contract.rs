@@ -37,7 +37,12 @@ fn the_schemas_are_those_of_the_types() {
 
 #[test]
 fn every_metric_that_the_dashboard_and_the_alerts_name_exists() {
-    let files = ["src/telemetry/metrics.rs", "src/telemetry/passes.rs", "src/telemetry/control.rs"];
+    let files = [
+        "src/telemetry/metrics.rs",
+        "src/telemetry/passes.rs",
+        "src/telemetry/control.rs",
+        "src/telemetry/delivery.rs",
+    ];
     let source = files.map(|file| fs::read_to_string(repository(file)).unwrap()).concat();
     let mut named = 0;
     for file in ["deploy/grafana/dashboards/ofa-stream.json", "deploy/prometheus/alerts.yaml"] {

@@ -9,7 +9,7 @@ use std::{
 use crate::support::repository;
 
 /// Which rooms each room may use; ARCHITECTURE.md explains it. `*` is every room.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     ("cli", &["*"]),
     ("settings", &["message", "routing", "weights"]),
@@ -23,7 +23,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("store", &["ofa", "text", "message", "weights"]),
     ("engine", &["store", "ofa", "vision", "text", "message", "weights", "telemetry"]),
     ("kafka", &["message"]),
-    ("pipeline", &["message", "vision", "routing", "engine", "kafka", "settings", "store", "telemetry"]),
+    ("delivery", &["message"]),
+    ("pipeline", &["delivery", "message", "vision", "routing", "engine", "kafka", "settings", "store", "telemetry"]),
     ("control", &["pipeline", "engine", "routing", "kafka", "settings", "telemetry"]),
     ("admin", &["control", "pipeline", "settings"]),
     ("telemetry", &[]),
