@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
     kafka::{Connection, TransactionError, TransactionOptions, TransactionalPublisher},
-    message::{Outgoing, Record, Refusal, replayed, text_header},
+    message::{Outgoing, Record, Refusal, binary, replayed, text_header},
     pipeline::connection,
     settings::Plan,
 };
@@ -87,6 +87,9 @@ pub(super) struct ReplayArguments {
     /// A repaired value for the one letter that is named
     #[arg(long, value_name = "FILE", requires = "letters")]
     value: Option<PathBuf>,
+    /// A header for the one letter that is named, instead of those of that name; without a value, none
+    #[arg(long = "header", value_name = "NAME[=VALUE]", requires = "letters")]
+    headers: Vec<String>,
     /// Do it
     #[arg(long)]
     yes: bool,
@@ -109,6 +112,14 @@ impl FromStr for Place {
         };
         read().ok_or_else(|| format!("`{written}` is no place: write PARTITION:OFFSET, such as 0:15"))
     }
+}
+
+/// A dead letter that was read.
+struct Found {
+    record: Record,
+    refusal: Refusal,
+    /// Bytes of its value.
+    bytes: usize,
 }
 
 /// A dead letter, as `list` shows it.
@@ -145,21 +156,26 @@ impl Where {
         }
     }
 
-    /// Dead letters that `wanted` wants, with what their headers tell, oldest first.
+    /// Dead letters that `wanted` wants, with what their headers tell, oldest first; their values only where they are asked
+    /// for, because a topic may hold many.
     fn read(
         &self,
         plan: &Plan,
         connection: &Connection,
+        with_values: bool,
         wanted: impl Fn(&Record, &Refusal) -> bool,
-    ) -> Result<Vec<(Record, Refusal)>, CliError> {
+    ) -> Result<Vec<Found>, CliError> {
         let mut found = Vec::new();
-        connection.read_all(&plan.kafka.dead_letters, Duration::from_secs(self.wait_max), |record| {
+        connection.read_all(&plan.kafka.dead_letters, Duration::from_secs(self.wait_max), |mut record| {
             // What is none of this program's stays out: somebody else writes there too.
-            if let Some(refusal) = Refusal::of(&record).filter(|refusal| wanted(&record, refusal)) {
-                found.push((record, refusal));
+            let Some(refusal) = Refusal::of(&record).filter(|refusal| wanted(&record, refusal)) else { return };
+            let bytes = record.payload.as_ref().map_or(0, Vec::len);
+            if !with_values {
+                record.payload = None;
             }
+            found.push(Found { record, refusal, bytes });
         })?;
-        found.sort_by_key(|(record, _)| (record.timestamp_ms, record.partition, record.offset));
+        found.sort_by_key(|Found { record, .. }| (record.timestamp_ms, record.partition, record.offset));
         Ok(found)
     }
 }
@@ -176,24 +192,24 @@ fn place(record: &Record) -> Place {
     Place { partition: record.partition, offset: record.offset }
 }
 
-fn letter(record: &Record, refusal: &Refusal) -> Letter {
+fn letter(Found { record, refusal, bytes }: &Found) -> Letter {
     let time = record.timestamp_ms.and_then(|time| jiff::Timestamp::from_millisecond(time).ok());
     Letter {
         place: format!("{}:{}", record.partition, record.offset),
         time: time.map(|time| format!("{time:.3}")),
         refusal: refusal.clone(),
-        bytes: record.payload.as_ref().map_or(0, Vec::len),
+        bytes: *bytes,
     }
 }
 
 fn list(arguments: &ListArguments) -> Result<(), CliError> {
     let (plan, connection) = arguments.place.connect()?;
-    let found =
-        arguments.place.read(&plan, &connection, |record, refusal| arguments.selection.takes(record, refusal))?;
+    let taken = |record: &Record, refusal: &Refusal| arguments.selection.takes(record, refusal);
+    let found = arguments.place.read(&plan, &connection, false, taken)?;
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
-    found.iter().for_each(|(_, refusal)| *codes.entry(&refusal.code).or_default() += 1);
+    found.iter().for_each(|found| *codes.entry(&found.refusal.code).or_default() += 1);
     let newest = found.iter().skip(found.len().saturating_sub(arguments.limit));
-    let letters: Vec<Letter> = newest.map(|(record, refusal)| letter(record, refusal)).collect();
+    let letters: Vec<Letter> = newest.map(letter).collect();
     if arguments.json {
         output::json(&serde_json::json!({ "letters": letters, "codes": codes }));
         return Ok(());
@@ -220,18 +236,24 @@ fn table(letters: &[Letter]) {
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {
     let (plan, connection) = arguments.place.connect()?;
-    let found = arguments.place.read(&plan, &connection, |record, _| place(record) == arguments.letter)?;
-    let Some((record, refusal)) = found.first() else {
+    let found = arguments.place.read(&plan, &connection, true, |record, _| place(record) == arguments.letter)?;
+    let Some(first) = found.first() else {
         return Err(failed(format!("there is no dead letter there in `{}`", plan.kafka.dead_letters)));
     };
-    table(&[letter(record, refusal)]);
+    table(&[letter(first)]);
+    let record = &first.record;
     let shown = |value: &Option<Vec<u8>>| match value.as_deref().map(std::str::from_utf8) {
         None => "null".to_owned(),
         Some(Ok(text)) => text.to_owned(),
         Some(Err(_)) => format!("{} bytes that are no text", value.as_ref().map_or(0, Vec::len)),
     };
     let key = ("key".to_owned(), shown(&record.key));
-    let headers = record.headers.iter().map(|(name, value)| (name.clone(), shown(value)));
+    // What users wrote is theirs, in headers as in values.
+    let private = [binary::TEXT, binary::CAPTION, binary::ATTRIBUTES];
+    let headers = record.headers.iter().map(|(name, value)| match private.contains(&name.as_str()) {
+        true => (name.clone(), format!("{} bytes, not shown", value.as_ref().map_or(0, Vec::len))),
+        false => (name.clone(), shown(value)),
+    });
     let rows = std::iter::once(key).chain(headers).map(|(name, value)| vec![name, value]);
     output::line(output::table(&["header", "value"], &[], rows));
     if let Some(file) = &arguments.value {
@@ -243,28 +265,28 @@ fn show(arguments: &ShowArguments) -> Result<(), CliError> {
 }
 
 fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
-    let ReplayArguments { place: from, selection, letters, all, value, yes } = arguments;
+    let ReplayArguments { place: from, selection, letters, all, value, headers, yes } = arguments;
     if letters.is_empty() && !all && selection.code.is_none() && selection.since.is_none() {
         return Err(failed("say which: PARTITION:OFFSET as `dead-letters list` names them, --code, --since or --all"));
     }
-    if value.is_some() && letters.len() != 1 {
-        return Err(failed("--value is for one letter: name exactly one"));
+    if (value.is_some() || !headers.is_empty()) && letters.len() != 1 {
+        return Err(failed("--value and --header are for one letter: name exactly one"));
     }
     let repaired =
         value.as_ref().map(|file| fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display()))));
     let repaired = repaired.transpose()?;
     let (plan, connection) = from.connect()?;
-    let found = from.read(&plan, &connection, |record, refusal| {
+    let found = from.read(&plan, &connection, *yes, |record, refusal| {
         let named = letters.is_empty() || letters.contains(&place(record));
         named && selection.takes(record, refusal)
     })?;
-    if let Some(missing) = letters.iter().find(|letter| found.iter().all(|(record, _)| place(record) != **letter)) {
+    if let Some(missing) = letters.iter().find(|letter| found.iter().all(|found| place(&found.record) != **letter)) {
         let Place { partition, offset } = missing;
         return Err(failed(format!("there is no dead letter {partition}:{offset} that fits")));
     }
-    table(&found.iter().map(|(record, refusal)| letter(record, refusal)).collect::<Vec<_>>());
+    table(&found.iter().map(letter).collect::<Vec<_>>());
     let (whole, omitted): (Vec<_>, Vec<_>) =
-        found.iter().partition(|(_, refusal)| !refusal.omitted || repaired.is_some());
+        found.iter().partition(|found| !found.refusal.omitted || repaired.is_some());
     if !omitted.is_empty() {
         output::line(format!(
             "{} of them are left out: their values were too large for the dead letters; produce them again.",
@@ -276,17 +298,22 @@ fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
         output::line(format!("{} would go back to {topic}; --yes does it.", whole.len()));
         return Ok(());
     }
-    let requests = whole.iter().map(|(record, _)| request(record, topic, repaired.as_deref()));
+    let requests = whole.iter().map(|found| request(&found.record, topic, repaired.as_deref(), headers));
     publish(&plan, &connection, requests.collect())?;
     output::line(format!("{} went back to {topic}.", whole.len()));
     Ok(())
 }
 
 /// The request of a dead letter, which says where it comes from.
-fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>) -> Outgoing {
+fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>, headers: &[String]) -> Outgoing {
     let mut request = replayed(letter, topic);
     if let Some(value) = repaired {
         request.payload = Some(value.to_vec());
+    }
+    for header in headers {
+        let (name, value) = header.split_once('=').map_or((header.as_str(), None), |(name, value)| (name, Some(value)));
+        request.headers.retain(|(known, _)| known != name);
+        request.headers.extend(value.map(|value| text_header(name, value)));
     }
     let from = format!("{}/{}:{}", letter.topic, letter.partition, letter.offset);
     request.headers.push(text_header("ofa-replayed-from", from));
@@ -296,7 +323,8 @@ fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>) -> Outgoing {
 /// All of them or none.
 fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Result<(), CliError> {
     let options = TransactionOptions {
-        transactional_id: format!("{}-replay", plan.kafka.group_id),
+        // Two people may do this at a time.
+        transactional_id: format!("{}-replay-{}", plan.kafka.group_id, std::process::id()),
         record_bytes_max: plan.kafka.record_bytes_max,
         timeout: plan.kafka.transaction_timeout,
         wait_max: plan.kafka.publish_timeout,

@@ -12,7 +12,7 @@ use rdkafka::{
     error::KafkaError as ClientError,
 };
 
-use super::connection::{Authenticated, Connection, KafkaError, owned};
+use super::connection::{Authenticated, Connection, KafkaError, Role, owned};
 use crate::message::Record;
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -25,13 +25,16 @@ impl Connection {
     /// When no broker answers, the topic does not exist, or nothing comes for `wait_max`.
     pub fn read_all(&self, topic: &str, wait_max: Duration, mut each: impl FnMut(Record)) -> Result<(), KafkaError> {
         let partitions = self.partitions(&[topic])?.get(topic).copied().unwrap_or_default();
-        let config = self.config(&[
-            ("group.id", "ofa-stream-backlog"),
-            ("enable.auto.commit", "false"),
-            ("isolation.level", "read_committed"),
-            ("enable.partition.eof", "true"),
-            ("fetch.wait.max.ms", self.fetch_wait_ms()),
-        ]);
+        let config = self.config(
+            Role::Reads,
+            &[
+                ("group.id", "ofa-stream-backlog"),
+                ("enable.auto.commit", "false"),
+                ("isolation.level", "read_committed"),
+                ("enable.partition.eof", "true"),
+                ("fetch.wait.max.ms", self.fetch_wait_ms()),
+            ],
+        );
         let context = Authenticated(self.credentials.clone());
         let client = BaseConsumer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         let mut list = TopicPartitionList::new();

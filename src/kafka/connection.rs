@@ -62,7 +62,7 @@ pub enum KafkaError {
     },
     /// Another instance runs under the same name, and has taken over.
     #[error(
-        "another instance runs as `{id}` and has taken over, so this one stops: give each instance a `{setting}` of its own"
+        "another instance runs as `{id}` and has taken over, so this one stops: give each instance a `{setting}` of its own (brokers that were away for longer than `kafka.transaction_timeout_ms` look the same)"
     )]
     Twin {
         /// The setting that gives the name.
@@ -135,8 +135,59 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// How long metadata may take before the cluster counts as unreachable.
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Reads,
+    Writes,
+    /// It is only looked whether options are good.
+    Both,
+}
+
+/// Options of librdkafka that consumers alone take, of those that people set.
+const CONSUMER_OPTIONS: [&str; 17] = [
+    "auto.offset.reset",
+    "check.crcs",
+    "coordinator.query.interval.ms",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "max.poll.records",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "session.timeout.ms",
+];
+
+/// Options of librdkafka that producers alone take, of those that people set.
+const PRODUCER_OPTIONS: [&str; 16] = [
+    "batch.num.messages",
+    "batch.size",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "delivery.timeout.ms",
+    "linger.ms",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "partitioner",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "request.timeout.ms",
+    "retries",
+    "sticky.partitioning.linger.ms",
+];
+
+/// How long a client is polled for its token.
 const TOKEN_WAIT: Duration = Duration::from_millis(200);
+/// How long metadata may take before the cluster counts as unreachable.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Connection {
@@ -146,14 +197,20 @@ impl Connection {
         if self.embedded { "10" } else { "500" }
     }
 
-    /// A client configuration with these settings, overridden by the options that people set.
-    pub(super) fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
+    /// A client configuration with these settings, overridden by the options that people set and that are for such a client:
+    /// of others the library would warn each time.
+    pub(super) fn config(&self, role: Role, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", env!("CARGO_PKG_NAME"));
         for (name, value) in settings {
             config.set(*name, *value);
         }
-        for (name, value) in &self.options {
+        let others: &[&str] = match role {
+            Role::Reads => &PRODUCER_OPTIONS,
+            Role::Writes => &CONSUMER_OPTIONS,
+            Role::Both => &[],
+        };
+        for (name, value) in self.options.iter().filter(|(name, _)| !others.contains(&name.as_str())) {
             config.set(name, value);
         }
         config
@@ -169,8 +226,8 @@ impl Connection {
             ("fetch.wait.max.ms", self.fetch_wait_ms()),
         ];
         let context = Authenticated(self.credentials.clone());
-        let reader =
-            BaseConsumer::from_config_and_context(&self.config(&settings), context).map_err(KafkaError::client)?;
+        let reader = BaseConsumer::from_config_and_context(&self.config(Role::Reads, &settings), context)
+            .map_err(KafkaError::client)?;
         if self.credentials.token_file.is_some() {
             // The client asks for its token while it is polled, and without one it asks no broker for anything.
             reader.poll(TOKEN_WAIT);
@@ -183,7 +240,7 @@ impl Connection {
     /// # Errors
     /// When the client library refuses one.
     pub fn check(&self) -> Result<(), KafkaError> {
-        self.config(&[]).create_native_config().map(drop).map_err(KafkaError::client)
+        self.config(Role::Both, &[]).create_native_config().map(drop).map_err(KafkaError::client)
     }
 
     /// Whether this is an embedded broker, of this process or another: it has no transactions.

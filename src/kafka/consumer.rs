@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, atomic::Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,6 +32,8 @@ pub struct Consumer {
     inbox: Mutex<Inbox>,
     /// When this member was last locked out by one of its own name.
     fenced: Mutex<Option<Instant>>,
+    /// Rebalances of clients before this one.
+    rebalances: AtomicU64,
 }
 
 /// How long the poll loop waits for the group's coordinator; it comes round again.
@@ -44,7 +49,7 @@ impl Consumer {
     pub fn join(connection: &Connection, options: ConsumerOptions, wake: Sender<()>) -> Result<Self, KafkaError> {
         let client = ArcSwap::from(member::join(connection, &options)?);
         let (connection, inbox) = (connection.clone(), Mutex::new(Inbox::new(wake)));
-        Ok(Self { connection, options, client, inbox, fenced: Mutex::default() })
+        Ok(Self { connection, options, client, inbox, fenced: Mutex::default(), rebalances: AtomicU64::new(0) })
     }
 
     /// Joins the group anew, after [`Self::serve`] has told that another member has this one's name. That may be this one: a
@@ -58,6 +63,8 @@ impl Consumer {
             return Err(self.twin());
         }
         self.client.load().context().closing.store(true, Ordering::Release);
+        let so_far = self.statistics().rebalances;
+        self.rebalances.store(so_far, Ordering::Release);
         locked(&self.inbox).clear();
         self.client.store(member::join(&self.connection, &self.options)?);
         Ok(())
@@ -163,6 +170,7 @@ impl Consumer {
                 fetched.end = fetched.end.max(*end);
             }
         }
+        known.rebalances += self.rebalances.load(Ordering::Acquire);
         known
     }
 

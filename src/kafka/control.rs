@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Authenticated, Connection, KafkaError},
+    connection::{Authenticated, Connection, KafkaError, Role},
     security::Credentials,
 };
 
@@ -67,7 +67,7 @@ impl ControlReader {
             ("fetch.wait.max.ms", connection.fetch_wait_ms()),
         ];
         let client = BaseConsumer::from_config_and_context(
-            &connection.config(&settings),
+            &connection.config(Role::Reads, &settings),
             Authenticated(connection.credentials.clone()),
         )
         .map_err(KafkaError::client)?;
@@ -100,13 +100,16 @@ impl ControlWriter {
     /// # Errors
     /// When the client cannot be made.
     pub fn new(connection: &Connection, topic: &str, group_id: &str, wait_max: Duration) -> Result<Self, KafkaError> {
-        let config = connection.config(&[
-            ("enable.idempotence", "true"),
-            ("acks", "all"),
-            // A person waits for it.
-            ("linger.ms", "0"),
-            ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
-        ]);
+        let config = connection.config(
+            Role::Writes,
+            &[
+                ("enable.idempotence", "true"),
+                ("acks", "all"),
+                // A person waits for it.
+                ("linger.ms", "0"),
+                ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
+            ],
+        );
         let client = ThreadedProducer::from_config_and_context(&config, Told(connection.credentials.clone()))
             .map_err(KafkaError::client)?;
         Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned(), wait_max })

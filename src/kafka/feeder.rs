@@ -19,7 +19,7 @@ use rdkafka::{
 
 use super::{
     EmbeddedBroker,
-    connection::{Authenticated, Connection, KafkaError, to_headers},
+    connection::{Authenticated, Connection, KafkaError, Role, to_headers},
     security::Credentials,
 };
 use crate::message::Outgoing;
@@ -83,12 +83,15 @@ impl Feeder {
         let embedded = EmbeddedBroker::is_embedded(&cluster_id);
         let delivered = Arc::new(Mutex::new(Delivered::default()));
         let context = Context { credentials: connection.credentials.clone(), delivered: delivered.clone(), embedded };
-        let config = connection.config(&[
-            ("enable.idempotence", "true"),
-            ("linger.ms", "5"),
-            ("partitioner", "murmur2_random"),
-            ("message.max.bytes", &options.record_bytes_max.to_string()),
-        ]);
+        let config = connection.config(
+            Role::Writes,
+            &[
+                ("enable.idempotence", "true"),
+                ("linger.ms", "5"),
+                ("partitioner", "murmur2_random"),
+                ("message.max.bytes", &options.record_bytes_max.to_string()),
+            ],
+        );
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         Ok(Self { client, options, progress: embedded.then_some(reader), delivered })
     }

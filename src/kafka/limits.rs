@@ -8,7 +8,7 @@ use rdkafka::{
     config::FromClientConfig,
 };
 
-use super::{Connection, KafkaError};
+use super::{Connection, KafkaError, connection::Role};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -20,7 +20,7 @@ impl Connection {
     /// (`DescribeConfigs` on the topic).
     pub fn record_limits(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>, KafkaError> {
         let client: AdminClient<DefaultClientContext> =
-            AdminClient::from_config(&self.config(&[])).map_err(KafkaError::client)?;
+            AdminClient::from_config(&self.config(Role::Writes, &[])).map_err(KafkaError::client)?;
         let wanted: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
         // The client answers from a thread of its own; this one only waits.

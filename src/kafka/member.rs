@@ -19,7 +19,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Connection, KafkaError},
+    connection::{Connection, KafkaError, Role},
     security::Credentials,
 };
 use crate::message::Source;
@@ -137,7 +137,7 @@ pub(super) fn join(connection: &Connection, options: &ConsumerOptions) -> Result
         commit_failed: AtomicBool::new(false),
         closing: AtomicBool::new(false),
     };
-    let mut config = connection.config(&settings);
+    let mut config = connection.config(Role::Reads, &settings);
     config.set_log_level(RDKafkaLogLevel::Warning);
     let client: Member = BaseConsumer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
     client.subscribe(&options.topics.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Connection, KafkaError, has_code, headers, to_headers},
+    connection::{Connection, KafkaError, Role, has_code, headers, to_headers},
     security::Credentials,
 };
 use crate::message::Outgoing;
@@ -65,16 +65,19 @@ impl<T: Send + Sync + 'static> Publisher<T> {
         wait_max: Duration,
         on_delivery: impl Fn(T, Result<(), PublishError>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
-        let mut config = connection.config(&[
-            ("enable.idempotence", "true"),
-            ("acks", "all"),
-            ("linger.ms", "5"),
-            ("compression.codec", "lz4"),
-            // The partitioner of the Java client, so that verdicts lie where others look for a key.
-            ("partitioner", "murmur2_random"),
-            ("message.max.bytes", &record_bytes_max.to_string()),
-            ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
-        ]);
+        let mut config = connection.config(
+            Role::Writes,
+            &[
+                ("enable.idempotence", "true"),
+                ("acks", "all"),
+                ("linger.ms", "5"),
+                ("compression.codec", "lz4"),
+                // The partitioner of the Java client, so that verdicts lie where others look for a key.
+                ("partitioner", "murmur2_random"),
+                ("message.max.bytes", &record_bytes_max.to_string()),
+                ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
+            ],
+        );
         config.set_log_level(RDKafkaLogLevel::Warning);
         let context = Context { credentials: connection.credentials.clone(), on_delivery: Box::new(on_delivery) };
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;

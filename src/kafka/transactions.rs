@@ -16,7 +16,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Connection, KafkaError, has_code, to_headers},
+    connection::{Connection, KafkaError, Role, has_code, to_headers},
     consumer::Consumer,
     security::Credentials,
 };
@@ -72,21 +72,24 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the client cannot be made, or the cluster does not answer in time.
     pub fn open(connection: &Connection, options: TransactionOptions) -> Result<Self, KafkaError> {
-        let mut config = connection.config(&[
-            ("transactional.id", &options.transactional_id),
-            ("transaction.timeout.ms", &options.timeout.as_millis().to_string()),
-            // Within a transaction there is no use in trying longer.
-            ("delivery.timeout.ms", &options.timeout.as_millis().to_string()),
-            ("message.timeout.ms", &options.timeout.as_millis().to_string()),
-            // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
-            // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
-            ("retry.backoff.ms", "5"),
-            ("linger.ms", "5"),
-            ("compression.codec", "lz4"),
-            // The partitioner of the Java client, so that verdicts lie where others look for a key.
-            ("partitioner", "murmur2_random"),
-            ("message.max.bytes", &options.record_bytes_max.to_string()),
-        ]);
+        let mut config = connection.config(
+            Role::Writes,
+            &[
+                ("transactional.id", &options.transactional_id),
+                ("transaction.timeout.ms", &options.timeout.as_millis().to_string()),
+                // Within a transaction there is no use in trying longer.
+                ("delivery.timeout.ms", &options.timeout.as_millis().to_string()),
+                ("message.timeout.ms", &options.timeout.as_millis().to_string()),
+                // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
+                // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
+                ("retry.backoff.ms", "5"),
+                ("linger.ms", "5"),
+                ("compression.codec", "lz4"),
+                // The partitioner of the Java client, so that verdicts lie where others look for a key.
+                ("partitioner", "murmur2_random"),
+                ("message.max.bytes", &options.record_bytes_max.to_string()),
+            ],
+        );
         config.set_log_level(RDKafkaLogLevel::Warning);
         let context = Context { credentials: connection.credentials.clone(), too_large: Mutex::default() };
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;

@@ -74,6 +74,11 @@ pub fn retry_record(record: &Record, topic: &str, code: &str, due_ms: i64) -> Ou
     Outgoing { topic: topic.to_owned(), key: record.key.clone(), payload: record.payload.clone(), headers }
 }
 
+/// Removes what only a record of a retry topic may say.
+pub fn forget_retries(record: &mut Record) {
+    record.headers.retain(|(name, _)| !OWN.contains(&name.as_str()));
+}
+
 /// Headers without those that retries have added.
 pub(super) fn without_retries(headers: &[Header]) -> Vec<Header> {
     headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str())).cloned().collect()

@@ -173,3 +173,40 @@ impl Failure {
         DeadLetter { stage: self.stage(), code: self.code(), message: self.message() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_a_failure_is_decided_for_each() {
+        use Consequence::{DeadLetter, RetryInPlace, RetryLater, Stop};
+        let failures = [
+            (Failure::FileUnreadable("gone".into()), RetryLater),
+            (Failure::Inference(InferenceError::Stopped("lost".into())), Stop),
+            (Failure::Inference(InferenceError::NotFinite), DeadLetter),
+            (Failure::Inference(InferenceError::Device("shape".into())), DeadLetter),
+            (Failure::Request(RequestError::EmptyPayload), DeadLetter),
+            (Failure::Tombstone, DeadLetter),
+            (Failure::UrlRefused, DeadLetter),
+            (Failure::PathRefused("out".into()), DeadLetter),
+            (Failure::VerdictTooLarge, DeadLetter),
+            (Failure::Defect("bug".into()), DeadLetter),
+        ];
+        for (failure, expected) in failures {
+            assert_eq!(failure.consequence(), expected, "{failure}");
+        }
+        let kafka = || KafkaError::Fatal("refused".into());
+        let failed = PublishError::Failed { topic: "t".into(), reason: "timed out".into() };
+        let troubles = [
+            (Trouble::Transaction(TransactionError::Abort("generation".into())), RetryInPlace),
+            (Trouble::Transaction(TransactionError::Stop(kafka())), Stop),
+            (Trouble::Kafka(kafka()), Stop),
+            (Trouble::Publish(failed), Stop),
+            (Trouble::Version { version: "v".into(), reason: "gone".into() }, Stop),
+        ];
+        for (trouble, expected) in troubles {
+            assert_eq!(trouble.consequence(), expected, "{trouble}");
+        }
+    }
+}

@@ -65,6 +65,7 @@ impl Gauging {
         }
         let lag = self.shown.iter().map(|(source, (records, seconds))| Lag {
             topic: consumer.topic(*source),
+            kind: if source.topic == 0 { "requests" } else { "retry" },
             partition: source.partition,
             records: *records,
             seconds: *seconds,
@@ -77,6 +78,7 @@ impl Gauging {
             ready,
             partitions: sources.len(),
             paused: flow.is_held(),
+            breaker_open: shared.monitor.is_breaker_open(),
             delayed: flow.delayed(),
             rebalances: statistics.rebalances,
             lag: lag.collect(),

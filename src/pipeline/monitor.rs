@@ -82,6 +82,10 @@ impl Monitor {
         self.ready.store(ready, Ordering::Release);
     }
 
+    pub(super) fn is_breaker_open(&self) -> bool {
+        self.breaker.load(Ordering::Acquire)
+    }
+
     pub(super) fn set_breaker(&self, open: bool) {
         self.breaker.store(open, Ordering::Release);
     }

@@ -19,7 +19,7 @@ use crate::{
     delivery::{Flow, Ticket},
     engine::Engine,
     kafka::{Consumer, KafkaError, Publisher},
-    message::{Record, Source, retry_due_ms},
+    message::{Record, Source, forget_retries, retry_due_ms},
     settings::Delivery,
     telemetry,
 };
@@ -41,6 +41,9 @@ pub(super) struct Poller<'p> {
     pub(super) in_hand: BTreeMap<Source, Record>,
     /// Whether nothing more is taken, for good.
     draining: bool,
+    /// Whether too many are in flight, and whether the breaker is open, when it was last looked.
+    pressed: bool,
+    broken: bool,
     /// Partitions that are to go to other members, oldest first.
     pub(super) giving_up: Vec<GivingUp>,
     /// When sources that are to be read again are looked at next.
@@ -68,6 +71,8 @@ impl<'p> Poller<'p> {
             flow: Flow::default(),
             in_hand: BTreeMap::new(),
             draining: false,
+            pressed: false,
+            broken: false,
             giving_up: Vec::new(),
             rewind_at: Instant::now(),
             commits: Interval::every(shared.plan.kafka.commit_interval),
@@ -139,7 +144,8 @@ impl<'p> Poller<'p> {
         Ok(true)
     }
 
-    /// Takes no records while too many are in flight, or too much fails. The client goes on fetching up to its own bounds.
+    /// Takes no records from the high mark on until the low one, nor while too much fails. The client goes on fetching up to its
+    /// own bounds.
     fn apply_pressure(&mut self) {
         let limits = &self.shared.plan.pipeline;
         let (records, bytes) = {
@@ -149,16 +155,26 @@ impl<'p> Poller<'p> {
         let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
         self.shared.monitor.set_breaker(open);
         let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
-        let held = open || full || self.draining;
-        if held && !self.flow.is_held() {
-            telemetry::paused(if open { "breaker" } else { "pressure" });
+        let roomy = records <= low_mark(limits.records_in_flight_max) && bytes <= low_mark(limits.bytes_in_flight_max);
+        let pressed = full || (self.pressed && !roomy);
+        if pressed && !self.pressed {
+            telemetry::paused("pressure");
         }
+        if open && !self.broken {
+            telemetry::paused("breaker");
+        }
+        (self.pressed, self.broken) = (pressed, open);
+        let held = open || pressed || self.draining;
         self.flow.hold(held);
         self.shared.held.store(held, Ordering::Release);
     }
 
-    fn take(&mut self, source: Source, record: Record) {
+    fn take(&mut self, source: Source, mut record: Record) {
         let now = Instant::now();
+        if source.topic == 0 {
+            // Only this program may say of a record where it came from and how often it was tried.
+            forget_retries(&mut record);
+        }
         if source.topic > 0
             && let Some(due_ms) = retry_due_ms(&record).filter(|due_ms| *due_ms > now_ms())
         {
@@ -237,6 +253,11 @@ impl<'p> Poller<'p> {
             self.turn()?;
         }
     }
+}
+
+/// Where reading goes on after it was held up at a high mark.
+fn low_mark(high: usize) -> usize {
+    high - high.div_ceil(4)
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -122,10 +122,13 @@ written!(
     }
 );
 
+/// What the brokers decide in the new group protocol.
+const BROKERS_SET: [&str; 2] = ["session.timeout.ms", "heartbeat.interval.ms"];
+
 const EMBEDDED: &str = "embedded";
 
 /// Options that the promises rest on.
-const PROTECTED_OPTIONS: [(&str, &str); 15] = [
+const PROTECTED_OPTIONS: [(&str, &str); 18] = [
     ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
     ("group.id", "set `kafka.group_id`"),
     ("group.instance.id", "set `kafka.instance_id`"),
@@ -136,6 +139,9 @@ const PROTECTED_OPTIONS: [(&str, &str); 15] = [
     ("enable.idempotence", "without it, retries repeat and reorder verdicts"),
     ("acks", "a verdict counts when all in-sync replicas have it"),
     ("request.required.acks", "a verdict counts when all in-sync replicas have it"),
+    ("auto.offset.reset", "requests that came before the first commit would be skipped"),
+    ("delivery.timeout.ms", "set `kafka.publish_timeout_ms`"),
+    ("message.timeout.ms", "set `kafka.publish_timeout_ms`"),
     ("isolation.level", "aborted requests must not be judged"),
     ("transactional.id", "it is made of `kafka.group_id` and `kafka.instance_id`"),
     ("transaction.timeout.ms", "set `kafka.transaction_timeout_ms`"),
@@ -180,9 +186,24 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
     if raw.instance_id.as_deref().is_some_and(|id| id.trim().is_empty()) {
         return Err(source.field("kafka.instance_id", "is empty: name this instance, or write \"off\""));
     }
-    if raw.transaction_timeout_ms < 2 * raw.commit_interval_ms {
-        let reason = "is less than two of `kafka.commit_interval_ms`: brokers would abort transactions that are well";
-        return Err(source.field("kafka.transaction_timeout_ms", reason));
+    if raw.delivery == Delivery::ExactlyOnce {
+        let longest = raw.publish_timeout_ms + 2 * raw.commit_interval_ms;
+        if raw.transaction_timeout_ms < longest {
+            let reason = format!(
+                "is {}, it must be at least `kafka.publish_timeout_ms` and two of `kafka.commit_interval_ms`, {longest}: brokers \
+                 would abort transactions that are still tried",
+                raw.transaction_timeout_ms
+            );
+            return Err(source.field("kafka.transaction_timeout_ms", reason));
+        }
+    }
+    if raw.group_protocol == GroupProtocol::Consumer
+        && let Some(name) =
+            raw.options.keys().map(|name| name.replace('_', ".")).find(|name| BROKERS_SET.contains(&name.as_str()))
+    {
+        let reason =
+            "cannot be set with `group_protocol = \"consumer\"`: the brokers' `group.consumer.*` settings decide";
+        return Err(source.field(&format!("kafka.options.{name}"), reason));
     }
     let options = options(source, &raw)?;
     let embedded = raw.bootstrap_servers == EMBEDDED;

@@ -221,7 +221,7 @@ impl Plan {
             ("kafka.publish_timeout_ms", raw.kafka.publish_timeout_ms, 100, 900_000),
             ("kafka.transaction_records_max", raw.kafka.transaction_records_max as u64, 1, 100_000),
             ("kafka.transaction_timeout_ms", raw.kafka.transaction_timeout_ms, 1_000, 900_000),
-            ("kafka.rebalance_drain_ms", raw.kafka.rebalance_drain_ms, 0, 600_000),
+            ("kafka.rebalance_drain_ms", raw.kafka.rebalance_drain_ms, 0, 240_000),
             ("breaker.window", raw.breaker.window as u64, 1, 1_000_000),
             ("breaker.run_max", raw.breaker.run_max as u64, 1, 1_000_000),
             ("breaker.pause_ms", raw.breaker.pause_ms, 0, 86_400_000),

@@ -100,7 +100,7 @@ impl Default for Kafka {
             commit_interval_ms: 100,
             transaction_records_max: 1_000,
             transaction_timeout_ms: 60_000,
-            publish_timeout_ms: 120_000,
+            publish_timeout_ms: 45_000,
             rebalance_drain_ms: 20_000,
             oauth_token_file: None,
             secret_files: BTreeMap::new(),

@@ -20,6 +20,7 @@ const PAUSED: &str = "ofa_consumption_paused";
 const LAG: &str = "ofa_consumer_lag_records";
 const LAG_SECONDS: &str = "ofa_consumer_lag_seconds";
 const READY: &str = "ofa_release_buffer_records";
+const BREAKER_OPEN: &str = "ofa_breaker_open";
 const DELAYED: &str = "ofa_delayed_partitions";
 const REBALANCES: &str = "ofa_rebalances_total";
 const BUILD_INFO: &str = "ofa_build_info";
@@ -48,8 +49,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     delivery::describe();
     describe_counter!(RECORDS_CONSUMED, "Records read from the requests topic");
     describe_counter!(RECORDS_EVICTED, "Records that the embedded broker dropped before they were read");
-    describe_counter!(VERDICTS, "Verdicts handed to Kafka");
-    describe_counter!(DEAD_LETTERS, "Dead letters handed to Kafka, by error code");
+    describe_counter!(VERDICTS, "Verdicts published; in transactions, committed");
+    describe_counter!(DEAD_LETTERS, "Dead letters published; in transactions, committed; by error code");
     describe_counter!(
         FEATURES_MISSING,
         "Rules and experiments that could not be judged for want of a feature, by both"
@@ -60,10 +61,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(IN_FLIGHT_RECORDS, "Records between reading and acknowledged outcome");
     describe_gauge!(IN_FLIGHT_BYTES, "Bytes of the records in flight");
     describe_gauge!(PARTITIONS, "Partitions this member owns");
-    describe_gauge!(PAUSED, "1 while consumption is paused by back-pressure");
+    describe_gauge!(PAUSED, "1 while no records are taken, for want of room or because the breaker is open");
     describe_gauge!(LAG, "Records behind the end of a partition");
     describe_gauge!(LAG_SECONDS, "Age of the last record read of a partition that has more");
     describe_gauge!(READY, "Records that are answered and wait for an earlier one of their partition");
+    describe_gauge!(BREAKER_OPEN, "1 while reading stops because too much fails");
     describe_gauge!(DELAYED, "Partitions of retry topics that wait for a record to be due");
     describe_counter!(REBALANCES, "Assignments and revocations of partitions");
     describe_gauge!(BUILD_INFO, "1, with the program's version");
@@ -137,6 +139,8 @@ pub struct Gauges<'a> {
     pub partitions: usize,
     /// Whether reading is paused.
     pub paused: bool,
+    /// Whether that is because too much fails.
+    pub breaker_open: bool,
     /// Records that are answered and wait for an earlier one.
     pub ready: usize,
     /// Partitions that wait for a record to be due.
@@ -152,6 +156,8 @@ pub struct Gauges<'a> {
 pub struct Lag<'a> {
     /// Its topic.
     pub topic: &'a str,
+    /// `requests`, or `retry` for topics in which records wait on purpose.
+    pub kind: &'static str,
     /// Its number.
     pub partition: i32,
     /// Records behind the end.
@@ -166,11 +172,13 @@ pub fn gauges(seen: &Gauges<'_>) {
     gauge!(IN_FLIGHT_BYTES).set(seen.bytes as f64);
     gauge!(PARTITIONS).set(seen.partitions as f64);
     gauge!(PAUSED).set(f64::from(u8::from(seen.paused)));
+    gauge!(BREAKER_OPEN).set(f64::from(u8::from(seen.breaker_open)));
     gauge!(READY).set(seen.ready as f64);
     gauge!(DELAYED).set(seen.delayed as f64);
     counter!(REBALANCES).absolute(seen.rebalances);
-    for Lag { topic, partition, records, seconds } in &seen.lag {
-        let labels = [("topic", (*topic).to_owned()), ("partition", partition.to_string())];
+    for Lag { topic, kind, partition, records, seconds } in &seen.lag {
+        let labels =
+            [("topic", (*topic).to_owned()), ("kind", (*kind).to_owned()), ("partition", partition.to_string())];
         gauge!(LAG, &labels).set(*records as f64);
         gauge!(LAG_SECONDS, &labels).set(*seconds);
     }

@@ -51,6 +51,11 @@ pub(crate) fn cluster() -> MockCluster<'static, DefaultProducerContext> {
 
 /// The number of a request is in its id, and in a header for those whose id cannot be read.
 pub(crate) fn produce(bootstrap_servers: &str, requests: &[(String, Vec<u8>)]) {
+    produce_to(bootstrap_servers, REQUESTS, requests);
+}
+
+/// As [`produce`], to another topic.
+pub(crate) fn produce_to(bootstrap_servers: &str, topic: &str, requests: &[(String, Vec<u8>)]) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap_servers)
         .set("enable.idempotence", "true")
@@ -65,7 +70,7 @@ pub(crate) fn produce(bootstrap_servers: &str, requests: &[(String, Vec<u8>)]) {
                 value: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             });
         producer
-            .send(BaseRecord::to(REQUESTS).key(key).payload(payload).headers(headers))
+            .send(BaseRecord::to(topic).key(key).payload(payload).headers(headers))
             .map_err(|(error, _)| error)
             .unwrap();
         producer.poll(Duration::ZERO);

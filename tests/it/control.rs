@@ -17,8 +17,10 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{CONTROL, DEAD_LETTERS, Outcome, VERDICTS, cluster, image, produce, read, reader},
+    broker::{CONTROL, Outcome, VERDICTS, cluster, image, produce, produce_to, read, reader},
+    exactly_once::committed_reader,
     instance::{Instance, operated},
+    kafka::Kafka,
     support::{Running, repository},
 };
 
@@ -237,14 +239,15 @@ fn commands_to_two_instances_at_the_same_moment_are_both_followed_by_both() {
 #[test]
 fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     const SWITCHES: usize = 100;
-    let cluster = cluster();
-    let servers = cluster.bootstrap_servers();
-    let settings = operated(&servers);
-    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topics, servers) = (kafka.topics(), kafka.address());
+    let [one, two] = ["one", "two"].map(|name| Instance::start(&topics.operated(servers, name)));
     one.running.log_line("Taking requests.");
     two.running.log_line("Taking requests.");
-    let (consumer, mut outcomes) = (reader(&servers), Vec::new());
-    produce(&servers, &requests("warm", 20));
+    let (consumer, mut outcomes) = (committed_reader(servers, &topics), Vec::new());
+    let requests_topic = topics.name("requests");
+    let verdict = |outcome: &Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
+    produce_to(servers, &requests_topic, &requests("warm", 20));
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 20);
     let (over, produced) = (AtomicBool::new(false), AtomicUsize::new(20));
     let mut times = Vec::new();
@@ -255,7 +258,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
                     return;
                 }
                 // More than two instances on two cores can answer at once, so that something is always in flight.
-                produce(&servers, &requests(&format!("round-{round}"), 10));
+                produce_to(servers, &requests_topic, &requests(&format!("round-{round}"), 10));
                 produced.fetch_add(10, Ordering::AcqRel);
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -283,7 +286,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     }
     assert_eq!(reasons.len(), 2, "both configurations answered");
     assert!(reasons.values().all(|reasons| reasons.len() == 1), "{reasons:?}");
-    assert!(outcomes.iter().all(|outcome| outcome.topic != DEAD_LETTERS));
+    assert!(outcomes.iter().all(|outcome| outcome.topic == topics.name("verdicts")));
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     eprintln!(

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     broker::{Outcome, PARTITIONS, image, outcome},
     kafka::{Kafka, Topics},
-    support::Running,
+    support::{Running, metric, page},
 };
 
 const KEYS: usize = 17;
@@ -45,11 +45,16 @@ fn quick(settings: &str) -> String {
     settings.replace("answer_cache_bytes = 0", "answer_cache_bytes = 1_000_000")
 }
 
+/// Most answers are kept ones, and come at once; those of every twentieth request do not, so that others overtake it.
+fn text(number: usize) -> String {
+    format!("ball {}", if number % 20 == 7 { number } else { number % 5 })
+}
+
 /// One request in ten is no request.
 fn request(number: usize, image: &str) -> Vec<u8> {
     match number % 10 {
         3 => format!("{{\"request_id\":\"r-{number}\",").into_bytes(),
-        _ => json!({"request_id": format!("r-{number}"), "text": format!("ball {}", number % 5), "image": {"base64": image}})
+        _ => json!({"request_id": format!("r-{number}"), "text": text(number), "image": {"base64": image}})
             .to_string()
             .into_bytes(),
     }
@@ -188,8 +193,13 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
     let offered = under_load(kafka, &topics, 300, &settings, |_| {
         for _ in 0..kills {
             let running = Running::start(&settings);
-            running.log_line("Taking requests");
-            std::thread::sleep(Duration::from_millis(100 + chance.below(1_200)));
+            let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+            running.log_line("Partitions assigned");
+            // One that has done nothing yet proves nothing.
+            while metric(&page(&pages, "/metrics"), "ofa_transaction_commits_total", "") == 0.0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis(chance.below(1_000)));
             running.kill();
         }
     });
@@ -199,8 +209,8 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
     );
 }
 
-/// Three instances that come and go. Stopped ones give their partitions back at once where they have no name of their own;
-/// the others do when the group misses them.
+/// Two instances that come and go beside one that stays. Stopped ones give their partitions back at once where they have no
+/// name of their own; the others keep them, until the group misses them.
 fn rebalances(change: impl Fn(String) -> String, named: bool) {
     let Some(kafka) = Kafka::shared() else { return };
     let topics = kafka.topics();
@@ -211,14 +221,18 @@ fn rebalances(change: impl Fn(String) -> String, named: bool) {
     let changes = long(8, 50);
     let mut chance = Chance(11);
     let begun = Instant::now();
+    let mut seen = 0.0;
     let offered = under_load(kafka, &topics, 300, &settings(0), |_| {
-        let mut running: [Option<Running>; 3] = [None, None, None];
+        let stays = Running::start(&settings(2));
+        let pages = stays.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+        stays.log_line("Partitions assigned");
+        let mut running: [Option<Running>; 2] = [None, None];
         for _ in 0..changes {
-            let member = chance.below(3) as usize;
+            let member = chance.below(2) as usize;
             running[member] = match running[member].take() {
                 None => {
                     let started = Running::start(&settings(member));
-                    started.log_line("Taking requests");
+                    started.log_line("Partitions assigned");
                     Some(started)
                 }
                 Some(ending) if chance.below(3) == 0 => {
@@ -233,10 +247,16 @@ fn rebalances(change: impl Fn(String) -> String, named: bool) {
             std::thread::sleep(Duration::from_millis(300 + chance.below(1_500)));
         }
         running.into_iter().flatten().for_each(|ending| assert_eq!(ending.stop(), Some(0)));
+        std::thread::sleep(Duration::from_millis(2_500));
+        seen = metric(&page(&pages, "/metrics"), "ofa_rebalances_total", "");
+        assert_eq!(stays.stop(), Some(0));
     });
+    // One that keeps its name comes back to what it had, and nothing moves.
+    let expected = if named { changes / 4 } else { changes };
+    assert!(seen >= expected as f64, "the instance that stayed saw {seen} assignments and revocations only");
     println!(
-        "three instances, {changes} times one came or went in {:.0?} under load: {offered} requests, each answered once, in \
-         order per key",
+        "three instances, {changes} times one came or went in {:.0?} under load, {seen} assignments and revocations at the one \
+         that stayed: {offered} requests, each answered once, in order per key",
         begun.elapsed()
     );
 }
@@ -341,7 +361,7 @@ fn of_two_instances_of_one_name_the_older_stops_and_says_why() {
         assert!(told.contains("another instance runs as") && told.contains("kafka.instance_id"), "{told}");
         newer.log_line("Partitions assigned");
         std::thread::sleep(Duration::from_secs(1));
-        newer.kill();
+        assert_eq!(newer.stop(), Some(0), "the newer one goes on");
     });
     println!("an instance fenced by its twin: {offered} requests, each answered once, in order per key");
 }

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::{
     broker::PARTITIONS,
+    instance::operated,
     support::{repository, settings, skip},
 };
 
@@ -128,13 +129,22 @@ impl Topics {
 
     /// Settings of an instance with these topics and a name.
     pub(crate) fn settings(&self, address: &str, instance: &str) -> String {
-        let kafka = format!(
+        let named = format!("{}control = \"off\"\n[kafka.options]", self.named(instance));
+        settings(address).replace("control = \"off\"\n[kafka.options]", &named)
+    }
+
+    /// The same with everything that operators use.
+    pub(crate) fn operated(&self, address: &str, instance: &str) -> String {
+        let named = format!("{}control = \"{}\"\n[kafka.options]\n", self.named(instance), self.name("control"));
+        operated(address).replace("[kafka.options]\n\"fetch.wait.max.ms\" = \"10\"\n", &named)
+    }
+
+    fn named(&self, instance: &str) -> String {
+        format!(
             "group_id = \"{prefix}\"\ninstance_id = \"{instance}\"\nrequests = \"{prefix}.requests\"\n\
-             verdicts = \"{prefix}.verdicts\"\ndead_letters = \"{prefix}.dead-letters\"\nshadows = \"{prefix}.shadows\"\n\
-             control = \"off\"\n",
+             verdicts = \"{prefix}.verdicts\"\ndead_letters = \"{prefix}.dead-letters\"\nshadows = \"{prefix}.shadows\"\n",
             prefix = self.prefix
-        );
-        settings(address).replace("control = \"off\"\n[kafka.options]", &format!("{kafka}[kafka.options]"))
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    broker::{cluster, image, produce, read, reader},
+    broker::{cluster, image, outcome, produce, read, reader},
     exactly_once::{committed_reader, long, offer, offer_from, read_until},
     kafka::Kafka,
     support::{Running, metric, page, resident, settings},
@@ -79,12 +79,20 @@ fn under_overload_memory_stays_bounded_nothing_is_repeated_and_only_lag_grows() 
         most >> 20
     );
     assert!(in_flight <= IN_FLIGHT && pauses > 0.0, "{in_flight} in flight, {pauses} pauses");
-    assert!(lag > (offered - warm) as f64 / 4.0, "the lag grew to {lag} only");
+    assert!(lag > (offered - warm) as f64 / 8.0, "the lag grew to {lag} only");
     assert!(most < settled + (64 << 20), "{} MB grew to {} MB", settled >> 20, most >> 20);
     assert_eq!(running.stop(), Some(0));
-    read_until(&consumer, &mut outcomes, warm, Duration::from_secs(5));
+    let mut heard = Instant::now();
+    while heard.elapsed() < Duration::from_secs(2) {
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            outcomes.push(outcome(&message));
+            heard = Instant::now();
+        }
+    }
     let numbers: BTreeSet<u64> = outcomes.iter().map(|outcome| outcome.number).collect();
     assert_eq!(outcomes.len(), numbers.len(), "no request is answered twice");
+    let answered = (outcomes.len() - warm) as f64;
+    assert!(answered > 0.3 * capacity * length.as_secs_f64(), "only {answered} were answered meanwhile");
 }
 
 fn requests(count: usize) -> Vec<(String, Vec<u8>)> {

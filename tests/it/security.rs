@@ -42,7 +42,10 @@ fn requests_are_answered_over_tls_with_every_mechanism_and_no_secret_is_shown() 
             kafka.told("user"),
             kafka.told("ca"),
         );
-        let settings = topics.settings(kafka.told(listener), "secure").replace("[kafka.options]\n", &options);
+        let settings = topics
+            .settings(kafka.told(listener), "secure")
+            .replace("[kafka.options]\n", &options)
+            .replace("log_format = \"json\"", "log_format = \"json\"\nlog_level = \"debug\"");
         (topics, settings)
     };
     for (mechanism, listener) in
@@ -60,6 +63,12 @@ fn requests_are_answered_over_tls_with_every_mechanism_and_no_secret_is_shown() 
         assert_eq!(code, Some(0), "{mechanism}: {told}");
         assert!(!told.contains(kafka.told("password")) && !told.contains(&token()[..20]), "{mechanism}: {told}");
     }
+
+    let (_, settings) = secure("PLAIN", "tls");
+    let system = settings.lines().filter(|line| !line.contains("ssl.ca.location")).collect::<Vec<_>>().join("\n");
+    let (code, told) = Running::start(&system).wait();
+    assert_eq!(code, Some(1));
+    assert!(told.contains("certificate verify failed"), "a certificate that nobody vouches for is not trusted: {told}");
 
     std::fs::write(&password, "wrong-password").unwrap();
     let (_, settings) = secure("PLAIN", "tls");

@@ -233,6 +233,13 @@ enum Act {
     Seek(bool),
     /// A rebalance moves a partition: its owner finishes what it has, or runs out of time.
     Move(i32, bool),
+    /// The same in two steps, with everything else between them.
+    Leave(i32),
+    GiveUp,
+    /// A second instance of the same name starts; the older one goes on, for as long as it can.
+    Twin(bool),
+    /// Older ones read, answer and commit.
+    Ghosts,
     Lose(bool),
     Notice(bool),
     /// Killed, and started again.
@@ -250,6 +257,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => Just(Act::Wait),
         3 => any::<bool>().prop_map(Act::Seek),
         1 => (0..PARTITIONS, any::<bool>()).prop_map(|(partition, drained)| Act::Move(partition, drained)),
+        2 => (0..PARTITIONS).prop_map(Act::Leave),
+        2 => Just(Act::GiveUp),
+        1 => any::<bool>().prop_map(Act::Twin),
+        2 => Just(Act::Ghosts),
         1 => any::<bool>().prop_map(Act::Lose),
         1 => any::<bool>().prop_map(Act::Notice),
         1 => any::<bool>().prop_map(Act::Crash),
@@ -261,6 +272,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 struct Group {
     cluster: Rc<RefCell<Cluster>>,
     members: [Member; 2],
+    /// Those whose name another one has taken.
+    ghosts: Vec<Member>,
+    /// The partition that is about to be given up.
+    leaving: Option<i32>,
     now: Instant,
 }
 
@@ -270,7 +285,7 @@ impl Group {
         let owners = (0..PARTITIONS).map(|partition| (Source::requests(partition), partition as usize % 2)).collect();
         cluster.borrow_mut().owners = owners;
         let members = [0, 1].map(|id| Member::start(id, &cluster));
-        Self { cluster, members, now: Instant::now() }
+        Self { cluster, members, ghosts: Vec::new(), leaving: None, now: Instant::now() }
     }
 
     fn act(&mut self, act: Act) {
@@ -278,6 +293,31 @@ impl Group {
         match act {
             Act::Wait => self.now += Duration::from_millis(60),
             Act::Move(partition, drained) => self.rebalance(partition, drained),
+            Act::Leave(partition) if self.leaving.is_none() => {
+                let source = Source::requests(partition);
+                let owner = self.cluster.borrow().owners[&source];
+                locked(&self.members[owner].ledger).leave(source);
+                self.leaving = Some(partition);
+            }
+            Act::Leave(_) => {}
+            Act::GiveUp => {
+                if let Some(partition) = self.leaving.take() {
+                    self.rebalance(partition, false);
+                }
+            }
+            Act::Twin(member) => {
+                let id = usize::from(member);
+                let mut older = std::mem::replace(&mut self.members[id], Member::start(id, &self.cluster));
+                older.log.faults.clear();
+                self.ghosts.push(older);
+            }
+            Act::Ghosts => {
+                for ghost in self.ghosts.iter_mut().filter(|ghost| !ghost.stopped) {
+                    (0..PARTITIONS).for_each(|partition| ghost.read(partition));
+                    (0..ghost.working.len()).for_each(|_| ghost.complete(0));
+                    ghost.advance(now, true);
+                }
+            }
             Act::Lose(member) => {
                 lose(&self.cluster, usize::from(member));
                 self.members[usize::from(member)].log.membership.borrow_mut().thrown_out = true;
@@ -333,6 +373,7 @@ impl Group {
 
     /// Everything gets well: who was thrown out notices, who stopped is started again, until all is answered.
     fn recover(&mut self) {
+        self.act(Act::GiveUp);
         for _ in 0..4 * RECORDS {
             for id in 0..2 {
                 if self.members[id].stopped {
