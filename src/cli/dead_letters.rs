@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    kafka::{Connection, TransactionError, TransactionOptions, TransactionalPublisher},
+    kafka::{Connection, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::{Outgoing, Record, Refusal, binary, replayed, text_header},
     pipeline::connection,
     settings::Plan,
@@ -325,7 +325,7 @@ fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Res
     let options = TransactionOptions {
         // Two people may do this at a time.
         transactional_id: format!("{}-replay-{}", plan.kafka.group_id, std::process::id()),
-        record_bytes_max: plan.kafka.record_bytes_max,
+        limits: RecordLimits { record_bytes_max: plan.kafka.record_bytes_max, batch_bytes: None },
         timeout: plan.kafka.transaction_timeout,
         wait_max: plan.kafka.publish_timeout,
     };

@@ -284,11 +284,23 @@ impl<T> Ledger<T> {
         sources.map(|(source, owned)| (*source, owned.next.or(owned.first))).collect()
     }
 
-    /// Takes records of a source again: it is read from where it was committed.
-    pub fn resume(&mut self, source: Source) {
-        if let Some(owned) = self.sources.get_mut(&source) {
+    /// Takes records of a source again: it is read from where the group stands, which is `committed`.
+    pub fn resume(&mut self, source: Source, committed: Option<i64>) {
+        if let Some(owned) = self.sources.get_mut(&source).filter(|owned| owned.reading == Reading::Rewinding) {
             owned.reading = Reading::Open;
+            owned.next = committed.or(owned.next);
+            owned.committed = owned.next;
         }
+    }
+
+    /// Whether records of a source are taken now.
+    pub fn is_open(&self, source: Source) -> bool {
+        self.sources.get(&source).is_some_and(|owned| owned.reading == Reading::Open)
+    }
+
+    /// Where the group stands in a source, as far as this member knows.
+    pub fn next(&self, source: Source) -> Option<i64> {
+        self.sources.get(&source)?.next
     }
 
     /// Records in flight.

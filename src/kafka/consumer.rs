@@ -108,18 +108,23 @@ impl Consumer {
         self.client.load().assignment_lost()
     }
 
-    /// Reads sources from these offsets; what was fetched ahead is thrown away.
+    /// Reads sources from these offsets, from the beginning where there is none; what was fetched ahead is thrown away.
     ///
     /// # Errors
     /// When one cannot be read from there now, because a rebalance is under way.
-    pub fn seek(&self, offsets: &[(Source, i64)]) -> Result<(), KafkaError> {
+    pub fn seek(&self, offsets: &[(Source, Option<i64>)]) -> Result<(), KafkaError> {
         if offsets.is_empty() {
             return Ok(());
         }
         let mut inbox = locked(&self.inbox);
         offsets.iter().for_each(|(source, _)| inbox.forget_early(*source));
         drop(inbox);
-        let done = self.client.load().seek_partitions(self.offsets(offsets)?, COORDINATOR_TIMEOUT)?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (source, next) in offsets {
+            let offset = next.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(self.topic(*source), source.partition, offset)?;
+        }
+        let done = self.client.load().seek_partitions(list, COORDINATOR_TIMEOUT)?;
         match done.elements().iter().find_map(|element| element.error().err()) {
             Some(error) => Err(error.into()),
             None => Ok(()),

@@ -57,7 +57,7 @@ impl Inbox {
                     let record = owned(&message);
                     let Some(source) = client.context().source(&record.topic, record.partition) else { continue };
                     self.early.entry(source).or_default().push_back(record);
-                    // The client has begun to fetch it after its queue was made, which undoes that.
+                    // It was fetched before its queue was made.
                     self.open(client, source);
                 }
                 Some(Err(error)) => passes(error)?,
@@ -127,6 +127,10 @@ impl Inbox {
     }
 
     fn open(&mut self, client: &Arc<Member>, source: Source) {
+        self.settling.insert(source);
+        if self.queues.contains_key(&source) {
+            return;
+        }
         let topic = client.context().topic(source);
         let Some(mut queue) = client.split_partition_queue(topic, source.partition) else { return };
         let wake = self.wake.clone();
@@ -135,7 +139,6 @@ impl Inbox {
             wake.try_send(()).ok();
         });
         self.queues.insert(source, queue);
-        self.settling.insert(source);
     }
 }
 

@@ -42,7 +42,7 @@ pub struct ConsumerOptions {
 /// Who divides the partitions of a group among its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupProtocol {
-    /// A member, and only those that move stop (`cooperative-sticky`).
+    /// A member, and only those that move are given up (`cooperative-sticky`).
     Classic,
     /// The brokers, step by step (KIP-848, Kafka 4).
     Consumer,

@@ -30,7 +30,7 @@ pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
 pub use member::{Change, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
-pub use publisher::{PublishError, Publisher};
+pub use publisher::{PublishError, Publisher, RecordLimits};
 pub use security::Credentials;
 pub use tail::Tail;
 pub use transactions::{TransactionError, TransactionOptions, TransactionalPublisher};

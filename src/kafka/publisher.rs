@@ -36,6 +36,24 @@ pub enum PublishError {
     },
 }
 
+/// How large what is published may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// A record.
+    pub record_bytes_max: usize,
+    /// A batch of several, where the brokers say: they refuse all records of one that is too large.
+    pub batch_bytes: Option<usize>,
+}
+
+impl RecordLimits {
+    pub(super) fn batch_size(&self) -> String {
+        // Never more than the client's own default, never so little that it takes nothing.
+        self.batch_bytes.unwrap_or(BATCH_BYTES_MAX).clamp(1, BATCH_BYTES_MAX).to_string()
+    }
+}
+
+const BATCH_BYTES_MAX: usize = 1_000_000;
+
 type OnDelivery<T> = dyn Fn(T, Result<(), PublishError>) + Send + Sync;
 
 /// Publishes with an idempotent producer: no duplicates by its own retries, and records leave in the
@@ -61,7 +79,7 @@ impl<T: Send + Sync + 'static> Publisher<T> {
     /// When the client cannot be made.
     pub fn new(
         connection: &Connection,
-        record_bytes_max: usize,
+        limits: RecordLimits,
         wait_max: Duration,
         on_delivery: impl Fn(T, Result<(), PublishError>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
@@ -74,7 +92,8 @@ impl<T: Send + Sync + 'static> Publisher<T> {
                 ("compression.codec", "lz4"),
                 // The partitioner of the Java client, so that verdicts lie where others look for a key.
                 ("partitioner", "murmur2_random"),
-                ("message.max.bytes", &record_bytes_max.to_string()),
+                ("message.max.bytes", &limits.record_bytes_max.to_string()),
+                ("batch.size", &limits.batch_size()),
                 ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
             ],
         );

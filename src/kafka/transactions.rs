@@ -7,7 +7,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientContext, Message,
     client::OAuthToken,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError as ClientError, RDKafkaError, RDKafkaErrorCode},
@@ -18,6 +18,7 @@ use rdkafka::{
 use super::{
     connection::{Connection, KafkaError, Role, has_code, to_headers},
     consumer::Consumer,
+    publisher::RecordLimits,
     security::Credentials,
 };
 use crate::message::{Outgoing, Source};
@@ -27,8 +28,8 @@ use crate::message::{Outgoing, Source};
 pub struct TransactionOptions {
     /// Its name, kept over restarts: a new producer of this name ends the transactions of the old one, and locks it out.
     pub transactional_id: String,
-    /// Largest record to publish.
-    pub record_bytes_max: usize,
+    /// How large what is published may be.
+    pub limits: RecordLimits,
     /// After how long the brokers abort a transaction that is not ended.
     pub timeout: Duration,
     /// How long one step may be tried again while brokers are away.
@@ -55,13 +56,16 @@ pub struct TransactionalPublisher<T: Send + Sync + 'static> {
 
 struct Context<T> {
     credentials: Credentials,
-    /// Those that the brokers found too large.
+    /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
     too_large: Mutex<Vec<T>>,
+    /// Why the brokers take nothing at all, where they do not.
+    forbidden: Mutex<Option<String>>,
 }
 
 /// Waited between two tries of a step.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Waited between two looks at what is on its way.
+const DELIVERY_WAIT: Duration = Duration::from_secs(1);
 const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
 /// How long the client library is asked to try by itself, at most: it says more when asked again.
 const TRY: Duration = Duration::from_secs(10);
@@ -77,9 +81,8 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             &[
                 ("transactional.id", &options.transactional_id),
                 ("transaction.timeout.ms", &options.timeout.as_millis().to_string()),
-                // Within a transaction there is no use in trying longer.
-                ("delivery.timeout.ms", &options.timeout.as_millis().to_string()),
-                ("message.timeout.ms", &options.timeout.as_millis().to_string()),
+                // Less than the transaction may take: which of the two ends first must not be chance.
+                ("delivery.timeout.ms", &options.wait_max.as_millis().to_string()),
                 // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
                 // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
                 ("retry.backoff.ms", "5"),
@@ -87,11 +90,16 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
                 ("compression.codec", "lz4"),
                 // The partitioner of the Java client, so that verdicts lie where others look for a key.
                 ("partitioner", "murmur2_random"),
-                ("message.max.bytes", &options.record_bytes_max.to_string()),
+                ("message.max.bytes", &options.limits.record_bytes_max.to_string()),
+                ("batch.size", &options.limits.batch_size()),
             ],
         );
         config.set_log_level(RDKafkaLogLevel::Warning);
-        let context = Context { credentials: connection.credentials.clone(), too_large: Mutex::default() };
+        let context = Context {
+            credentials: connection.credentials.clone(),
+            too_large: Mutex::default(),
+            forbidden: Mutex::default(),
+        };
         let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
         let publisher = Self { client, options };
         publisher.patiently(ThreadedProducer::init_transactions).map_err(|error| match error {
@@ -157,8 +165,9 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             return Err(TransactionError::Abort("a partition went to another member".to_owned()));
         }
         let list = consumer.offsets(offsets)?;
-        self.patiently(|client, wait| client.send_offsets_to_transaction(&list, &identity, wait))?;
-        self.commit_alone()
+        let deadline = Instant::now() + self.options.wait_max;
+        self.patiently_until(deadline, |client, wait| client.send_offsets_to_transaction(&list, &identity, wait))?;
+        self.end(deadline)
     }
 
     /// Commits the open transaction, which answers nothing.
@@ -166,12 +175,16 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the transaction is to be aborted, or the producer is of no use any more.
     pub fn commit_alone(&self) -> Result<(), TransactionError> {
-        // The library's own wait for what is on its way goes by steps of 100 ms.
-        let deadline = Instant::now() + self.options.wait_max;
-        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+        self.end(Instant::now() + self.options.wait_max)
+    }
+
+    fn end(&self, deadline: Instant) -> Result<(), TransactionError> {
+        // The library's own wait for what is on its way goes by steps of 100 ms; what takes longer than a second is its affair.
+        let soon = deadline.min(Instant::now() + DELIVERY_WAIT);
+        while self.client.in_flight_count() > 0 && Instant::now() < soon {
             std::thread::sleep(DELIVERY_PAUSE);
         }
-        self.patiently(ThreadedProducer::commit_transaction)
+        self.patiently_until(deadline, ThreadedProducer::commit_transaction)
     }
 
     /// Aborts the open transaction.
@@ -193,7 +206,14 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         &self,
         step: impl Fn(&ThreadedProducer<Context<T>>, Duration) -> Result<(), ClientError>,
     ) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + self.options.wait_max;
+        self.patiently_until(Instant::now() + self.options.wait_max, step)
+    }
+
+    fn patiently_until(
+        &self,
+        deadline: Instant,
+        step: impl Fn(&ThreadedProducer<Context<T>>, Duration) -> Result<(), ClientError>,
+    ) -> Result<(), TransactionError> {
         loop {
             match step(&self.client, TRY.min(self.options.wait_max)) {
                 Ok(()) => return Ok(()),
@@ -208,6 +228,10 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
 
     /// What follows from an error of the client.
     fn consequence(&self, error: ClientError) -> TransactionError {
+        let forbidden = self.client.context().forbidden.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reason) = forbidden {
+            return TransactionError::Stop(KafkaError::Fatal(reason));
+        }
         let ClientError::Transaction(error) = error else {
             return match self.client.client().fatal_error() {
                 Some((code, reason)) => TransactionError::Stop(self.fatal(code, reason)),
@@ -245,10 +269,16 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
     /// A record that was not delivered fails its transaction by itself; here only the reason is kept that asks for another
     /// record the next time.
     fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<T>) {
-        if let Err((error, _)) = result
-            && has_code(error, RDKafkaErrorCode::MessageSizeTooLarge)
-        {
-            self.too_large.lock().unwrap_or_else(PoisonError::into_inner).push(*answering);
+        let Err((error, message)) = result else { return };
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
+                self.too_large.lock().unwrap_or_else(PoisonError::into_inner).push(*answering);
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+                let reason = format!("a record for `{}` was refused: {error}", message.topic());
+                self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+            }
+            _ => {}
         }
     }
 }

@@ -139,10 +139,14 @@ impl Refusal {
     }
 }
 
+/// Whether a header of a dead letter was added to its request.
+pub fn is_added(name: &str) -> bool {
+    name.starts_with(CONNECT) || ADDED.contains(&name)
+}
+
 /// The request that a dead letter holds, for another try: its own key, value and headers.
 pub fn replayed(letter: &Record, topic: &str) -> Outgoing {
-    let is_own = |name: &str| !name.starts_with(CONNECT) && !ADDED.contains(&name);
-    let headers = without_retries(&letter.headers).into_iter().filter(|(name, _)| is_own(name)).collect();
+    let headers = without_retries(&letter.headers).into_iter().filter(|(name, _)| !is_added(name)).collect();
     Outgoing { topic: topic.to_owned(), key: letter.key.clone(), payload: letter.payload.clone(), headers }
 }
 

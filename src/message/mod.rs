@@ -21,7 +21,7 @@ mod retry;
 mod verdict;
 mod version_name;
 
-pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, replayed};
+pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, is_added, replayed};
 pub use device::{Device, Load, UnknownDevice};
 pub use headers::{carried, header, text_header};
 pub use record::{Header, Outgoing, Record, Source};

@@ -12,6 +12,8 @@ pub(super) struct Promise {
     pub(super) delivery: Delivery,
     /// What this instance is called in its group; none is a new name each time.
     pub(super) instance_id: Option<String>,
+    /// What a batch of records may be, so that no topic finds one too large; none where the cluster does not say.
+    pub(super) batch_bytes: Option<usize>,
 }
 
 /// Looks at the cluster.
@@ -31,15 +33,21 @@ pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, Kafk
                  verdicts. On Apache Kafka it is exactly once."
             );
         }
-        return Ok(Promise { delivery: Delivery::AtLeastOnce, instance_id: None });
+        return Ok(Promise { delivery: Delivery::AtLeastOnce, instance_id: None, batch_bytes: None });
     }
+    let mut batch_bytes = None;
     match connection.record_limits(&topics) {
-        Ok(limits) => fits(plan, &limits)?,
+        Ok(limits) => {
+            fits(plan, &limits)?;
+            // The brokers hold batches to this, and refuse all records of one.
+            let written = limits.iter().filter(|(topic, _)| **topic != kafka.requests);
+            batch_bytes = written.map(|(_, bytes)| *bytes).min();
+        }
         Err(error) => {
             tracing::warn!(%error, "How large records may be in the topics is not known; too large ones are found when they come.");
         }
     }
-    Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone() })
+    Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone(), batch_bytes })
 }
 
 /// Every request must fit into the topics that it may go to as a whole, and into a record that this program may publish.

@@ -51,7 +51,7 @@ pub enum Failure {
     Defect(String),
     /// Its verdict is larger than Kafka takes.
     #[error(
-        "the verdict is larger than Kafka takes: raise `kafka.record_bytes_max` and the topic's `max.message.bytes`"
+        "Kafka does not take the verdict: raise `kafka.record_bytes_max` and the topic's `max.message.bytes` where it is too large; a compacted topic takes none without a key"
     )]
     VerdictTooLarge,
 }

@@ -27,6 +27,7 @@ impl Poller<'_> {
     /// Hears which partitions have come, and which are to go.
     pub(super) fn follow(&mut self, changes: Vec<Change>) -> Result<(), PipelineError> {
         for change in changes {
+            self.shared.regrouped.store(true, Ordering::Release);
             match change {
                 Change::Assigned(sources) => {
                     let mut ledger = lock(self.shared);
@@ -99,12 +100,21 @@ impl Poller<'_> {
 
     /// Another member has this one's name, or the brokers think so: what it owned is void, and it joins anew.
     pub(super) fn rejoin(&mut self) -> Result<(), PipelineError> {
-        self.consumer.rejoin()?;
         tracing::warn!("The group took this member for another of its name; it joins anew.");
         self.giving_up.clear();
         let sources = lock(self.shared).sources();
         telemetry::partitions_lost(sources.len());
+        // First: with the new client comes a good identity, with which nothing of the old may be committed.
         self.forget(&sources);
+        Ok(self.consumer.rejoin()?)
+    }
+
+    /// Answers revocations that are still open: the client would wait for that at its end, for ever.
+    pub(super) fn give_up_all(&mut self) -> Result<(), PipelineError> {
+        for GivingUp { sources, .. } in std::mem::take(&mut self.giving_up) {
+            self.commit_before_parting(&sources);
+            self.part_with(&sources)?;
+        }
         Ok(())
     }
 
@@ -134,26 +144,30 @@ impl Poller<'_> {
         }
         self.rewind_at = Instant::now() + REWIND_PAUSE;
         match self.seek_committed(&rewinding) {
-            Ok(()) => {
+            Ok(sought) => {
                 let mut ledger = lock(self.shared);
-                for (source, _) in rewinding {
+                for (source, next) in sought {
                     self.flow.forget_delay(source);
                     self.in_hand.remove(&source);
-                    ledger.resume(source);
+                    ledger.resume(source, next);
                 }
             }
             Err(error) => tracing::warn!(%error, "Partitions could not be read again yet; this is tried on."),
         }
     }
 
-    fn seek_committed(&self, rewinding: &[(Source, Option<i64>)]) -> Result<(), KafkaError> {
+    /// Seeks to where the group stands; where it stands nowhere, to the first record that was read here, or to the beginning.
+    fn seek_committed(&self, rewinding: &[(Source, Option<i64>)]) -> Result<Vec<(Source, Option<i64>)>, KafkaError> {
         let sources: Vec<Source> = rewinding.iter().map(|(source, _)| *source).collect();
         let committed = self.consumer.committed(&sources)?;
         let place = |(source, first): &(Source, Option<i64>)| {
-            let next = committed.get(source).copied().flatten().or(*first)?;
-            Some((*source, next))
+            (*source, committed.get(source).copied().flatten(), first.as_ref().copied())
         };
-        self.consumer.seek(&rewinding.iter().filter_map(place).collect::<Vec<_>>())
+        let places: Vec<(Source, Option<i64>, Option<i64>)> = rewinding.iter().map(place).collect();
+        let sought: Vec<(Source, Option<i64>)> =
+            places.iter().map(|(source, committed, first)| (*source, committed.or(*first))).collect();
+        self.consumer.seek(&sought)?;
+        Ok(places.into_iter().map(|(source, committed, _)| (source, committed)).collect())
     }
 
     fn shown(&self, sources: &[Source]) -> String {

@@ -88,7 +88,9 @@ impl<'p> Poller<'p> {
             self.turn()?;
         }
         shared.monitor.set_ready(false);
-        self.drain()?;
+        let drained = self.drain();
+        self.give_up_all()?;
+        drained?;
         if shared.failure.get().is_some() || shared.delivery == Delivery::ExactlyOnce {
             return Ok(());
         }
@@ -128,15 +130,16 @@ impl<'p> Poller<'p> {
     /// Takes records while there is room, though not for ever; false where it took none.
     fn read(&mut self) -> Result<bool, PipelineError> {
         let due = self.flow.due(now_ms());
-        let mut waited: Vec<(Source, Record)> =
-            due.into_iter().filter_map(|source| self.in_hand.remove_entry(&source)).collect();
+        for source in due {
+            if let Some(record) = self.in_hand.remove(&source) {
+                self.take(source, record);
+            }
+        }
         for taken in 0..READ_AT_ONCE {
             self.apply_pressure();
-            let next = match waited.pop() {
-                Some(waited) => Some(waited),
-                None => self.consumer.next(|source| self.flow.is_open(source))?,
-            };
-            match next {
+            // What is to be read again lies in wait until it was sought.
+            let is_open = |source| self.flow.is_open(source) && lock(self.shared).is_open(source);
+            match self.consumer.next(is_open)? {
                 Some((source, record)) => self.take(source, record),
                 None => return Ok(taken > 0),
             }
@@ -154,6 +157,8 @@ impl<'p> Poller<'p> {
         };
         let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
         self.shared.monitor.set_breaker(open);
+        // After an abort nothing is in flight, and intake threads may still have to throw away what was.
+        let records = records.max(self.arrived.len());
         let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
         let roomy = records <= low_mark(limits.records_in_flight_max) && bytes <= low_mark(limits.bytes_in_flight_max);
         let pressed = full || (self.pressed && !roomy);
@@ -209,7 +214,7 @@ impl<'p> Poller<'p> {
             telemetry::key_missing();
         }
         self.gauging.read(source, record.timestamp_ms);
-        // The channel has room for everything in flight; it is closed only after this loop.
+        // It is closed only after this loop.
         self.arrived.send((ticket, record, now)).ok();
     }
 

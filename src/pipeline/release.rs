@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     delivery::{Ledger, Ticket},
-    kafka::{Connection, KafkaError, PublishError, Publisher},
+    kafka::{Connection, KafkaError, PublishError, Publisher, RecordLimits},
     message::Outgoing,
     telemetry,
 };
@@ -30,11 +30,13 @@ pub(super) enum Release {
 pub(super) fn publisher(
     connection: &Connection,
     shared: &Arc<Shared>,
+    batch_bytes: Option<usize>,
     again: Sender<Release>,
 ) -> Result<Publisher<Ticket>, KafkaError> {
     let kafka = &shared.plan.kafka;
     let acknowledged = shared.clone();
-    Publisher::new(connection, kafka.record_bytes_max, kafka.publish_timeout, move |ticket, result| match result {
+    let limits = RecordLimits { record_bytes_max: kafka.record_bytes_max, batch_bytes };
+    Publisher::new(connection, limits, kafka.publish_timeout, move |ticket, result| match result {
         Ok(()) => {
             lock(&acknowledged).acknowledge(ticket);
             acknowledged.made_room();
@@ -86,14 +88,13 @@ fn publish(
     if outcome.outgoing.is_none() {
         lock(shared).acknowledge(ticket);
     }
-    let dead_letters = &shared.plan.kafka.dead_letters;
-    let nothing_left = |reason| PublishError::Failed { topic: dead_letters.clone(), reason };
-    let told =
-        hand_over(outcome, ticket, dead_letters, nothing_left, |outgoing| match publisher.publish(ticket, outgoing) {
-            Ok(()) => Ok(Taken::Yes),
-            Err(PublishError::TooLarge(_)) => Ok(Taken::TooLarge),
-            Err(error) => Err(error),
-        })?;
+    let kafka = &shared.plan.kafka;
+    let nothing_left = |reason| PublishError::Failed { topic: kafka.dead_letters.clone(), reason };
+    let told = hand_over(outcome, ticket, kafka, nothing_left, |outgoing| match publisher.publish(ticket, outgoing) {
+        Ok(()) => Ok(Taken::Yes),
+        Err(PublishError::TooLarge(_)) => Ok(Taken::TooLarge),
+        Err(error) => Err(error),
+    })?;
     tell(shared, &told, ticket);
     Ok(())
 }
@@ -107,7 +108,7 @@ fn publish_smaller(
 ) -> Result<(), PublishError> {
     loop {
         let topic = outgoing.topic.clone();
-        let Some(less) = smaller(&shared.plan.kafka.dead_letters, ticket, outgoing) else {
+        let Some(less) = smaller(&shared.plan.kafka, ticket, outgoing) else {
             return Err(PublishError::Failed { topic, reason: NOTHING_LEFT.to_owned() });
         };
         match publisher.publish(ticket, &less) {

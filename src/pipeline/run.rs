@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::{
     cluster::{self, Promise},
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) hurry: AtomicBool,
     /// Set while no records are taken for want of room.
     pub(super) held: AtomicBool,
+    /// Set when partitions came or are to go: what the group has of this member is looked at before the next commit.
+    pub(super) regrouped: AtomicBool,
     wake: Sender<()>,
     /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
     over: AtomicBool,
@@ -124,7 +126,7 @@ impl Pipeline {
     /// # Errors
     /// When the cluster does not answer, lacks a topic, has topics that do not fit together, or a client cannot be made.
     pub fn start(plan: &Plan, connection: &Connection, engine: Engine) -> Result<Self, PipelineError> {
-        let Promise { delivery, instance_id } = cluster::look(plan, connection)?;
+        let Promise { delivery, instance_id, batch_bytes } = cluster::look(plan, connection)?;
         let BreakerPlan { window, share_max, run_max, pause } = plan.breaker;
         let (wake, woken) = bounded(1);
         let serving = Serving { plan: plan.clone(), fleet: engine.current() };
@@ -139,6 +141,7 @@ impl Pipeline {
             stop: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            regrouped: AtomicBool::new(false),
             wake: wake.clone(),
             over: AtomicBool::new(false),
         });
@@ -146,14 +149,14 @@ impl Pipeline {
         // Every record in flight is in the channel once, and once more where it was too large, so a
         // sender never waits: the client's own thread is one of them.
         let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);
-        let publisher = Arc::new(release::publisher(connection, &shared, finished.clone())?);
+        let publisher = Arc::new(release::publisher(connection, &shared, batch_bytes, finished.clone())?);
         // Before the group is joined: it ends what an earlier process of this name has left open, whose offsets would be
         // waited for.
         let transactions = match delivery {
             Delivery::AtLeastOnce => None,
             Delivery::ExactlyOnce => {
                 let id = instance_id.clone().unwrap_or_else(cluster::new_name);
-                Some(TransactionalPublisher::open(connection, transact::options(&plan.kafka, &id))?)
+                Some(TransactionalPublisher::open(connection, transact::options(&plan.kafka, &id, batch_bytes))?)
             }
         };
         let consumer = Arc::new(Consumer::join(connection, cluster::membership(plan, instance_id), wake)?);
@@ -257,8 +260,8 @@ impl Drop for Guarded<'_> {
 /// Runs the threads of one pipeline until it is told to stop or cannot go on.
 fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
     let Parts { shared, consumer, engine, publisher, finished, inbox, woken } = parts;
-    // Room for everything in flight, so that the poll loop does not wait here.
-    let (arrived, records) = bounded::<Arrived>(shared.plan.pipeline.records_in_flight_max + 1);
+    // The poll loop must not wait here; what is in it counts into its back-pressure.
+    let (arrived, records) = unbounded::<Arrived>();
     let polled = thread::scope(|scope| {
         let _ending = Ending(&shared, &engine);
         let releasing = thread::Builder::new().name("release".to_owned());

@@ -19,17 +19,36 @@ use super::{
 };
 use crate::{
     delivery::{ExactlyOnce, Fault, Reached, Step, Ticket, Transactions, Window},
-    kafka::{Consumer, TransactionError, TransactionOptions, TransactionalPublisher},
+    kafka::{Consumer, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::Source,
     settings::KafkaPlan,
     telemetry,
 };
 
+impl Log {
+    /// Whether the group stands elsewhere than this member has left it. A member that brokers have thrown out in the middle of a
+    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile.
+    fn is_overtaken(&self, reached: &[Reached]) -> bool {
+        let sources: Vec<Source> = reached.iter().map(|reached| reached.source).collect();
+        let committed = match self.consumer.committed(&sources) {
+            Ok(committed) => committed,
+            Err(error) => {
+                tracing::warn!(%error, "Where the group stands is not known.");
+                return true;
+            }
+        };
+        let ledger = lock(&self.shared);
+        let differs =
+            |source: &Source| ledger.next(*source).is_some_and(|next| committed.get(source) != Some(&Some(next)));
+        sources.iter().any(differs)
+    }
+}
+
 /// How a plan's transactions are made.
-pub(super) fn options(kafka: &KafkaPlan, instance_id: &str) -> TransactionOptions {
+pub(super) fn options(kafka: &KafkaPlan, instance_id: &str, batch_bytes: Option<usize>) -> TransactionOptions {
     TransactionOptions {
         transactional_id: format!("{}-{instance_id}", kafka.group_id),
-        record_bytes_max: kafka.record_bytes_max,
+        limits: RecordLimits { record_bytes_max: kafka.record_bytes_max, batch_bytes },
         timeout: kafka.transaction_timeout,
         wait_max: kafka.publish_timeout,
     }
@@ -58,13 +77,13 @@ impl Transactions<Outcome> for Log {
     }
 
     fn publish(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Fault> {
-        let refusals = self.too_large.get(&(ticket.source, ticket.offset)).copied().unwrap_or_default();
+        let mut refusals = self.too_large.get(&(ticket.source, ticket.offset)).copied().unwrap_or_default();
         let nothing_left = |reason| Fault::Stop(reason);
-        let dead_letters = &self.shared.plan.kafka.dead_letters;
-        let told = hand_over(outcome, ticket, dead_letters, nothing_left, |outgoing| {
-            // The brokers have refused what the client took: less each time.
-            let is_large = (refusals > 0 && outgoing.payload.is_some()) || (refusals > 1 && outgoing.key.is_some());
-            if is_large || refusals > REFUSALS_MAX {
+        let kafka = &self.shared.plan.kafka;
+        let told = hand_over(outcome, ticket, kafka, nothing_left, |outgoing| {
+            // The brokers have refused what the client took: as many of the first offers are not made again.
+            if refusals > 0 {
+                refusals -= 1;
                 return Ok(Taken::TooLarge);
             }
             match self.publisher.publish(ticket, outgoing) {
@@ -79,6 +98,9 @@ impl Transactions<Outcome> for Log {
 
     fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
         let offsets: Vec<(Source, i64)> = reached.iter().map(|reached| (reached.source, reached.next)).collect();
+        if self.shared.regrouped.swap(false, Ordering::AcqRel) && self.is_overtaken(reached) {
+            return Err(Fault::Abort("another member has answered requests of these partitions".to_owned()));
+        }
         let begun = Instant::now();
         self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(fault)?;
         let took = begun.elapsed();
@@ -100,9 +122,6 @@ impl Transactions<Outcome> for Log {
         aborted
     }
 }
-
-/// A request whose smallest dead letter is refused is not to be answered at all.
-const REFUSALS_MAX: u32 = 3;
 
 fn fault(error: TransactionError) -> Fault {
     let trouble = Trouble::from(error);

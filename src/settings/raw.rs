@@ -101,7 +101,7 @@ impl Default for Kafka {
             transaction_records_max: 1_000,
             transaction_timeout_ms: 60_000,
             publish_timeout_ms: 45_000,
-            rebalance_drain_ms: 20_000,
+            rebalance_drain_ms: 10_000,
             oauth_token_file: None,
             secret_files: BTreeMap::new(),
             options: BTreeMap::new(),

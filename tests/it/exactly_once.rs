@@ -252,7 +252,7 @@ fn rebalances(change: impl Fn(String) -> String, named: bool) {
         assert_eq!(stays.stop(), Some(0));
     });
     // One that keeps its name comes back to what it had, and nothing moves.
-    let expected = if named { changes / 4 } else { changes };
+    let expected = if named { changes / 4 } else { changes / 2 };
     assert!(seen >= expected as f64, "the instance that stayed saw {seen} assignments and revocations only");
     println!(
         "three instances, {changes} times one came or went in {:.0?} under load, {seen} assignments and revocations at the one \

@@ -217,8 +217,9 @@ impl Member {
         let rewinding = locked(&self.ledger).rewinding();
         for (source, fallback) in rewinding {
             let committed = self.log.cluster.borrow().committed.get(&source).copied();
+            // Where neither is known, from the beginning.
             self.position.insert(source, committed.or(fallback).unwrap_or(0));
-            locked(&self.ledger).resume(source);
+            locked(&self.ledger).resume(source, committed);
         }
     }
 }
