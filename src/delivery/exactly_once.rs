@@ -175,4 +175,6 @@ fn locked<T>(ledger: &Mutex<Ledger<T>>) -> MutexGuard<'_, Ledger<T>> {
 }
 
 #[cfg(test)]
+mod brokers;
+#[cfg(test)]
 mod tests;

@@ -262,6 +262,8 @@ impl Connection {
         let mut counts = BTreeMap::new();
         for topic in topics {
             let metadata = reader.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|error| {
+                // Why (a certificate, a name that is unknown) is told while the client is polled, and logged then.
+                reader.poll(TOKEN_WAIT);
                 KafkaError::Unreachable { bootstrap_servers: self.bootstrap_servers.clone(), reason: error.to_string() }
             })?;
             let found = metadata.topics().iter().find(|found| found.name() == *topic && found.error().is_none());
