@@ -53,7 +53,7 @@ pub enum GroupProtocol {
 pub enum Change {
     /// These are now read here.
     Assigned(Vec<Source>),
-    /// These are to go to another member. They stay here until [`Consumer::give_up`], for which the group waits.
+    /// These are to go to another member. They stay here until [`give_up`](super::Consumer::give_up), for which the group waits.
     Leaving(Vec<Source>),
     /// These are another member's already. They are to be given up at once, without committing.
     Lost(Vec<Source>),
@@ -92,7 +92,7 @@ pub(super) struct Context {
     pub(super) statistics: Mutex<GroupStatistics>,
     pub(super) ends: Mutex<BTreeMap<Source, i64>>,
     pub(super) commit_failed: AtomicBool,
-    /// At the end nobody calls [`Consumer::give_up`] any more.
+    /// At the end nobody calls [`give_up`](super::Consumer::give_up) any more.
     pub(super) closing: AtomicBool,
 }
 
@@ -208,8 +208,8 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Called from within [`Consumer::serve`], which must not be held up: a revocation is noted and answered later, by
-    /// [`Consumer::give_up`], for which the client keeps the rebalance open.
+    /// Called from within [`serve`](super::Consumer::serve), which must not be held up: a revocation is noted and answered later, by
+    /// [`give_up`](super::Consumer::give_up), for which the client keeps the rebalance open.
     fn rebalance(&self, client: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(client.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let answered = match error {
