@@ -15,10 +15,12 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers, Message, OwnedHeaders},
+    producer::BaseRecord,
+    util::IntoOpaque,
 };
 
 use super::{EmbeddedBroker, security::Credentials};
-use crate::message::{Header, Record};
+use crate::message::{Header, Outgoing, Record};
 
 /// What went wrong with Kafka.
 #[derive(Debug, thiserror::Error)]
@@ -331,7 +333,19 @@ pub(super) fn headers(headers: Option<&impl Headers>) -> Vec<Header> {
 /// Stands for a header whose name is not UTF-8.
 const UNREADABLE_HEADER: &str = "ofa-unreadable-header";
 
-pub(super) fn to_headers(headers: &[Header]) -> OwnedHeaders {
+/// A record as the client library takes it; `opaque` comes back with its acknowledgement.
+pub(super) fn to_record<'r, D: IntoOpaque>(
+    record: &'r Outgoing,
+    topic: &'r str,
+    opaque: D,
+) -> BaseRecord<'r, [u8], [u8], D> {
+    let mut outgoing = BaseRecord::with_opaque_to(topic, opaque).headers(to_headers(&record.headers));
+    outgoing.key = record.key.as_deref();
+    outgoing.payload = record.payload.as_deref();
+    outgoing
+}
+
+fn to_headers(headers: &[Header]) -> OwnedHeaders {
     headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |out, (name, value)| {
         out.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
     })

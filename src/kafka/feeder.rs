@@ -14,12 +14,12 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::RDKafkaErrorCode,
     message::DeliveryResult,
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use super::{
     EmbeddedBroker,
-    connection::{Authenticated, Connection, KafkaError, Role, to_headers},
+    connection::{Authenticated, Connection, KafkaError, Role, to_record},
     security::Credentials,
 };
 use crate::message::Outgoing;
@@ -108,16 +108,8 @@ impl Feeder {
         }
         let deadline = Instant::now() + self.options.wait_max;
         loop {
-            let mut outgoing =
-                BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(&self.options.topic, Box::new(bytes));
-            if let Some(key) = &record.key {
-                outgoing = outgoing.key(key);
-            }
-            if let Some(payload) = &record.payload {
-                outgoing = outgoing.payload(payload);
-            }
             self.with_delivered(|delivered| delivered.sent(bytes));
-            match self.client.send(outgoing.headers(to_headers(&record.headers))) {
+            match self.client.send(to_record(record, &self.options.topic, Box::new(bytes))) {
                 Ok(()) => break,
                 Err((error, _)) => {
                     self.with_delivered(|delivered| delivered.settled(bytes));

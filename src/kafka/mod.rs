@@ -8,6 +8,7 @@
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
+//! * `limits`: how large records may be in a topic; `backlog`: all that a topic holds now.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
 mod backlog;

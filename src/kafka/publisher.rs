@@ -11,11 +11,11 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::RDKafkaErrorCode,
     message::DeliveryResult,
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use super::{
-    connection::{Connection, KafkaError, Role, has_code, headers, to_headers},
+    connection::{Connection, KafkaError, Role, has_code, headers, to_record},
     security::Credentials,
 };
 use crate::message::Outgoing;
@@ -123,14 +123,7 @@ impl<T: Send + Sync + 'static> Publisher<T> {
         let failed = |reason: String| PublishError::Failed { topic: record.topic.clone(), reason };
         let mut answering = Box::new(answering);
         loop {
-            let mut outgoing = BaseRecord::<[u8], [u8], Box<Option<T>>>::with_opaque_to(&record.topic, answering);
-            if let Some(key) = &record.key {
-                outgoing = outgoing.key(key);
-            }
-            if let Some(payload) = &record.payload {
-                outgoing = outgoing.payload(payload);
-            }
-            match self.client.send(outgoing.headers(to_headers(&record.headers))) {
+            match self.client.send(to_record(record, &record.topic, answering)) {
                 Ok(()) => return Ok(()),
                 Err((error, back)) if has_code(&error, RDKafkaErrorCode::QueueFull) && Instant::now() < deadline => {
                     answering = back.delivery_opaque;

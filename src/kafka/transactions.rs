@@ -12,11 +12,11 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError as ClientError, RDKafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use super::{
-    connection::{Connection, KafkaError, Role, has_code, to_headers},
+    connection::{Connection, KafkaError, Role, has_code, to_record},
     consumer::Consumer,
     publisher::RecordLimits,
     security::Credentials,
@@ -64,7 +64,7 @@ struct Context<T> {
 
 /// Waited between two tries of a step.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Waited between two looks at what is on its way.
+/// How long this program itself looks at what is on its way, and waits between two looks.
 const DELIVERY_WAIT: Duration = Duration::from_secs(1);
 const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
 /// How long the client library is asked to try by itself, at most: it says more when asked again.
@@ -126,14 +126,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let deadline = Instant::now() + self.options.wait_max;
         let mut answering = Box::new(answering);
         loop {
-            let mut outgoing = BaseRecord::<[u8], [u8], Box<T>>::with_opaque_to(&record.topic, answering);
-            if let Some(key) = &record.key {
-                outgoing = outgoing.key(key);
-            }
-            if let Some(payload) = &record.payload {
-                outgoing = outgoing.payload(payload);
-            }
-            match self.client.send(outgoing.headers(to_headers(&record.headers))) {
+            match self.client.send(to_record(record, &record.topic, answering)) {
                 Ok(()) => return Ok(Ok(())),
                 Err((error, back)) if has_code(&error, RDKafkaErrorCode::MessageSizeTooLarge) => {
                     return Ok(Err(*back.delivery_opaque));

@@ -25,25 +25,6 @@ use crate::{
     telemetry,
 };
 
-impl Log {
-    /// Whether the group stands elsewhere than this member has left it. A member that brokers have thrown out in the middle of a
-    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile.
-    fn is_overtaken(&self, reached: &[Reached]) -> bool {
-        let sources: Vec<Source> = reached.iter().map(|reached| reached.source).collect();
-        let committed = match self.consumer.committed(&sources) {
-            Ok(committed) => committed,
-            Err(error) => {
-                tracing::warn!(%error, "Where the group stands is not known.");
-                return true;
-            }
-        };
-        let ledger = lock(&self.shared);
-        let differs =
-            |source: &Source| ledger.next(*source).is_some_and(|next| committed.get(source) != Some(&Some(next)));
-        sources.iter().any(differs)
-    }
-}
-
 /// How a plan's transactions are made.
 pub(super) fn options(kafka: &KafkaPlan, instance_id: &str, batch_bytes: Option<usize>) -> TransactionOptions {
     TransactionOptions {
@@ -68,6 +49,23 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(shared: Arc<Shared>, publisher: TransactionalPublisher<Ticket>, consumer: Arc<Consumer>) -> Self {
         Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new() }
+    }
+
+    /// Whether the group stands elsewhere than this member has left it. A member that brokers have thrown out in the middle of a
+    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile.
+    fn is_overtaken(&self, reached: &[Reached]) -> bool {
+        let sources: Vec<Source> = reached.iter().map(|reached| reached.source).collect();
+        let committed = match self.consumer.committed(&sources) {
+            Ok(committed) => committed,
+            Err(error) => {
+                tracing::warn!(%error, "Where the group stands is not known.");
+                return true;
+            }
+        };
+        let ledger = lock(&self.shared);
+        let differs =
+            |source: &Source| ledger.next(*source).is_some_and(|next| committed.get(source) != Some(&Some(next)));
+        sources.iter().any(differs)
     }
 }
 
@@ -148,8 +146,7 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
         if shared.failure.get().is_some() {
             continue;
         }
-        let stands_still = shared.held.load(Ordering::Acquire) && lock(shared).only_waits_to_be_committed();
-        let hurry = stands_still || shared.hurry.load(Ordering::Acquire);
+        let hurry = stands_still(shared) || shared.hurry.load(Ordering::Acquire);
         match driver.advance(&shared.ledger, &mut log, Instant::now(), hurry) {
             Ok(Step::Nothing) => {}
             Ok(Step::Committed { .. }) => {
@@ -174,7 +171,7 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
 
 /// Takes outcomes until the open transaction is due; false once the poll loop has ended and nothing is left.
 fn collect(shared: &Shared, driver: &ExactlyOnce, inbox: &Receiver<Release>) -> bool {
-    if shared.held.load(Ordering::Acquire) && driver.due().is_some() && lock(shared).only_waits_to_be_committed() {
+    if driver.due().is_some() && stands_still(shared) {
         return !shared.is_over();
     }
     let due = driver.due().map_or(INBOX_TIMEOUT, |due| due.saturating_duration_since(Instant::now()));
@@ -192,6 +189,11 @@ fn collect(shared: &Shared, driver: &ExactlyOnce, inbox: &Receiver<Release>) -> 
         }
     }
     true
+}
+
+/// Whether nothing more is taken and nothing is worked on, until what is finished is committed.
+fn stands_still(shared: &Shared) -> bool {
+    shared.held.load(Ordering::Acquire) && lock(shared).only_waits_to_be_committed()
 }
 
 fn pause(shared: &Shared, length: Duration) {
