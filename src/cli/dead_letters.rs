@@ -328,9 +328,10 @@ fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Res
         limits: RecordLimits { record_bytes_max: plan.kafka.record_bytes_max, batch_bytes: None },
         timeout: plan.kafka.transaction_timeout,
         wait_max: plan.kafka.publish_timeout,
+        group: None,
     };
-    let publisher: TransactionalPublisher<()> = TransactionalPublisher::open(connection, options)?;
-    let published = || {
+    let mut publisher: TransactionalPublisher<()> = TransactionalPublisher::open(connection, options)?;
+    let mut published = || {
         publisher.begin()?;
         for request in &requests {
             if publisher.publish((), request)?.is_err() {

@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let path = arguments.settings.path();
     let plan = arguments.settings.plan()?;
     logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
-    let service = Service::start(&plan)?;
+    let mut service = Service::start(&plan)?;
     let broker = start_broker(&plan)?;
     let address = broker.as_ref().map(EmbeddedBroker::bootstrap_servers);
     if let Some(bootstrap_servers) = &address {
@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     tracing::info!(versions = plan.versions.len(), "Loading versions.");
     let thoroughness = arguments.verify.thoroughness();
     let engine = Engine::start(&engine_specs(&plan, thoroughness), engine_options(&plan))?;
+    service.heed_stops()?;
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
     let start = control::Start {
         path: path.to_owned(),
@@ -118,6 +119,8 @@ pub(super) struct Service {
     runtime: Runtime,
     /// Heard from the start: unheard, it would end the process while versions load.
     hang_up: Signal,
+    /// None while versions load: a stop then ends the process at once.
+    stopping: Option<Stopping>,
     /// Empty while versions load.
     monitor: Arc<OnceLock<Arc<Monitor>>>,
 }
@@ -129,7 +132,7 @@ impl Service {
             let _inside = runtime.enter();
             signal(SignalKind::hangup()).map_err(failed)?
         };
-        let service = Self { runtime, hang_up, monitor: Arc::default() };
+        let service = Self { runtime, hang_up, stopping: None, monitor: Arc::default() };
         // Without pages nobody would read the metrics, and their samples would pile up.
         if let Some(address) = plan.telemetry.listen {
             let metrics = telemetry::install().map_err(failed)?;
@@ -151,6 +154,14 @@ impl Service {
             });
         }
         Ok(service)
+    }
+
+    /// From now on a stop signal is heard, and waits for [`Self::until_stopped`]. Before the first request is taken: unheard, it
+    /// would end the process in the middle of one.
+    pub(super) fn heed_stops(&mut self) -> Result<(), CliError> {
+        let _inside = self.runtime.enter();
+        self.stopping = Some(Stopping::new()?);
+        Ok(())
     }
 
     /// Serves the admin API.
@@ -187,7 +198,10 @@ impl Service {
         let mut hang_up = self.hang_up;
         let ended = self.runtime.block_on(async {
             let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
-            let mut stopping = Stopping::new()?;
+            let mut stopping = match self.stopping {
+                Some(stopping) => stopping,
+                None => Stopping::new()?,
+            };
             loop {
                 tokio::select! {
                     joined = &mut joined => return Ok(joined.map_err(failed)??),

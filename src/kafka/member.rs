@@ -97,6 +97,8 @@ pub(super) struct Context {
 }
 
 const STATISTICS_INTERVAL_MS: &str = "2000";
+/// How often the client asks who the group's coordinator and the partitions' leaders are.
+const LOOK_AGAIN_MS: &str = "10000";
 /// How long the client waits for a broker's answer.
 const ANSWER_TIMEOUT_MS: &str = "10000";
 
@@ -121,6 +123,10 @@ pub(super) fn join(connection: &Connection, options: &ConsumerOptions) -> Result
         ("fetch.wait.max.ms", connection.fetch_wait_ms()),
         ("statistics.interval.ms", STATISTICS_INTERVAL_MS),
         ("socket.timeout.ms", ANSWER_TIMEOUT_MS),
+        // After brokers were away the client may go on with a coordinator or a leader that is none any more, until it asks
+        // again: by default after ten and five minutes.
+        ("coordinator.query.interval.ms", LOOK_AGAIN_MS),
+        ("topic.metadata.refresh.interval.ms", LOOK_AGAIN_MS),
     ];
     settings.extend(options.instance_id.as_deref().map(|id| ("group.instance.id", id)));
     settings.push(match options.protocol {

@@ -23,6 +23,7 @@ mod member;
 mod publisher;
 mod security;
 mod tail;
+mod transactional_client;
 mod transactions;
 
 pub use connection::{Connection, KafkaError};

@@ -1,25 +1,20 @@
 //! Outcomes and offsets in one transaction.
 
 use std::{
-    error::Error,
-    sync::{Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Message,
-    client::OAuthToken,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    error::{KafkaError as ClientError, RDKafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
-    producer::{Producer as _, ProducerContext, ThreadedProducer},
+    Offset, TopicPartitionList,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 
 use super::{
-    connection::{Connection, KafkaError, Role, has_code, to_record},
+    connection::{Connection, KafkaError, has_code, to_record},
     consumer::Consumer,
     publisher::RecordLimits,
-    security::Credentials,
+    transactional_client::{Client, Refused, locked, outsider},
 };
 use crate::message::{Outgoing, Source};
 
@@ -34,6 +29,8 @@ pub struct TransactionOptions {
     pub timeout: Duration,
     /// How long one step may be tried again while brokers are away.
     pub wait_max: Duration,
+    /// The group whose offsets its transactions carry, and a topic of that group; none where they carry none.
+    pub group: Option<(String, String)>,
 }
 
 /// What a step of a transaction came to, where it did not succeed.
@@ -47,19 +44,31 @@ pub enum TransactionError {
     Stop(#[from] KafkaError),
 }
 
-/// Publishes records in transactions, together with the offsets that they answer. All its calls may wait for brokers, and
-/// are made from one thread.
-pub struct TransactionalPublisher<T: Send + Sync + 'static> {
-    client: ThreadedProducer<Context<T>>,
-    options: TransactionOptions,
+impl From<TransactionError> for KafkaError {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Abort(reason) => Self::Fatal(reason),
+            TransactionError::Stop(error) => error,
+        }
+    }
 }
 
-struct Context<T> {
-    credentials: Credentials,
-    /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
-    too_large: Mutex<Vec<T>>,
-    /// Why the brokers take nothing at all, where they do not.
-    forbidden: Mutex<Option<String>>,
+/// Publishes records in transactions, together with the offsets that they answer. All its calls may wait for brokers, and
+/// are made from one thread.
+///
+/// Its client is replaced where something was not as it should be: after an abort, after a connection was lost, after an error
+/// for which the client has no other way. A request that was sent on a lost connection may reach its broker late, in the middle
+/// of the next transaction, and brokers take it for a part of that one, because the client keeps its epoch from one
+/// transaction to the next (KIP-890 tells what comes of it). A new client has a new epoch, which locks the old one's
+/// requests out. Offsets that came late before it are undecided for ever, and whoever gets their partition waits for them: so
+/// a new client begins with a transaction of nothing but an offset, and aborts it, which decides them.
+pub struct TransactionalPublisher<T: Send + Sync + 'static> {
+    connection: Connection,
+    options: TransactionOptions,
+    client: Client<T>,
+    refused: Arc<Refused<T>>,
+    /// Clients whose calls do not come back.
+    stuck: usize,
 }
 
 /// Waited between two tries of a step.
@@ -69,6 +78,8 @@ const DELIVERY_WAIT: Duration = Duration::from_secs(1);
 const DELIVERY_PAUSE: Duration = Duration::from_millis(1);
 /// How long the client library is asked to try by itself, at most: it says more when asked again.
 const TRY: Duration = Duration::from_secs(10);
+/// Clients whose calls do not come back, before this program gives up: each keeps its threads.
+const STUCK_MAX: usize = 16;
 
 impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// Makes the producer, and ends what an earlier one of this name left open.
@@ -76,44 +87,64 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the client cannot be made, or the cluster does not answer in time.
     pub fn open(connection: &Connection, options: TransactionOptions) -> Result<Self, KafkaError> {
-        let mut config = connection.config(
-            Role::Writes,
-            &[
-                ("transactional.id", &options.transactional_id),
-                ("transaction.timeout.ms", &options.timeout.as_millis().to_string()),
-                // Less than the transaction may take: which of the two ends first must not be chance.
-                ("delivery.timeout.ms", &options.wait_max.as_millis().to_string()),
-                // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
-                // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
-                ("retry.backoff.ms", "5"),
-                ("linger.ms", "5"),
-                ("compression.codec", "lz4"),
-                // The partitioner of the Java client, so that verdicts lie where others look for a key.
-                ("partitioner", "murmur2_random"),
-                ("message.max.bytes", &options.limits.record_bytes_max.to_string()),
-                ("batch.size", &options.limits.batch_size()),
-            ],
-        );
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        let context = Context {
-            credentials: connection.credentials.clone(),
-            too_large: Mutex::default(),
-            forbidden: Mutex::default(),
-        };
-        let client = ThreadedProducer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
-        let publisher = Self { client, options };
-        publisher.patiently(ThreadedProducer::init_transactions).map_err(|error| match error {
-            TransactionError::Abort(reason) => KafkaError::Fatal(reason),
-            TransactionError::Stop(error) => error,
-        })?;
+        let refused = Arc::new(Refused::default());
+        let client = Client::open(connection, &options, &refused)?;
+        let mut publisher = Self { connection: connection.clone(), options, client, refused, stuck: 0 };
+        if publisher.settle().is_err() {
+            publisher.renew().map_err(KafkaError::from)?;
+        }
         Ok(publisher)
+    }
+
+    /// Replaces the client; what is still open of the old one is aborted.
+    fn renew(&mut self) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + self.options.wait_max;
+        loop {
+            self.stuck += usize::from(self.client.is_stuck());
+            if self.stuck > STUCK_MAX {
+                let reason =
+                    format!("the client library did not come back from {STUCK_MAX} calls: start this program again");
+                return Err(TransactionError::Stop(KafkaError::Fatal(reason)));
+            }
+            self.client = Client::open(&self.connection, &self.options, &self.refused)?;
+            match self.settle() {
+                Ok(()) => break,
+                Err(TransactionError::Abort(reason)) if Instant::now() < deadline => {
+                    tracing::debug!(reason, "A new producer is not settled yet; this is tried on.");
+                    std::thread::sleep(PAUSE);
+                }
+                Err(TransactionError::Abort(reason)) => return Err(TransactionError::Stop(KafkaError::Fatal(reason))),
+                Err(stop) => return Err(stop),
+            }
+        }
+        tracing::info!("The producer was made anew, so that nothing of the old one can come late.");
+        Ok(())
+    }
+
+    /// Decides what came late of earlier clients: an aborted transaction with an offset of the group.
+    fn settle(&self) -> Result<(), TransactionError> {
+        let Some((group, topic)) = &self.options.group else { return Ok(()) };
+        let outsider = outsider(&self.connection, group)?;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(topic, 0, Offset::Offset(0)).map_err(KafkaError::from)?;
+        self.client.begin_transaction().map_err(|error| self.consequence(error))?;
+        // That the group refuses an outsider's offset is expected: its offsets' partition is in the transaction by then.
+        if self.client.send_offsets(&list, &outsider, TRY.min(self.options.wait_max)).is_err() && self.client.is_stuck()
+        {
+            return Err(TransactionError::Abort("the client library does not come back".to_owned()));
+        }
+        let deadline = Instant::now() + self.options.wait_max;
+        self.patiently_until(deadline, Client::abort_transaction)
     }
 
     /// Begins a transaction.
     ///
     /// # Errors
     /// When the producer is of no use any more.
-    pub fn begin(&self) -> Result<(), TransactionError> {
+    pub fn begin(&mut self) -> Result<(), TransactionError> {
+        if self.client.is_disturbed() {
+            self.renew()?;
+        }
         self.client.begin_transaction().map_err(|error| self.consequence(error))
     }
 
@@ -146,7 +177,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the transaction is to be aborted, or the producer is of no use any more.
     pub fn commit(
-        &self,
+        &mut self,
         consumer: &Consumer,
         offsets: &[(Source, i64)],
         still_owned: &dyn Fn() -> bool,
@@ -159,8 +190,13 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
         let list = consumer.offsets(offsets)?;
         let deadline = Instant::now() + self.options.wait_max;
-        self.patiently_until(deadline, |client, wait| client.send_offsets_to_transaction(&list, &identity, wait))?;
-        self.end(deadline)
+        let identity = Arc::new(identity);
+        self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity, wait))?;
+        self.end(deadline)?;
+        if self.client.is_disturbed() {
+            self.renew()?;
+        }
+        Ok(())
     }
 
     /// Commits the open transaction, which answers nothing.
@@ -177,35 +213,36 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         while self.client.in_flight_count() > 0 && Instant::now() < soon {
             std::thread::sleep(DELIVERY_PAUSE);
         }
-        self.patiently_until(deadline, ThreadedProducer::commit_transaction)
+        self.patiently_until(deadline, Client::commit_transaction)
     }
 
     /// Aborts the open transaction.
     ///
     /// # Errors
-    /// When the producer is of no use any more.
-    pub fn abort(&self) -> Result<(), TransactionError> {
-        self.patiently(ThreadedProducer::abort_transaction)
+    /// When the producer is of no use any more, and cannot be replaced.
+    pub fn abort(&mut self) -> Result<(), TransactionError> {
+        let aborted = match self.client.is_stuck() {
+            true => Err(TransactionError::Abort("the client library does not come back".to_owned())),
+            false => self.patiently_until(Instant::now() + self.options.wait_max, Client::abort_transaction),
+        };
+        match aborted {
+            // What a new producer finds open of the old one, it aborts. Now rather than at the next transaction: there may be
+            // none for a long time, while others wait for what this one has left undecided.
+            Ok(()) | Err(TransactionError::Abort(_)) => self.renew(),
+            Err(stop) => Err(stop),
+        }
     }
 
     /// Takes the requests whose records the brokers found too large: that is why a transaction was aborted.
     pub fn too_large(&self) -> Vec<T> {
-        let mut found = self.client.context().too_large.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *found)
+        std::mem::take(&mut *locked(&self.refused.too_large))
     }
 
     /// Tries a step again while the client says that it may succeed: an unanswered commit is neither done nor undone.
-    fn patiently(
-        &self,
-        step: impl Fn(&ThreadedProducer<Context<T>>, Duration) -> Result<(), ClientError>,
-    ) -> Result<(), TransactionError> {
-        self.patiently_until(Instant::now() + self.options.wait_max, step)
-    }
-
     fn patiently_until(
         &self,
         deadline: Instant,
-        step: impl Fn(&ThreadedProducer<Context<T>>, Duration) -> Result<(), ClientError>,
+        step: impl Fn(&Client<T>, Duration) -> Result<(), ClientError>,
     ) -> Result<(), TransactionError> {
         loop {
             match step(&self.client, TRY.min(self.options.wait_max)) {
@@ -219,59 +256,31 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
     }
 
-    /// What follows from an error of the client.
+    /// What follows from an error of the client. A fatal one is the end of the client, not of this program: whatever it was
+    /// about, a new client says so again, or does not. But one that another has locked out must not lock the other out.
     fn consequence(&self, error: ClientError) -> TransactionError {
-        let forbidden = self.client.context().forbidden.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(reason) = forbidden {
+        if let Some(reason) = locked(&self.refused.forbidden).take() {
             return TransactionError::Stop(KafkaError::Fatal(reason));
         }
-        let ClientError::Transaction(error) = error else {
-            return match self.client.client().fatal_error() {
-                Some((code, reason)) => TransactionError::Stop(self.fatal(code, reason)),
-                // A record that could not be handed over: without it the transaction must not be committed.
-                None => TransactionError::Abort(error.to_string()),
-            };
+        let fatal = match &error {
+            ClientError::Transaction(error) if error.txn_requires_abort() => None,
+            ClientError::Transaction(error) => Some((error.code(), error.string())),
+            // A record that could not be handed over: without it the transaction must not be committed.
+            _ => self.client.fatal_error(),
         };
-        match &error {
-            error if error.txn_requires_abort() => TransactionError::Abort(RDKafkaError::string(error)),
-            error => TransactionError::Stop(self.fatal(error.code(), error.string())),
-        }
-    }
-
-    fn fatal(&self, code: RDKafkaErrorCode, reason: String) -> KafkaError {
-        match code {
-            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
-                KafkaError::Twin { setting: "kafka.instance_id", id: self.options.transactional_id.clone() }
+        match fatal {
+            Some((
+                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
+                _,
+            )) => {
+                let id = self.options.transactional_id.clone();
+                TransactionError::Stop(KafkaError::Twin { setting: "kafka.instance_id", id })
             }
-            _ => KafkaError::Fatal(reason),
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> ClientContext for Context<T> {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.credentials.token()
-    }
-}
-
-impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
-    type DeliveryOpaque = Box<T>;
-
-    /// A record that was not delivered fails its transaction by itself; here only the reason is kept that asks for another
-    /// record the next time.
-    fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<T>) {
-        let Err((error, message)) = result else { return };
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
-                self.too_large.lock().unwrap_or_else(PoisonError::into_inner).push(*answering);
-            }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-                let reason = format!("a record for `{}` was refused: {error}", message.topic());
-                self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-            }
-            _ => {}
+            Some((_, reason)) => TransactionError::Abort(reason),
+            None => match error {
+                ClientError::Transaction(error) => TransactionError::Abort(error.string()),
+                other => TransactionError::Abort(other.to_string()),
+            },
         }
     }
 }

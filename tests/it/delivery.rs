@@ -125,6 +125,8 @@ fn a_kill_in_mid_run_loses_nothing() {
     assert!(published < requests.len() as i64, "the kill came too late to prove anything: {published} verdicts");
 
     let second = Running::start(&settings(&address));
+    // Until then a stop ends it at once.
+    second.log_line("Taking requests");
     let numbers = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.number).collect::<BTreeSet<_>>().len();
     read(&consumer, &mut outcomes, |outcomes| numbers(outcomes) == requests.len());
     println!(

@@ -167,7 +167,7 @@ fn under_load(
     });
     let offered = offered.into_inner();
     let survivor = (!last.is_empty()).then(|| Running::start(last));
-    read_until(&consumer, &mut outcomes, offered, Duration::from_secs(90));
+    read_until(&consumer, &mut outcomes, offered, Duration::from_secs(420));
     // What should not be there would come now.
     let late = Instant::now();
     while late.elapsed() < Duration::from_secs(1) {

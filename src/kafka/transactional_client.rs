@@ -1,0 +1,295 @@
+//! The client of a transactional producer: how it is made, what it calls back, and how one bears with its waits.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rdkafka::{
+    ClientContext, Message, TopicPartitionList,
+    client::OAuthToken,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata},
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+};
+
+use super::{
+    connection::{Connection, KafkaError, Role},
+    security::Credentials,
+    transactions::TransactionOptions,
+};
+
+/// What brokers refused, over all clients of a publisher.
+pub(super) struct Refused<T> {
+    /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
+    pub(super) too_large: Mutex<Vec<T>>,
+    /// Why the brokers take nothing at all, where they do not.
+    pub(super) forbidden: Mutex<Option<String>>,
+}
+
+impl<T> Default for Refused<T> {
+    fn default() -> Self {
+        Self { too_large: Mutex::default(), forbidden: Mutex::default() }
+    }
+}
+
+pub(super) fn locked<V>(value: &Mutex<V>) -> MutexGuard<'_, V> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A producer.
+pub(super) struct Client<T: Send + Sync + 'static> {
+    producer: Arc<Producer<T>>,
+    asked: Sender<Offsets>,
+    answered: Receiver<Result<(), ClientError>>,
+    stuck: AtomicBool,
+}
+
+/// A record, with what it answers.
+pub(super) type Sent<'r, T> = BaseRecord<'r, [u8], [u8], Box<T>>;
+
+type Producer<T> = ThreadedProducer<Context<T>>;
+
+struct Offsets {
+    list: TopicPartitionList,
+    identity: Arc<ConsumerGroupMetadata>,
+    wait: Duration,
+}
+
+pub(super) struct Context<T> {
+    credentials: Credentials,
+    refused: Arc<Refused<T>>,
+    /// A connection was lost, or a request not answered.
+    disturbed: AtomicBool,
+}
+
+/// The identity of one who is no member of a group.
+pub(super) fn outsider(connection: &Connection, group: &str) -> Result<Arc<ConsumerGroupMetadata>, KafkaError> {
+    let client: BaseConsumer =
+        connection.config(Role::Reads, &[("group.id", group)]).create().map_err(KafkaError::client)?;
+    let identity = client.group_metadata();
+    identity.map(Arc::new).ok_or_else(|| KafkaError::Fatal(format!("the client knows no group `{group}`")))
+}
+
+/// Waited between two tries to begin.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How much longer than it was told the client library may take, before it counts as stuck.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl<T: Send + Sync + 'static> Client<T> {
+    /// Makes the producer, and ends what an earlier one of its name left open.
+    pub(super) fn open(
+        connection: &Connection,
+        options: &TransactionOptions,
+        refused: &Arc<Refused<T>>,
+    ) -> Result<Self, KafkaError> {
+        let mut config = connection.config(
+            Role::Writes,
+            &[
+                ("transactional.id", &options.transactional_id),
+                ("transaction.timeout.ms", &options.timeout.as_millis().to_string()),
+                // Less than the transaction may take: which of the two ends first must not be chance.
+                ("delivery.timeout.ms", &options.wait_max.as_millis().to_string()),
+                // A transaction that follows closely on another is told to come again until that one is marked everywhere, which
+                // takes milliseconds; with the client's 100 ms each would take that long. It doubles with every try.
+                ("retry.backoff.ms", "5"),
+                // A leader that is none any more would be found out after five minutes.
+                ("topic.metadata.refresh.interval.ms", "10000"),
+                ("linger.ms", "5"),
+                ("compression.codec", "lz4"),
+                // The partitioner of the Java client, so that verdicts lie where others look for a key.
+                ("partitioner", "murmur2_random"),
+                ("message.max.bytes", &options.limits.record_bytes_max.to_string()),
+                ("batch.size", &options.limits.batch_size()),
+            ],
+        );
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        let context = Context {
+            credentials: connection.credentials.clone(),
+            refused: refused.clone(),
+            disturbed: AtomicBool::new(false),
+        };
+        let producer = Arc::new(Producer::from_config_and_context(&config, context).map_err(KafkaError::client)?);
+        let deadline = Instant::now() + options.wait_max;
+        loop {
+            match producer.init_transactions(options.wait_max) {
+                Ok(()) => break,
+                Err(ClientError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(KafkaError::Fatal(error.to_string())),
+            }
+        }
+        // What was met until now is over.
+        producer.context().disturbed.store(false, Ordering::Release);
+        let (asked, questions) = bounded::<Offsets>(1);
+        let (answers, answered) = bounded(1);
+        let sending = producer.clone();
+        let send = move || {
+            for Offsets { list, identity, wait } in questions {
+                if answers.send(sending.send_offsets_to_transaction(&list, &identity, wait)).is_err() {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("offsets".to_owned())
+            .spawn(send)
+            .map_err(|error| KafkaError::Fatal(format!("no thread for a producer: {error}")))?;
+        Ok(Self { producer, asked, answered, stuck: AtomicBool::new(false) })
+    }
+
+    /// Whether a connection was lost, or a request not answered, since it was made.
+    pub(super) fn is_disturbed(&self) -> bool {
+        self.producer.context().disturbed.load(Ordering::Acquire)
+    }
+
+    /// Whether a call did not come back.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// Sends the offsets, on a thread of its own: where a broker leaves the cluster in the middle of it, librdkafka 2.12 may
+    /// never come back, whatever it was told to wait (its issues 5456 and 5511).
+    pub(super) fn send_offsets(
+        &self,
+        list: &TopicPartitionList,
+        identity: &Arc<ConsumerGroupMetadata>,
+        wait: Duration,
+    ) -> Result<(), ClientError> {
+        let asked = self.asked.try_send(Offsets { list: list.clone(), identity: identity.clone(), wait });
+        let answer = asked.ok().and_then(|()| self.answered.recv_timeout(wait + GRACE).ok());
+        answer.unwrap_or_else(|| {
+            self.stuck.store(true, Ordering::Release);
+            tracing::warn!(?wait, "The client library does not come back from sending offsets.");
+            Err(ClientError::Canceled)
+        })
+    }
+
+    pub(super) fn begin_transaction(&self) -> Result<(), ClientError> {
+        self.producer.begin_transaction()
+    }
+
+    pub(super) fn commit_transaction(&self, wait: Duration) -> Result<(), ClientError> {
+        self.producer.commit_transaction(wait)
+    }
+
+    pub(super) fn abort_transaction(&self, wait: Duration) -> Result<(), ClientError> {
+        self.producer.abort_transaction(wait)
+    }
+
+    pub(super) fn in_flight_count(&self) -> i32 {
+        self.producer.in_flight_count()
+    }
+
+    pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.producer.client().fatal_error()
+    }
+
+    /// Hands a record over; gives it back where it was not taken.
+    #[expect(clippy::result_large_err, reason = "the record is given back")]
+    pub(super) fn send<'r>(&self, record: Sent<'r, T>) -> Result<(), (ClientError, Sent<'r, T>)> {
+        self.producer.send(record)
+    }
+}
+
+impl<T: Send + Sync + 'static> ClientContext for Context<T> {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.credentials.token()
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        self.disturbed.store(true, Ordering::Release);
+        tracing::warn!(%error, reason, "The producer was disturbed.");
+    }
+}
+
+impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
+    type DeliveryOpaque = Box<T>;
+
+    /// A record that was not delivered fails its transaction by itself; here only the reason is kept that asks for another
+    /// record the next time.
+    fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<T>) {
+        let Err((error, message)) = result else { return };
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
+                locked(&self.refused.too_large).push(*answering);
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+                let reason = format!("a record for `{}` was refused: {error}", message.topic());
+                locked(&self.refused.forbidden).get_or_insert(reason);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::{
+        ClientConfig, Offset,
+        mocking::{MockCluster, MockCoordinator},
+    };
+
+    use super::*;
+    use crate::kafka::RecordLimits;
+
+    #[test]
+    fn offsets_that_no_coordinator_takes_are_given_up_in_time_and_a_new_client_goes_on() {
+        let mock = MockCluster::new(2).unwrap();
+        mock.create_topic("requests", 1, 1).unwrap();
+        mock.create_topic("verdicts", 1, 1).unwrap();
+        mock.partition_leader("verdicts", 0, Some(1)).unwrap();
+        mock.coordinator(MockCoordinator::Transaction("writer".to_owned()), 1).unwrap();
+        mock.coordinator(MockCoordinator::Group("readers".to_owned()), 2).unwrap();
+        let connection = Connection {
+            bootstrap_servers: mock.bootstrap_servers(),
+            options: BTreeMap::new(),
+            embedded: false,
+            credentials: Credentials::default(),
+        };
+        let options = TransactionOptions {
+            transactional_id: "writer".to_owned(),
+            limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },
+            timeout: Duration::from_secs(60),
+            wait_max: Duration::from_secs(20),
+            group: None,
+        };
+        let refused = Arc::new(Refused::<()>::default());
+        let client = Client::open(&connection, &options, &refused).unwrap();
+        client.begin_transaction().unwrap();
+        let record =
+            BaseRecord::with_opaque_to("verdicts", Box::new(())).payload(b"yes".as_slice()).key(b"k".as_slice());
+        assert!(client.send(record).is_ok());
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", mock.bootstrap_servers())
+            .set("group.id", "readers")
+            .create()
+            .unwrap();
+        let identity = Arc::new(reader.group_metadata().unwrap());
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("requests", 0, Offset::Offset(1)).unwrap();
+        mock.broker_down(2).unwrap();
+        let begun = Instant::now();
+        let wait = Duration::from_millis(500);
+        assert!(client.send_offsets(&list, &identity, wait).is_err());
+        assert!(begun.elapsed() < wait + GRACE + Duration::from_secs(2), "{:?}", begun.elapsed());
+        mock.broker_up(2).unwrap();
+        let next = Client::open(&connection, &options, &refused).unwrap();
+        next.begin_transaction().unwrap();
+        next.send_offsets(&list, &identity, Duration::from_secs(10)).unwrap();
+        next.commit_transaction(Duration::from_secs(10)).unwrap();
+    }
+}
