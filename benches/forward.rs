@@ -73,6 +73,7 @@ fn load(name: &str) -> Ofa {
         absorb: true,
         token_multiple: 8,
         bias_cache_bytes: 1 << 30,
+        trains: false,
     };
     Ofa::load(weights, &config(), SIDE, trie, (&device(name), options)).unwrap()
 }

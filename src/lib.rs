@@ -16,6 +16,10 @@
 //! * [`settings`]: `pipeline.toml` and the environment, into one validated plan.
 //! * [`message`]: what crosses Kafka. Plain data.
 //! * [`routing`]: which version answers, and why. Pure.
+//! * [`dataset`]: labelled examples on disk.
+//! * [`evaluation`]: how good a version is.
+//! * `training`: versions that learn; only with the feature `train`.
+//! * [`synth`]: pictures and statements about them, made up.
 //! * [`vision`], [`text`]: from bytes and words to what the network reads.
 //! * [`kernels`]: CPU kernels that burn lacks.
 //! * [`ofa`]: the network, in burn.
@@ -35,8 +39,10 @@
 pub mod admin;
 pub mod cli;
 pub mod control;
+pub mod dataset;
 pub mod delivery;
 pub mod engine;
+pub mod evaluation;
 pub mod kafka;
 pub mod kernels;
 pub mod message;
@@ -45,8 +51,11 @@ pub mod pipeline;
 pub mod routing;
 pub mod settings;
 pub mod store;
+pub mod synth;
 pub mod telemetry;
 pub mod text;
+#[cfg(feature = "train")]
+pub mod training;
 pub mod vision;
 pub mod weights;
 

@@ -3,6 +3,7 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod eval;
 mod explain;
 mod models;
 mod operate;
@@ -11,6 +12,9 @@ mod predict;
 mod produce;
 mod requests;
 mod run;
+mod synth;
+#[cfg(feature = "train")]
+mod train;
 
 use std::{
     path::{Path, PathBuf},
@@ -58,6 +62,13 @@ enum Command {
     DeadLetters(dead_letters::Command),
     #[command(flatten)]
     Operate(operate::Command),
+    /// Measure versions on examples whose labels are known
+    Eval(eval::Arguments),
+    /// Make up a data set of pictures and statements to train and measure on
+    Synth(synth::Arguments),
+    /// Train a version, from nothing or from another, on labelled examples
+    #[cfg(feature = "train")]
+    Train(train::Arguments),
     /// Import, pull, list, verify and remove model versions
     #[command(subcommand)]
     Models(models::Command),
@@ -146,6 +157,10 @@ pub fn main() -> ExitCode {
         Command::Produce(arguments) => produce::run(&arguments),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Operate(command) => operate::run(&command),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Synth(arguments) => synth::run(&arguments),
+        #[cfg(feature = "train")]
+        Command::Train(arguments) => train::run(&arguments),
         Command::Models(command) => models::run(&command),
     };
     match done {

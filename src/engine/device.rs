@@ -47,7 +47,10 @@ type Opened = Arc<OnceLock<Result<BurnDevice, DeviceError>>>;
 static OPENED: Mutex<Option<HashMap<Device, Opened>>> = Mutex::new(None);
 
 /// Opens a device, or gives back the one that is open already.
-pub(super) fn open(device: Device) -> Result<BurnDevice, DeviceError> {
+///
+/// # Errors
+/// When the machine has none such, or it does not open.
+pub fn open(device: Device) -> Result<BurnDevice, DeviceError> {
     let slot = {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         opened.get_or_insert_default().entry(device).or_default().clone()

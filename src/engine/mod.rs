@@ -32,7 +32,7 @@ mod worker;
 pub use crate::ofa::Interrupt;
 pub use answers::AnswerKey;
 pub use budget::{Budget, Cost, Pass};
-pub use device::DeviceError;
+pub use device::{DeviceError, open as open_device};
 pub use fleet::{Engine, Fleet, Reuse};
 pub use job::{Job, Judged, Reply};
 pub use judge::{Answer, InferenceError, Judge, PassError};

@@ -97,6 +97,7 @@ pub enum ModelError {
 pub struct Model {
     network: Ofa,
     labels: Vec<Label>,
+    temperature: f32,
     normalization: Normalization,
     adapter: String,
     first_request: Duration,
@@ -214,6 +215,7 @@ impl Model {
         let mut model = Self {
             network: network?,
             labels: definition.labels.clone(),
+            temperature: folder.manifest.temperature as f32,
             normalization: match definition.task.imagenet_default_mean_and_std {
                 true => Normalization::imagenet(),
                 false => Normalization::half(),
@@ -249,6 +251,7 @@ impl Model {
             absorb: matches!(options.device, Device::Flex | Device::NdArray),
             token_multiple: device::token_multiple(options.device),
             bias_cache_bytes: options.bias_cache_bytes,
+            trains: false,
         };
         Ofa::load(folder.weights(file)?, &definition.network, side, definition.trie.clone(), (device, run))
             .map_err(|source| ModelError::Load { folder: folder.path.clone(), source })
@@ -383,7 +386,7 @@ impl Model {
     }
 
     fn scores(&self, log_probabilities: &[f32]) -> Result<Scores, InferenceError> {
-        let probabilities = AnswerTrie::probabilities(log_probabilities);
+        let probabilities = AnswerTrie::probabilities(log_probabilities, self.temperature);
         if probabilities.iter().any(|probability| !probability.is_finite()) {
             return Err(InferenceError::NotFinite);
         }

@@ -71,9 +71,14 @@ impl Preparer {
         self.side == other.side
     }
 
+    /// The source ids of a text.
+    pub fn source(&self, text: &str, caption: Option<&str>) -> Vec<u32> {
+        self.prompter.source_ids(text, caption)
+    }
+
     /// Prepares texts about an image whose pixels are there already.
     pub fn with_pixels(&self, image: ImageId, pixels: Arc<[u8]>, texts: &[String], caption: Option<&str>) -> Prepared {
-        let sources = texts.iter().map(|text| self.prompter.source_ids(text, caption)).collect();
+        let sources = texts.iter().map(|text| self.source(text, caption)).collect();
         Prepared { image, pixels, sources }
     }
 }

@@ -98,6 +98,18 @@ impl AnswerTrie {
         &self.tokens
     }
 
+    /// How many answers there are.
+    pub fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// Of answers that one branch tells apart: the index into the tokens of each answer's own, in the answers' order.
+    pub fn columns(&self) -> Vec<usize> {
+        let children = self.branches.first().map_or(&[][..], |branch| branch.children.as_slice());
+        let column = |answer| children.iter().find(|(_, through)| through.contains(&answer)).map(|(token, _)| *token);
+        (0..self.answers).filter_map(column).collect()
+    }
+
     /// The rows to read: index of the path, and how many of its tokens lie before the row.
     pub fn reads(&self) -> impl Iterator<Item = (usize, usize)> {
         self.branches.iter().map(|branch| (branch.path, branch.depth))
@@ -118,10 +130,11 @@ impl AnswerTrie {
         scores
     }
 
-    /// Softmax over the answers' log-probabilities.
-    pub fn probabilities(log_probabilities: &[f32]) -> Vec<f32> {
-        let normalizer = log_sum_exp(log_probabilities);
-        log_probabilities.iter().map(|score| (score - normalizer).exp()).collect()
+    /// Softmax over the answers' log-probabilities, divided by a temperature (Guo et al., 2017).
+    pub fn probabilities(log_probabilities: &[f32], temperature: f32) -> Vec<f32> {
+        let scaled: Vec<f32> = log_probabilities.iter().map(|score| score / temperature).collect();
+        let normalizer = log_sum_exp(&scaled);
+        scaled.iter().map(|score| (score - normalizer).exp()).collect()
     }
 }
 
@@ -168,7 +181,7 @@ mod tests {
         assert_eq!(trie.tokens(), [5, 7, 9]);
         assert_eq!(trie.reads().collect::<Vec<_>>(), [(0, 0)]);
         let scores = trie.log_probabilities(&[1.0, 2.0, 3.0]);
-        let probabilities = AnswerTrie::probabilities(&scores);
+        let probabilities = AnswerTrie::probabilities(&scores, 1.0);
         let total: f32 = [1.0f32, 2.0, 3.0].iter().map(|x| x.exp()).sum();
         for (got, logit) in probabilities.iter().zip([3.0f32, 1.0, 2.0]) {
             assert!((got - logit.exp() / total).abs() < 1e-6);

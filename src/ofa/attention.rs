@@ -164,7 +164,7 @@ impl Core {
     fn load(checkpoint: &mut Checkpoint, prefix: &str, d_model: usize, heads: usize, scale: f64) -> Self {
         Self {
             output: linear(checkpoint, &format!("{prefix}.out_proj"), d_model, d_model),
-            gain: Param::from_tensor(checkpoint.tensor(&format!("{prefix}.c_attn"), [heads])),
+            gain: checkpoint.parameter(&format!("{prefix}.c_attn"), [heads]),
             scale,
             kernels: checkpoint.kernels(),
         }

@@ -1,6 +1,9 @@
 //! The tensors of one version on their way into the network, every one accounted for.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::{
+    module::{Param, ParamId},
+    tensor::{DType, Device, Tensor, TensorData},
+};
 
 use super::model::OfaOptions;
 use crate::weights::{Precision, Stored, Weights};
@@ -16,6 +19,15 @@ pub struct Wanted {
     pub optional: bool,
 }
 
+/// The published tensors that a parameter was made from, and goes back to once it is trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Several were put one behind the other, row by row.
+    pub(super) names: Vec<String>,
+    /// Whether rows became columns then.
+    pub(super) transposed: bool,
+}
+
 /// The one name that the shared matrix has here; published files have up to three.
 pub const SHARED_EMBEDDING: &str = "encoder.embed_tokens.weight";
 
@@ -24,10 +36,13 @@ pub const SHARED_EMBEDDING: &str = "encoder.embed_tokens.weight";
 pub(super) struct Checkpoint {
     source: Source,
     problems: Vec<String>,
+    /// Of each parameter; its id is its index.
+    origins: Vec<Origin>,
     device: Device,
     precision: Precision,
     kernels: bool,
     absorb: bool,
+    trains: bool,
 }
 
 enum Source {
@@ -40,9 +55,10 @@ impl Checkpoint {
     /// Weights whose tensors will be put on `device` in this precision, laid out for our own kernels or
     /// for burn's operations.
     pub(super) fn new(weights: Weights, device: &Device, options: &OfaOptions) -> Self {
-        let OfaOptions { precision, kernels, absorb, .. } = *options;
+        let OfaOptions { precision, kernels, absorb, trains, .. } = *options;
         let source = Source::Weights(weights);
-        Self { source, problems: Vec::new(), device: device.clone(), precision, kernels, absorb }
+        let (problems, origins) = (Vec::new(), Vec::new());
+        Self { source, problems, origins, device: device.clone(), precision, kernels, absorb, trains }
     }
 
     /// A checkpoint without values, which tells what a network asks for and costs no memory.
@@ -50,10 +66,12 @@ impl Checkpoint {
         Self {
             source: Source::Blank(Vec::new()),
             problems: Vec::new(),
+            origins: Vec::new(),
             device: device.clone(),
             precision: Precision::F32,
             kernels: false,
             absorb: false,
+            trains: false,
         }
     }
 
@@ -65,6 +83,11 @@ impl Checkpoint {
     /// Whether the network runs on our own kernels.
     pub(super) fn kernels(&self) -> bool {
         self.kernels
+    }
+
+    /// Whether the network is to be trained: batch norm stays what it is then.
+    pub(super) fn trains(&self) -> bool {
+        self.trains
     }
 
     /// The device that tensors are put on.
@@ -99,9 +122,29 @@ impl Checkpoint {
         self.put(values, shape)
     }
 
-    /// Takes the matrix that both embeddings and the output projection share.
-    pub(super) fn shared_embedding(&mut self, shape: [usize; 2]) -> Tensor<2> {
-        self.tensor(SHARED_EMBEDDING, shape)
+    /// Takes a tensor as a parameter.
+    pub(super) fn parameter<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<D>> {
+        let values = self.tensor(name, shape);
+        self.made_from(values, vec![name.to_owned()], false)
+    }
+
+    /// A parameter that was made from these tensors; training gives it back to them.
+    pub(super) fn made_from<const D: usize>(
+        &mut self,
+        values: Tensor<D>,
+        names: Vec<String>,
+        transposed: bool,
+    ) -> Param<Tensor<D>> {
+        let mut parameter = Param::from_tensor(values);
+        parameter.id = self.origin(names, transposed);
+        parameter
+    }
+
+    /// The id of what is made from these tensors.
+    pub(super) fn origin(&mut self, names: Vec<String>, transposed: bool) -> ParamId {
+        let id = ParamId::from(self.origins.len() as u64);
+        self.origins.push(Origin { names, transposed });
+        id
     }
 
     /// Takes a tensor that this task does not use: it may be absent, but not misshapen.
@@ -136,16 +179,17 @@ impl Checkpoint {
         }
     }
 
-    /// Ends the account.
+    /// Ends the account, and tells where each parameter came from.
     ///
     /// # Errors
     /// A line for each tensor that was missing, misshapen or not a number, or is left over.
-    pub(super) fn finish(self) -> Result<(), CheckpointError> {
+    pub(super) fn finish(self) -> Result<Vec<Origin>, CheckpointError> {
         let left = match &self.source {
             Source::Weights(weights) => weights.iter().map(|(name, tensor)| unknown(name, tensor)).collect(),
             Source::Blank(_) => Vec::new(),
         };
-        CheckpointError::unless_none([self.problems, left].concat())
+        CheckpointError::unless_none([self.problems, left].concat())?;
+        Ok(self.origins)
     }
 
     /// What was asked for.

@@ -131,8 +131,7 @@ impl DecoderPositions {
         let NetworkConfig { d_model, decoder_attention_heads: heads, token_bucket_size, .. } = *config;
         let table_names =
             (0..config.decoder_layers).map(|index| format!("decoder.token_rel_pos_table_list.{index}.weight"));
-        let tables =
-            table_names.map(|name| Param::from_tensor(checkpoint.tensor(&name, [2 * token_bucket_size - 1, heads])));
+        let tables = table_names.map(|name| checkpoint.parameter(&name, [2 * token_bucket_size - 1, heads]));
         let token_tables = tables.collect();
         let positions = config.max_position_embeddings + 2;
         let mut projection = |name: &str| linear(checkpoint, &format!("decoder.{name}"), d_model, d_model);
@@ -141,7 +140,7 @@ impl DecoderPositions {
             self_key: projection("self_pos_k_linear"),
             cross_query: projection("cross_pos_q_linear"),
             cross_key: projection("cross_pos_k_linear"),
-            text: Param::from_tensor(checkpoint.tensor("decoder.embed_positions.weight", [positions, d_model])),
+            text: checkpoint.parameter("decoder.embed_positions.weight", [positions, d_model]),
             text_norm: layer_norm(checkpoint, "decoder.pos_ln", d_model),
             token_tables,
             heads,

@@ -124,7 +124,7 @@ impl Encoder {
         Ok(Self {
             resnet: ResNet::load(checkpoint, config)?,
             image_projection: linear(checkpoint, "encoder.image_proj", ResNet::channels(config), d_model),
-            type_embedding: Param::from_tensor(checkpoint.tensor("encoder.type_embedding.weight", [2, d_model])),
+            type_embedding: checkpoint.parameter("encoder.type_embedding.weight", [2, d_model]),
             text_norm: layer_norm(checkpoint, "encoder.layernorm_embedding", d_model),
             patch_norm: layer_norm(checkpoint, "encoder.patch_layernorm_embedding", d_model),
             positions: EncoderPositions::load(checkpoint, config),
@@ -259,13 +259,12 @@ impl EncoderPositions {
             *config;
         let mut tables = |name: &str, rows: usize| {
             let names = (0..config.encoder_layers).map(|index| format!("encoder.{name}.{index}.weight"));
-            names.map(|name| Param::from_tensor(checkpoint.tensor(&name, [rows, heads]))).collect()
+            names.map(|name| checkpoint.parameter(&name, [rows, heads])).collect()
         };
         let token_tables = tables("token_rel_pos_table_list", 2 * token_bucket_size - 1);
         let image_tables = tables("image_rel_pos_table_list", (2 * image_bucket_size - 1).pow(2) + 3);
-        let mut table = |name: &str, rows: usize| {
-            Param::from_tensor(checkpoint.tensor(&format!("encoder.{name}.weight"), [rows, d_model]))
-        };
+        let mut table =
+            |name: &str, rows: usize| checkpoint.parameter(&format!("encoder.{name}.weight"), [rows, d_model]);
         Self {
             text: table("embed_positions", config.max_position_embeddings + 2),
             image: table("embed_image_positions", image_bucket_size.pow(2) + 1),

@@ -72,9 +72,11 @@ pub(super) fn linears(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: 
     }
     let outputs = outputs * prefixes.len();
     let weight = checkpoint.put(transposed(&weight, inputs), [inputs, outputs]);
+    let bias = checkpoint.put(bias, [outputs]);
+    let names = |part: &str| prefixes.iter().map(|prefix| format!("{prefix}.{part}")).collect();
     Projection {
-        weight: Param::from_tensor(weight),
-        bias: Param::from_tensor(checkpoint.put(bias, [outputs])),
+        weight: checkpoint.made_from(weight, names("weight"), true),
+        bias: checkpoint.made_from(bias, names("bias"), false),
         kernels: checkpoint.kernels(),
     }
 }
@@ -128,8 +130,10 @@ impl Norm {
 pub(super) fn layer_norm(checkpoint: &mut Checkpoint, prefix: &str, width: usize) -> Norm {
     let mut norm = LayerNormConfig::new(width).with_epsilon(LAYER_NORM_EPSILON).init(checkpoint.device());
     let mut part = |name: &str| {
-        let values = checkpoint.values(&format!("{prefix}.{name}"), &[width]);
-        Param::from_tensor(checkpoint.put_as(values, [width], Precision::F32))
+        let name = format!("{prefix}.{name}");
+        let values = checkpoint.values(&name, &[width]);
+        let values = checkpoint.put_as(values, [width], Precision::F32);
+        checkpoint.made_from(values, vec![name], false)
     };
     norm.gamma = part("weight");
     norm.beta = Some(part("bias"));

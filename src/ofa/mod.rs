@@ -5,6 +5,7 @@
 //! * `resnet` → `encoder` → `decoder`, with `attention` and `position` below them.
 //! * [`AnswerTrie`]: which few logits decide between the answers.
 //! * [`Interrupt`]: asks a running pass to give up.
+//! * `training`: the same network, learning; only with the feature `train`.
 //! * [`Ofa`]: all of it, from pixels and token ids to answer probabilities in one decoder pass.
 //!
 //! The specification is the published reference implementation (ModelScope's `ofa` model);
@@ -22,9 +23,13 @@ mod model;
 mod position;
 mod resnet;
 mod shape_cache;
+#[cfg(feature = "train")]
+mod training;
 
 pub use answers::{AnswerError, AnswerTrie};
 pub use checkpoint::{CheckpointError, SHARED_EMBEDDING, Wanted, compare};
 pub use config::{ConfigError, NetworkConfig, TaskConfig};
 pub use interrupt::{Interrupt, RunError};
 pub use model::{Encoded, LoadError, Ofa, OfaOptions, Row, wanted_tensors};
+#[cfg(feature = "train")]
+pub use training::{Published, TrainingError};

@@ -8,7 +8,7 @@ use burn::{
 use super::{
     answers::AnswerTrie,
     attention::Selection,
-    checkpoint::{Checkpoint, CheckpointError, Wanted, on_device},
+    checkpoint::{Checkpoint, CheckpointError, Origin, SHARED_EMBEDDING, Wanted, on_device},
     config::{ConfigError, NetworkConfig},
     decoder::{Decoder, DecoderBias},
     encoder::{Encoder, EncoderBias, ImageBias, Visible},
@@ -37,6 +37,8 @@ pub struct OfaOptions {
     pub token_multiple: usize,
     /// Bound of the position biases kept per shape.
     pub bias_cache_bytes: usize,
+    /// Whether batch norm stays apart from the convolutions, to be trained. Needs burn's own operations in full precision.
+    pub trains: bool,
 }
 
 /// One text about one image.
@@ -59,7 +61,7 @@ pub struct Encoded {
 
 /// The parameters.
 #[derive(Module, Debug)]
-struct Network {
+pub(super) struct Network {
     /// `[vocabulary, d_model]`: both embeddings and the output projection.
     embedding: Param<Tensor<2>>,
     encoder: Encoder,
@@ -69,7 +71,7 @@ struct Network {
 impl Network {
     fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Result<Self, ConfigError> {
         Ok(Self {
-            embedding: Param::from_tensor(checkpoint.shared_embedding([config.vocab_size, config.d_model])),
+            embedding: checkpoint.parameter(SHARED_EMBEDDING, [config.vocab_size, config.d_model]),
             encoder: Encoder::load(checkpoint, config)?,
             decoder: Decoder::load(checkpoint, config),
         })
@@ -89,7 +91,9 @@ pub fn wanted_tensors(config: &NetworkConfig) -> Result<Vec<Wanted>, ConfigError
 
 /// A loaded network with its answers. Not shared between threads: the thread that loads it runs it.
 pub struct Ofa {
-    network: Network,
+    pub(super) network: Network,
+    /// By the id of a parameter, which is an index.
+    pub(super) origins: Vec<Origin>,
     trie: AnswerTrie,
     side: usize,
     options: OfaOptions,
@@ -120,7 +124,7 @@ impl Ofa {
         let grid = config.grid(side)?;
         let mut checkpoint = Checkpoint::new(weights, device, &options);
         let network = Network::load(&mut checkpoint, config)?;
-        checkpoint.finish()?;
+        let origins = checkpoint.finish()?;
         if let Some(&token) = trie.tokens().iter().find(|&&token| token as usize >= config.vocab_size) {
             return Err(LoadError::AnswerOutside { token, rows: config.vocab_size });
         }
@@ -128,6 +132,7 @@ impl Ofa {
         Ok(Self {
             image_bias,
             network,
+            origins,
             trie,
             side,
             options,
@@ -253,6 +258,21 @@ impl Ofa {
         rows: &[Row],
         interrupt: Option<&Interrupt>,
     ) -> Result<Vec<Vec<f32>>, RunError> {
+        let per_row = self.trie.reads().count() * self.trie.tokens().len();
+        if per_row == 0 {
+            return Ok(vec![Vec::new(); rows.len()]);
+        }
+        let logits: Vec<f32> = self.logits(encoded, rows, interrupt)?.try_into_vec_as()?;
+        Ok(logits.chunks_exact(per_row).map(<[f32]>::to_vec).collect())
+    }
+
+    /// As [`Self::decode`], still on the device: `[rows * reads, tokens]`.
+    pub(super) fn logits(
+        &mut self,
+        encoded: &Encoded,
+        rows: &[Row],
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Tensor<2>, RunError> {
         let paths = self.trie.paths().to_vec();
         // The decoder's prompt is the source without its end.
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row.source[..row.source.len() - 1]).collect();
@@ -279,17 +299,13 @@ impl Ofa {
                 asked[row * paths.len() + path].push(prompt.len() - 1 + depth);
             }
         }
-        let per_row = self.trie.reads().count();
-        if per_row == 0 {
-            return Ok(vec![Vec::new(); rows.len()]);
-        }
         let selection = Selection::new(&asked, tokens, &self.device);
         let decoder = &self.network.decoder;
         let states = decoder.forward(embedded, &states, &bias.own, &cross, selection.as_ref(), interrupt)?;
         let [_, length, width] = states.dims();
         // Where each read is now, sequence by sequence; several of one sequence follow each other.
         let mut taken = vec![0; sequences.len()];
-        let mut reads = Vec::with_capacity(rows.len() * per_row);
+        let mut reads = Vec::with_capacity(rows.len() * self.trie.reads().count());
         for row in 0..rows.len() {
             for (path, _) in self.trie.reads() {
                 let sequence = row * paths.len() + path;
@@ -301,8 +317,7 @@ impl Ofa {
         let last = states.reshape([-1, width as i32]).select(0, self.indices(reads)).cast(DType::F32);
         let answers = self.indices(self.trie.tokens().iter().map(|&token| token.into()).collect());
         let answers = self.network.embedding.val().select(0, answers).cast(DType::F32);
-        let logits: Vec<f32> = last.matmul(answers.transpose()).try_into_vec_as()?;
-        Ok(logits.chunks_exact(per_row * self.trie.tokens().len()).map(<[f32]>::to_vec).collect())
+        Ok(last.matmul(answers.transpose()))
     }
 
     /// Computes what depends on the length of a text alone, for texts of up to this many tokens.
@@ -326,7 +341,7 @@ impl Ofa {
         tokens.next_multiple_of(self.options.token_multiple.max(1)).min(self.positions_max).max(tokens)
     }
 
-    fn indices(&self, values: Vec<i64>) -> Tensor<1, Int> {
+    pub(super) fn indices(&self, values: Vec<i64>) -> Tensor<1, Int> {
         indices(values, &self.device)
     }
 
@@ -338,6 +353,14 @@ impl Ofa {
         };
         let ids = self.indices(rows.iter().flat_map(|ids| padded(ids)).collect());
         self.network.embedding.val().select(0, ids).reshape([rows.len() as i32, tokens as i32, -1])
+    }
+
+    /// Forgets what was computed from the parameters, because they have changed.
+    #[cfg(feature = "train")]
+    pub(super) fn refresh(&mut self) {
+        self.image_bias = self.network.encoder.image_bias(self.grid);
+        self.encoder_biases = ShapeCache::new(self.options.bias_cache_bytes / 2);
+        self.decoder_biases = ShapeCache::new(self.options.bias_cache_bytes / 2);
     }
 
     fn encoder_bias(&mut self, tokens: usize) -> EncoderBias {

@@ -1,7 +1,8 @@
 //! The image half before the encoder: a ResNet of bottleneck blocks without its last layer.
 
 use burn::{
-    module::{Module, Param},
+    module::{Module, Param, RunningState},
+    nn::{BatchNorm, BatchNormConfig},
     tensor::{
         Tensor,
         activation::relu,
@@ -34,8 +35,8 @@ impl ResNet {
     pub(super) fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Result<Self, ConfigError> {
         let prefix = "encoder.embed_images";
         let base = config.resnet_base_planes;
-        let stem =
-            folded(checkpoint, [&format!("{prefix}.conv1"), &format!("{prefix}.bn1")], [3, base], STEM_KERNEL, 2);
+        let names = [format!("{prefix}.conv1"), format!("{prefix}.bn1")];
+        let stem = Convolution::load(checkpoint, &names, [3, base], STEM_KERNEL, 2);
         let mut blocks = Vec::new();
         let mut inputs = base;
         for (layer, count) in config.blocks()?.into_iter().enumerate() {
@@ -81,7 +82,8 @@ impl Bottleneck {
     fn load(checkpoint: &mut Checkpoint, name: &str, inputs: usize, planes: usize, stride: usize, first: bool) -> Self {
         let outputs = planes * EXPANSION;
         let mut part = |conv: &str, norm: &str, channels, kernel, stride| {
-            folded(checkpoint, [&format!("{name}.{conv}"), &format!("{name}.{norm}")], channels, kernel, stride)
+            let names = [format!("{name}.{conv}"), format!("{name}.{norm}")];
+            Convolution::load(checkpoint, &names, channels, kernel, stride)
         };
         Self {
             narrow: part("conv1", "bn1", [inputs, planes], 1, 1),
@@ -102,30 +104,56 @@ impl Bottleneck {
     }
 }
 
-/// A square convolution with a bias, padded by half its side.
+/// A square convolution with a bias or a batch norm, padded by half its side.
 #[derive(Module, Debug)]
 struct Convolution {
     /// `[outputs, inputs, kernel, kernel]`, or what Winograd's algorithm wants of it.
     weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
+    behind: Behind,
     kernel: usize,
     stride: usize,
     winograd: bool,
     kernels: bool,
 }
 
+/// What comes behind a convolution's product.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a network has a hundred of them at most, beside millions of weights")]
+enum Behind {
+    /// A batch norm that was folded into the product.
+    Bias(Param<Tensor<1>>),
+    /// A batch norm that is trained.
+    Norm(BatchNorm),
+}
+
 impl Convolution {
+    fn load(
+        checkpoint: &mut Checkpoint,
+        names: &[String; 2],
+        channels: [usize; 2],
+        kernel: usize,
+        stride: usize,
+    ) -> Self {
+        match checkpoint.trains() {
+            true => unfolded(checkpoint, names, channels, kernel, stride),
+            false => folded(checkpoint, names, channels, kernel, stride),
+        }
+    }
+
     /// The convolution, plus what goes around it, through ReLU.
     fn forward(&self, images: Tensor<4>, around: Option<Tensor<4>>, rectified: bool) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        if self.kernels {
-            let Self { kernel, stride, winograd, .. } = *self;
-            let geometry = Geometry { kernel, stride, relu: rectified, winograd };
-            return kernels::convolution(images, weight, bias, around, geometry);
-        }
         let padding = self.kernel / 2;
         let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
-        let result = conv2d(images, weight, Some(bias), options);
+        let weight = self.weight.val();
+        let result = match &self.behind {
+            Behind::Bias(bias) if self.kernels => {
+                let Self { kernel, stride, winograd, .. } = *self;
+                let geometry = Geometry { kernel, stride, relu: rectified, winograd };
+                return kernels::convolution(images, weight, bias.val(), around, geometry);
+            }
+            Behind::Bias(bias) => conv2d(images, weight, Some(bias.val()), options),
+            Behind::Norm(norm) => norm.forward(conv2d(images, weight, None, options)),
+        };
         let result = match around {
             Some(around) => result + around,
             None => result,
@@ -138,7 +166,7 @@ impl Convolution {
 /// variance v, scale g and shift b, the weight becomes w·g/√(v+ε) and the bias b − m·g/√(v+ε).
 fn folded(
     checkpoint: &mut Checkpoint,
-    [conv, norm]: [&str; 2],
+    [conv, norm]: &[String; 2],
     [inputs, outputs]: [usize; 2],
     kernel: usize,
     stride: usize,
@@ -165,10 +193,33 @@ fn folded(
     };
     Convolution {
         weight: Param::from_tensor(weight),
-        bias: Param::from_tensor(checkpoint.put(bias, [outputs])),
+        behind: Behind::Bias(Param::from_tensor(checkpoint.put(bias, [outputs]))),
         kernel,
         stride,
         winograd,
         kernels,
     }
+}
+
+/// A convolution without bias, and the batch norm behind it as it is published.
+fn unfolded(
+    checkpoint: &mut Checkpoint,
+    [conv, norm]: &[String; 2],
+    [inputs, outputs]: [usize; 2],
+    kernel: usize,
+    stride: usize,
+) -> Convolution {
+    let weight = checkpoint.parameter(&format!("{conv}.weight"), [outputs, inputs, kernel, kernel]);
+    let config = BatchNormConfig::new(outputs).with_epsilon(BATCH_NORM_EPSILON.into());
+    let mut behind = config.init(checkpoint.device());
+    behind.gamma = checkpoint.parameter(&format!("{norm}.weight"), [outputs]);
+    behind.beta = checkpoint.parameter(&format!("{norm}.bias"), [outputs]);
+    let mut running = |part: &str| {
+        let name = format!("{norm}.{part}");
+        let values = checkpoint.tensor(&name, [outputs]);
+        RunningState::with_id(checkpoint.origin(vec![name], false), values)
+    };
+    behind.running_mean = running("running_mean");
+    behind.running_var = running("running_var");
+    Convolution { weight, behind: Behind::Norm(behind), kernel, stride, winograd: false, kernels: false }
 }

@@ -57,7 +57,7 @@ const HEADING: &str =
     "# Written by `ofa-stream models import`; `ofa-stream models verify` compares it with the files.\n";
 
 /// What a version folder holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Of this file; a program refuses formats newer than its own.
@@ -72,10 +72,22 @@ pub struct Manifest {
     pub imported_by: String,
     /// When.
     pub imported_at: String,
+    /// What the answers' log-probabilities are divided by, so that confidences are as often right as they say. Fitted on the
+    /// validation split of what the version was trained on; 1 where nobody has fitted it.
+    #[serde(default = "unfitted", skip_serializing_if = "is_unfitted")]
+    pub temperature: f64,
     /// Where the checkpoint came from.
     pub source: Origin,
     /// Every file but this one.
     pub files: BTreeMap<String, FileRecord>,
+}
+
+fn unfitted() -> f64 {
+    1.0
+}
+
+fn is_unfitted(temperature: &f64) -> bool {
+    *temperature == unfitted()
 }
 
 /// Where a checkpoint came from.
@@ -139,6 +151,9 @@ impl Manifest {
         if let Some(name) = manifest.files.keys().find(|name| !plain(name)) {
             return Err(unreadable(format!("`{name}` names no file of its folder")));
         }
+        if !(manifest.temperature.is_finite() && manifest.temperature > 0.0) {
+            return Err(unreadable(format!("`temperature` is {}, it must be above 0", manifest.temperature)));
+        }
         if !manifest.files.contains_key(WEIGHTS) {
             return Err(unreadable(format!("it does not name {WEIGHTS}")));
         }
@@ -151,12 +166,15 @@ impl Manifest {
         write_synced(&path, format!("{HEADING}{text}").as_bytes())
     }
 
-    /// SHA-256 over names and digests of all files: it changes when anything that answers depend on
+    /// SHA-256 over names and digests of all files, and the temperature: it changes when anything that answers depend on
     /// does, and an import of the same checkpoint gives it again.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for (name, file) in &self.files {
             hash.update(format!("{}  {name}\n", file.sha256));
+        }
+        if !is_unfitted(&self.temperature) {
+            hash.update(format!("temperature {}\n", self.temperature));
         }
         format!("sha256:{}", hex::encode(hash.finalize()))
     }

@@ -4,7 +4,7 @@
 //! typed by a user as five characters, and because the published merges and vocabulary are all it
 //! needs.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use regex::Regex;
 
@@ -13,7 +13,6 @@ use super::TextError;
 /// Byte-level BPE over a published vocabulary.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
-    words: Regex,
     /// Every symbol that bytes or merges can make, with its id in the vocabulary.
     symbols: Vec<Symbol>,
     /// The symbol of each byte.
@@ -30,9 +29,12 @@ struct Symbol {
     token_id: u32,
 }
 
-/// GPT-2's pattern without its `\s+(?!\S)`: this engine has no look-ahead, so [`Tokenizer::words`]
+/// GPT-2's pattern without its `\s+(?!\S)`: this engine has no look-ahead, so [`words`]
 /// gives the last blank of a run back by hand.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+
+#[expect(clippy::expect_used, reason = "a constant pattern, compiled by every test of this file")]
+static PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(WORDS).expect("the word pattern compiles"));
 
 impl Tokenizer {
     /// `<s>`, the beginning of a sentence.
@@ -80,9 +82,7 @@ impl Tokenizer {
             let rank = ranked.len() as u32;
             ranked.entry(pair).or_insert((rank, merged));
         }
-        #[expect(clippy::expect_used, reason = "a constant pattern, compiled by every test of this file")]
-        let words = Regex::new(WORDS).expect("the word pattern compiles");
-        Ok(Self { words, symbols: table.symbols, bytes, merges: ranked, vocabulary_len: vocabulary.len() })
+        Ok(Self { symbols: table.symbols, bytes, merges: ranked, vocabulary_len: vocabulary.len() })
     }
 
     /// Entries of the vocabulary file.
@@ -93,26 +93,11 @@ impl Tokenizer {
     /// Token ids `[tokens]` of a text, without beginning and end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        for word in self.words(text) {
+        for word in words(text) {
             let symbols: Vec<SymbolIndex> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
             ids.extend(self.merge(symbols).into_iter().map(|symbol| self.symbols[symbol as usize].token_id));
         }
         ids
-    }
-
-    fn words<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        let mut words = Vec::new();
-        let mut at = 0;
-        while let Some(found) = self.words.find_at(text, at) {
-            let word = found.as_str();
-            let last = word.chars().next_back().map_or(0, char::len_utf8);
-            let blank_run_before_a_word =
-                word.len() > last && found.end() < text.len() && word.chars().all(char::is_whitespace);
-            let end = if blank_run_before_a_word { found.end() - last } else { found.end() };
-            words.push(&text[found.start()..end]);
-            at = end;
-        }
-        words
     }
 
     /// Merges the best-ranked pair everywhere in the word, until no pair merges. Quadratic in the
@@ -136,6 +121,22 @@ impl Tokenizer {
     }
 }
 
+/// The words of a text, each with the blank before it; nothing of the text is left out.
+pub(super) fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut at = 0;
+    while let Some(found) = PATTERN.find_at(text, at) {
+        let word = found.as_str();
+        let last = word.chars().next_back().map_or(0, char::len_utf8);
+        let blank_run_before_a_word =
+            word.len() > last && found.end() < text.len() && word.chars().all(char::is_whitespace);
+        let end = if blank_run_before_a_word { found.end() - last } else { found.end() };
+        words.push(&text[found.start()..end]);
+        at = end;
+    }
+    words
+}
+
 struct SymbolTable<'v> {
     vocabulary: &'v HashMap<String, u32>,
     indices: HashMap<String, SymbolIndex>,
@@ -157,7 +158,7 @@ impl SymbolTable<'_> {
 
 /// The printable character that stands for each byte in GPT-2's files: bytes that print stand for
 /// themselves, the others follow from U+0100 on.
-fn byte_characters() -> [char; 256] {
+pub(super) fn byte_characters() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| {
         let byte = byte as u8;

@@ -3,15 +3,20 @@
 //! * [`clean()`]: what the reference calls pre-captioning.
 //! * [`Templates`]: the sentence around the words.
 //! * [`Tokenizer`]: GPT-2's byte-level BPE over `vocab.json` and `merges.txt`.
+//! * `Vocabulary`: these two files, learned; only with the feature `train`.
 //!
 //! [`Prompter`] runs all three.
 
 mod bpe;
 mod clean;
+#[cfg(feature = "train")]
+mod learn;
 mod prompt;
 
 pub use bpe::Tokenizer;
 pub use clean::clean;
+#[cfg(feature = "train")]
+pub use learn::Vocabulary;
 pub use prompt::{Prompter, Templates};
 
 /// Why the text files of a model version cannot be used.

@@ -46,7 +46,7 @@ impl Templates {
         Ok(Self { alone: template.clone(), with_caption: template })
     }
 
-    fn fill(&self, text: &str, caption: Option<&str>) -> String {
+    pub(crate) fn fill(&self, text: &str, caption: Option<&str>) -> String {
         match caption {
             None => self.alone.fill(&[text]),
             Some(caption) => self.with_caption.fill(&[caption, text]),

@@ -2,9 +2,10 @@
 
 use std::process::Output;
 
+use ofa_stream::weights::Precision;
 use serde_json::Value;
 
-use crate::support::{json, program, repository};
+use crate::support::{imported, json, program, repository};
 
 fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
@@ -22,6 +23,7 @@ fn printed(output: &Output) -> Value {
 #[test]
 fn predict_gives_the_reference_answer_on_every_cpu_device() {
     let case = &json(&repository("testdata/golden/dev/expected.json"))["cases"][1];
+    let (models, _) = imported(&repository("testdata/golden/dev"), Precision::F32);
     for device in ["flex", "ndarray"] {
         let prediction = printed(&run(&[
             "predict",
@@ -30,9 +32,9 @@ fn predict_gives_the_reference_answer_on_every_cpu_device() {
             "--text",
             case["text"].as_str().unwrap(),
             "--models-dir",
-            "models",
+            models.path().to_str().unwrap(),
             "--version",
-            "ofa_small",
+            "v",
             "--device",
             device,
             "--json",
@@ -50,8 +52,8 @@ fn predict_says_what_is_wrong_with_what_it_was_given() {
     let cases: [(&[&str], &str); 5] = [
         (&["--image", "no.jpg", "--text", "a"], "no.jpg"),
         (&["--image", "README.md", "--text", "a"], "neither JPEG, PNG nor WebP"),
-        (&["--image", image, "--text", "a", "--version", "ofa_huge"], "ofa_base, ofa_small"),
-        (&["--image", image, "--text", "a", "--models-dir", "models"], "ofa_base, ofa_small"),
+        (&["--image", image, "--text", "a", "--version", "ofa_huge"], "ofa_base, ofa_large, ofa_small"),
+        (&["--image", image, "--text", "a", "--models-dir", "models"], "ofa_base, ofa_large, ofa_small"),
         (&["--image", image, "--text", "a", "--models-dir", "testdata", "--version", "demo"], "manifest.toml"),
     ];
     for (arguments, words) in cases {
@@ -64,7 +66,7 @@ fn predict_says_what_is_wrong_with_what_it_was_given() {
 #[test]
 fn check_accepts_the_shipped_settings_and_refuses_bad_ones_with_78() {
     let checked = printed(&run(&["check", "--json"]));
-    assert_eq!(checked["versions"].as_array().unwrap().len(), 2);
+    assert_eq!(checked["versions"].as_array().unwrap().len(), 3);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
     std::fs::write(&file, "[kafka]\ngrup_id = 'x'\n").unwrap();

@@ -363,7 +363,7 @@ fn several_texts_about_one_image_answer_as_each_alone() {
     let network = model.network();
     let tokens = network.image_tokens(network.feature_map(pixels, None).unwrap());
     let alone = network.answer(tokens, &[image], None).unwrap();
-    let alone = ofa_stream::ofa::AnswerTrie::probabilities(&alone[0]);
+    let alone = ofa_stream::ofa::AnswerTrie::probabilities(&alone[0], 1.0);
     let got = [both[1].no, both[1].yes, both[1].maybe];
     assert!(furthest(&got, &alone) < 1e-5, "{got:?} {alone:?}");
 }

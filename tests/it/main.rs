@@ -22,6 +22,8 @@ mod hub;
 mod imports;
 mod instance;
 mod kafka;
+#[cfg(feature = "train")]
+mod learning;
 mod load;
 mod operate;
 mod pull;

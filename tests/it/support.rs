@@ -63,6 +63,7 @@ pub(crate) fn import_into(
         tokenizer: None,
         replace: false,
         pulled: None,
+        temperature: 1.0,
     };
     change(&mut options);
     let watch = Watch { progress: &|_, _| {}, cancelled: &AtomicBool::new(false) };

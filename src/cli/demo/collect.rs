@@ -16,7 +16,7 @@ use super::super::{
 };
 use crate::{
     kafka::{Connection, Feeder, FeederOptions, Tail},
-    message::{Outgoing, Record, Verdict},
+    message::{Label, Outgoing, Record, Verdict},
     settings::Plan,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Gathered {
     pub(super) verdicts: BTreeMap<u32, Verdict>,
     /// Dead letters in the order of their requests.
     pub(super) dead_letters: BTreeMap<u32, Refused>,
+    /// What requests should be called, where the file says so.
+    pub(super) expected: BTreeMap<u32, Label>,
     /// From the first request to the last outcome.
     pub(super) took: Duration,
 }
@@ -73,6 +75,7 @@ pub(super) fn all(
         published: requests.len(),
         verdicts: BTreeMap::new(),
         dead_letters: BTreeMap::new(),
+        expected: requests.iter().filter_map(|(number, request)| Some((*number, expected(request)?))).collect(),
         took: Duration::ZERO,
     };
     thread::scope(|scope| {
@@ -140,6 +143,11 @@ fn renamed(payload: Vec<u8>, round: usize) -> Vec<u8> {
 fn id(request: &Outgoing) -> Option<String> {
     let request: Value = serde_json::from_slice(request.payload.as_deref()?).ok()?;
     request["request_id"].as_str().map(str::to_owned)
+}
+
+fn expected(request: &Outgoing) -> Option<Label> {
+    let request: Value = serde_json::from_slice(request.payload.as_deref()?).ok()?;
+    serde_json::from_value(request.get("label")?.clone()).ok()
 }
 
 fn refused(record: &Record) -> Refused {

@@ -1,12 +1,13 @@
 //! `demo`: the whole program at work on an embedded broker, with requests from `testdata/demo`.
 //!
 //! * `collect`: feeds the requests and gathers what comes out.
-//! * `report`: the tables.
+//! * `report`: the tables; `sheet`: the pictures.
 //! * `rollback`: an experiment that goes wrong, and the way back.
 
 mod collect;
 mod report;
 mod rollback;
+mod sheet;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -42,6 +43,9 @@ pub(super) struct Arguments {
     /// Leave broker and pipeline running afterwards, and say how to use them
     #[arg(long)]
     keep_running: bool,
+    /// Where to write the pictures with their verdicts, as a page
+    #[arg(long, value_name = "FILE.html", conflicts_with = "rollback")]
+    sheet: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             .map_or("loaded at its first use".to_owned(), |it| format!("loaded in {:.2} s", it.loading.as_secs_f64()));
         say(format!("version {} on {}, {millions:.2} M parameters, {when}", identity.name, identity.device));
     }
-    say("note: these versions have random weights and know nothing; the way of the requests is real, the verdicts mean nothing\n".to_owned());
+    say("a shop's stickers and what their sellers say of them; the versions were trained on such pictures, and on nothing else\n".to_owned());
     let connection = connection(&plan, Some(address.clone()));
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
     let requests = collect::requests(&plan, &arguments.source, arguments.requests)?;
@@ -92,6 +96,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     match arguments.json {
         true => output::json(&report),
         false => output::line(report.text()),
+    }
+    let sheet = arguments.sheet.clone().unwrap_or_else(|| std::env::temp_dir().join("ofa-stream-demo.html"));
+    match std::fs::write(&sheet, sheet::html(&requests, &gathered)) {
+        Ok(()) => say(format!("the pictures with their verdicts: {}", sheet.display())),
+        Err(error) => return Err(failed(format!("{}: {error}", sheet.display()))),
     }
     match service {
         Some(service) => {

@@ -17,9 +17,24 @@ pub(super) struct Report<'g> {
     published: usize,
     unanswered: usize,
     seconds: f64,
-    verdicts: Vec<&'g Verdict>,
+    verdicts: Vec<Judged<'g>>,
     dead_letters: Vec<DeadLetterRow<'g>>,
     variants: Vec<VariantSummary>,
+}
+
+#[derive(Serialize)]
+struct Judged<'g> {
+    #[serde(flatten)]
+    verdict: &'g Verdict,
+    /// What it should be, where the request says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<Label>,
+}
+
+impl Judged<'_> {
+    fn is_right(&self) -> Option<bool> {
+        self.expected.map(|expected| expected == self.verdict.result)
+    }
 }
 
 #[derive(Serialize)]
@@ -35,6 +50,9 @@ struct VariantSummary {
     group: String,
     model_version: String,
     verdicts: usize,
+    /// Of those whose request says what they should be.
+    right: usize,
+    judged: usize,
     mean_confidence: f64,
     yes_share: f64,
     maybe_share: f64,
@@ -50,13 +68,18 @@ impl<'g> Report<'g> {
             code: &refused.code,
             reason: &refused.reason,
         });
+        let verdicts: Vec<Judged<'_>> = gathered
+            .verdicts
+            .iter()
+            .map(|(number, verdict)| Judged { verdict, expected: gathered.expected.get(number).copied() })
+            .collect();
         Self {
             published: gathered.published,
             unanswered: gathered.unanswered(),
             seconds: gathered.took.as_secs_f64(),
-            verdicts: gathered.verdicts.values().collect(),
+            variants: summaries(&verdicts),
+            verdicts,
             dead_letters: dead_letters.collect(),
-            variants: summaries(gathered.verdicts.values()),
         }
     }
 
@@ -77,7 +100,8 @@ impl<'g> Report<'g> {
     }
 
     fn verdict_table(&self) -> Table {
-        let rows = self.verdicts.iter().map(|verdict| {
+        let rows = self.verdicts.iter().map(|judged| {
+            let verdict = judged.verdict;
             let route =
                 verdict.route.rule.as_ref().map_or(verdict.route.reason.clone(), |rule| format!("rule: {rule}"));
             vec![
@@ -86,12 +110,16 @@ impl<'g> Report<'g> {
                 route,
                 verdict.ab_variant.clone().unwrap_or_else(|| "-".to_owned()),
                 verdict.model_version.clone(),
-                verdict.result.as_str().to_owned(),
+                judged.expected.map_or("-", Label::as_str).to_owned(),
+                match judged.is_right() {
+                    Some(false) => format!("{} ✗", verdict.result.as_str()),
+                    Some(true) | None => verdict.result.as_str().to_owned(),
+                },
                 format!("{:.3}", verdict.confidence),
                 format!("{:.1}", verdict.latency_ms),
             ]
         });
-        let columns = ["request", "text", "route", "variant", "version", "result", "confidence", "ms"];
+        let columns = ["request", "text", "route", "variant", "version", "expected", "result", "confidence", "ms"];
         output::table(&columns, &["confidence", "ms"], rows)
     }
 
@@ -110,6 +138,7 @@ impl<'g> Report<'g> {
                 variant.group.clone(),
                 variant.model_version.clone(),
                 variant.verdicts.to_string(),
+                format!("{} of {}", variant.right, variant.judged),
                 format!("{:.3}", variant.mean_confidence),
                 percent(variant.yes_share),
                 percent(variant.maybe_share),
@@ -118,22 +147,25 @@ impl<'g> Report<'g> {
                 format!("{:.1}", variant.latency_ms_p95),
             ]
         });
-        let numbers = ["verdicts", "confidence", "yes", "maybe", "no", "p50 ms", "p95 ms"];
+        let numbers = ["verdicts", "right", "confidence", "yes", "maybe", "no", "p50 ms", "p95 ms"];
         let columns: Vec<&str> = ["group", "version"].into_iter().chain(numbers).collect();
         output::table(&columns, &numbers, rows)
     }
 }
 
-fn summaries<'v>(verdicts: impl Iterator<Item = &'v Verdict>) -> Vec<VariantSummary> {
-    let mut groups: BTreeMap<(String, String), Vec<&Verdict>> = BTreeMap::new();
-    for verdict in verdicts {
+fn summaries(verdicts: &[Judged<'_>]) -> Vec<VariantSummary> {
+    let mut groups: BTreeMap<(String, String), Vec<&Judged<'_>>> = BTreeMap::new();
+    for judged in verdicts {
+        let verdict = judged.verdict;
         let group = verdict.ab_variant.clone().unwrap_or_else(|| format!("({})", verdict.route.reason));
-        groups.entry((group, verdict.model_version.clone())).or_default().push(verdict);
+        groups.entry((group, verdict.model_version.clone())).or_default().push(judged);
     }
     groups.into_iter().map(|((group, model_version), verdicts)| summary(group, model_version, &verdicts)).collect()
 }
 
-fn summary(group: String, model_version: String, verdicts: &[&Verdict]) -> VariantSummary {
+fn summary(group: String, model_version: String, judged: &[&Judged<'_>]) -> VariantSummary {
+    let verdicts: Vec<&Verdict> = judged.iter().map(|judged| judged.verdict).collect();
+    let known: Vec<bool> = judged.iter().filter_map(|judged| judged.is_right()).collect();
     let count = verdicts.len();
     let share = |label: Label| verdicts.iter().filter(|verdict| verdict.result == label).count() as f64 / count as f64;
     // Kept answers would flatter their version.
@@ -144,6 +176,8 @@ fn summary(group: String, model_version: String, verdicts: &[&Verdict]) -> Varia
         group,
         model_version,
         verdicts: count,
+        right: known.iter().filter(|is_right| **is_right).count(),
+        judged: known.len(),
         mean_confidence: verdicts.iter().map(|verdict| f64::from(verdict.confidence)).sum::<f64>() / count as f64,
         yes_share: share(Label::Yes),
         maybe_share: share(Label::Maybe),
@@ -173,7 +207,7 @@ pub(super) fn how_to_go_on(plan: &Plan, address: &str) -> String {
     format!(
         "\nStill running; stop it with Ctrl-C.\n\
          metrics   {metrics}\n\
-         request   echo '{{\"request_id\":\"mine\",\"text\":\"a red mug\",\"image\":{{\"base64\":\"'$(base64 -w0 testdata/demo/mug.jpg)'\"}}}}' \\\n\
+         request   echo '{{\"request_id\":\"mine\",\"text\":\"a red circle\",\"image\":{{\"base64\":\"'$(base64 -w0 testdata/demo/sticker-08.jpg)'\"}}}}' \\\n\
          \x20           | kcat -P -b {address} -t {} -k me\n\
          verdicts  kcat -C -b {address} -t {} -o beginning\n\
          or        ofa-stream produce testdata/demo/requests.jsonl --unchecked --bootstrap-servers {address}",
@@ -241,6 +275,7 @@ mod tests {
             published: 5,
             verdicts: (1..).zip(verdicts).collect(),
             dead_letters: BTreeMap::from([(4, refused)]),
+            expected: BTreeMap::from([(1, Label::Yes), (2, Label::Yes)]),
             took: Duration::from_millis(2_340),
         };
         insta::assert_snapshot!(Report::new(&gathered).text());

@@ -148,7 +148,7 @@ fn cast(plan: &Plan) -> Result<Cast, CliError> {
 }
 
 fn image(source: &Path) -> Result<String, CliError> {
-    let path = source.with_file_name("mug.jpg");
+    let path = source.with_file_name("sticker-08.jpg");
     let bytes = std::fs::read(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     Ok(STANDARD.encode(bytes))
 }
@@ -264,7 +264,7 @@ impl Story<'_> {
 
     fn request(&self, number: usize) -> Outgoing {
         let id = format!("rollback-{number}");
-        let request = json!({"request_id": id, "text": "A red mug", "image": {"base64": self.image}});
+        let request = json!({"request_id": id, "text": "a red circle", "image": {"base64": self.image}});
         Outgoing {
             topic: self.plan.kafka.requests.clone(),
             key: Some(id.into_bytes()),

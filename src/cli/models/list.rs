@@ -118,7 +118,8 @@ pub(super) fn show(arguments: &ShowArguments) -> Result<(), CliError> {
         output::json(&shown);
         return Ok(());
     }
-    let Manifest { architecture, parameters, dtype, imported_by, imported_at, source, files, .. } = &shown.manifest;
+    let Manifest { architecture, parameters, dtype, imported_by, imported_at, temperature, source, files, .. } =
+        &shown.manifest;
     let mut facts = vec![
         ("digest", shown.digest.clone()),
         ("architecture", format!("{architecture}, {} parameters", output::count(*parameters))),
@@ -127,6 +128,7 @@ pub(super) fn show(arguments: &ShowArguments) -> Result<(), CliError> {
         ("work", format!("{} GFLOP per request, suits {}", shown.gigaflop_per_request, shown.suits)),
         ("image", format!("{0}x{0}", shown.image_side)),
         ("answers", shown.answers.join(", ")),
+        ("temperature", temperature.to_string()),
         ("imported", format!("{imported_at} by {imported_by}")),
         ("source", format!("{} ({})", source.name, source.layout)),
     ];

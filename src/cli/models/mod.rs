@@ -97,6 +97,7 @@ impl TargetArguments {
             tokenizer: self.tokenizer.clone(),
             replace: self.replace,
             pulled,
+            temperature: 1.0,
         };
         let manifest = watched("importing", |watch| import_checkpoint(path, &options, watch).map_err(failed))?;
         match self.json {

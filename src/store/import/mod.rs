@@ -109,6 +109,8 @@ pub struct ImportOptions {
     pub replace: bool,
     /// Where the checkpoint was pulled from: model id and revision.
     pub pulled: Option<(String, String)>,
+    /// What its answers' log-probabilities are to be divided by; 1 where nobody has fitted it.
+    pub temperature: f64,
 }
 
 /// Imports a checkpoint. The version's folder appears whole, or not at all.
@@ -148,6 +150,7 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
         dtype: options.dtype,
         imported_by: format!("ofa-stream {}", env!("CARGO_PKG_VERSION")),
         imported_at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        temperature: options.temperature,
         source: Origin { layout: source.layout().to_owned(), name: source.name(), model_id, revision, weights: hashes },
         files,
     };

@@ -1,0 +1,199 @@
+//! `eval`: how good versions are, on examples whose labels are known.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{CliError, failed, output};
+use crate::{
+    dataset::{self, Example, Reader},
+    engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
+    evaluation::{Judged, Paired, Report, picture},
+    message::Device,
+    store::{Thoroughness, VersionFolder},
+    vision::{self, Limits},
+};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The version; give it several times to compare several
+    #[arg(long, required = true)]
+    version: Vec<String>,
+    /// The folder of versions
+    #[arg(long, value_name = "DIRECTORY", default_value = "models")]
+    models_dir: PathBuf,
+    /// The folder of the data set
+    #[arg(long, value_name = "DIRECTORY")]
+    data: PathBuf,
+    /// The split: the file of JSON lines without its ending
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// Measure on the first examples only
+    #[arg(long, value_name = "COUNT")]
+    first: Option<usize>,
+    /// Where to run: flex, ndarray, wgpu or wgpu:N
+    #[arg(long, default_value = "flex")]
+    device: Device,
+    /// Draw accuracy by kind, and confidence against accuracy
+    #[arg(long, value_name = "FILE.svg")]
+    picture: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Evaluation {
+    versions: Vec<Report>,
+    /// Each pair of versions on the same examples.
+    pairs: Vec<Pair>,
+}
+
+#[derive(Serialize)]
+struct Pair {
+    first: String,
+    second: String,
+    #[serde(flatten)]
+    paired: Paired,
+}
+
+const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let mut examples = dataset::read(&arguments.data.join(format!("{}.jsonl", arguments.split))).map_err(failed)?;
+    examples.truncate(arguments.first.unwrap_or(usize::MAX));
+    let bar = ProgressBar::new((examples.len() * arguments.version.len()) as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
+        bar.set_style(style);
+    }
+    let mut all = Vec::new();
+    for version in &arguments.version {
+        let folder = VersionFolder::open(&arguments.models_dir.join(version), Thoroughness::Hashes).map_err(failed)?;
+        let judged = judge(&folder, arguments.device, &examples, &arguments.data, &bar)?;
+        let of = (version.as_str(), &*folder.manifest.digest(), folder.manifest.parameters);
+        all.push((Report::new(of, &arguments.split, &judged), judged));
+    }
+    bar.finish_and_clear();
+    let pairs =
+        (0..all.len()).flat_map(|one| (one + 1..all.len()).map(move |other| (one, other))).map(|(one, other)| {
+            let (one, other) = (&all[one], &all[other]);
+            let right = one.1.iter().zip(&other.1).map(|(one, other)| (one.is_right(), other.is_right()));
+            Pair { first: one.0.version.clone(), second: other.0.version.clone(), paired: Paired::of(right) }
+        });
+    let pairs = pairs.collect();
+    let evaluation = Evaluation { versions: all.into_iter().map(|(report, _)| report).collect(), pairs };
+    if let Some(path) = &arguments.picture {
+        let svg = picture(&evaluation.versions).map_err(failed)?;
+        std::fs::write(path, svg).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    }
+    if arguments.json {
+        output::json(&evaluation);
+    } else {
+        show(&evaluation);
+        if let Some(path) = &arguments.picture {
+            output::line(format!("drawn: {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Judges one example after the other, as a service without a queue does: latencies are those of one request.
+fn judge(
+    folder: &VersionFolder,
+    device: Device,
+    examples: &[Example],
+    data: &Path,
+    bar: &ProgressBar,
+) -> Result<Vec<Judged>, CliError> {
+    let mut model = Model::load(folder, ModelOptions::on(device)).map_err(failed)?;
+    let preparer = Preparer::new(&folder.definition, LIMITS);
+    let reader = Reader::new(data);
+    let mut judged = Vec::with_capacity(examples.len());
+    for (index, example) in examples.iter().enumerate() {
+        let named = |error: &dyn std::fmt::Display| {
+            let name = example.request_id.clone().unwrap_or_else(|| format!("example {}", index + 1));
+            failed(format!("{name}: {error}"))
+        };
+        let bytes = reader.bytes(&example.image).map_err(|error| named(&error))?;
+        let begun = Instant::now();
+        let image = vision::decode(&bytes, &LIMITS).map_err(|error| named(&error))?;
+        let texts = std::slice::from_ref(&example.text);
+        let prepared: Prepared =
+            preparer.with_pixels(ImageId::of(&bytes), preparer.pixels(&image), texts, example.caption.as_deref());
+        let scores = model.judge(&[&prepared]).remove(0).map_err(|error| named(&error))?;
+        let latency = begun.elapsed();
+        let scores = scores.first().copied().unwrap_or_default();
+        judged.push(Judged { expected: example.label, kind: example.kind.clone(), scores, latency });
+        bar.inc(1);
+    }
+    Ok(judged)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn show(evaluation: &Evaluation) {
+    let Evaluation { versions, pairs } = evaluation;
+    let names: Vec<&str> = std::iter::once("").chain(versions.iter().map(|report| report.version.as_str())).collect();
+    let row = |name: &str, of: &dyn Fn(&Report) -> String| {
+        std::iter::once(name.to_owned()).chain(versions.iter().map(of)).collect::<Vec<_>>()
+    };
+    let mut rows = vec![
+        row("accuracy", &|report| percent(report.overall.accuracy)),
+        row("95 % interval", &|report| {
+            let interval = report.overall.interval;
+            format!("{} to {}", percent(interval.low), percent(interval.high))
+        }),
+    ];
+    for label in ["yes", "maybe", "no"] {
+        rows.push(row(&format!("label {label}"), &|report| {
+            report.labels.get(label).map_or_else(String::new, |share| percent(share.accuracy))
+        }));
+    }
+    let kinds: std::collections::BTreeSet<&String> = versions.iter().flat_map(|report| report.kinds.keys()).collect();
+    for kind in kinds {
+        rows.push(row(&format!("kind {kind}"), &|report| {
+            report.kinds.get(kind).map_or_else(String::new, |share| percent(share.accuracy))
+        }));
+    }
+    rows.push(row("mean confidence", &|report| percent(report.calibration.confidence)));
+    rows.push(row("expected calibration error", &|report| percent(report.calibration.expected_error)));
+    rows.push(row("loss", &|report| format!("{:.3}", report.loss)));
+    rows.push(row("latency p50, p95, p99", &|report| {
+        let latency = report.latency_ms;
+        format!("{:.1}, {:.1}, {:.1} ms", latency.p50, latency.p95, latency.p99)
+    }));
+    rows.push(row("parameters", &|report| output::count(report.parameters)));
+    let examples = versions.first().map_or(0, |report| report.overall.all);
+    let split = versions.first().map_or("", |report| report.split.as_str());
+    output::line(format!("{examples} examples of the split `{split}`"));
+    output::line(output::table(&names, &names[1..], rows));
+    for report in versions {
+        let labels = ["yes", "maybe", "no"];
+        let rows = labels.iter().zip(report.confusion.0).map(|(label, counts)| {
+            std::iter::once((*label).to_owned()).chain(counts.iter().map(u64::to_string)).collect()
+        });
+        let corner = format!("{}: is, was called", report.version);
+        output::line(output::table(&[&corner, "yes", "maybe", "no"], &labels, rows));
+    }
+    if !pairs.is_empty() {
+        let rows = pairs.iter().map(|Pair { first, second, paired }| {
+            vec![
+                format!("{second} against {first}"),
+                format!("{:+.1} %", paired.difference * 100.0),
+                paired.second_only.to_string(),
+                paired.first_only.to_string(),
+                format!("{:.2e}", paired.p_value),
+            ]
+        });
+        let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
+        output::line(output::table(&columns, &columns[1..], rows));
+    }
+}

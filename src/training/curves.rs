@@ -1,0 +1,66 @@
+//! How training went, as SVG.
+
+use plotters::{
+    prelude::{ChartBuilder, DrawingArea, IntoDrawingArea as _, IntoFont as _, LineSeries, RGBColor, SVGBackend, Text},
+    style::{Color as _, WHITE},
+};
+
+use super::History;
+
+const SIZE: (u32, u32) = (900, 340);
+const LEARNED: RGBColor = RGBColor(230, 159, 0);
+const VALIDATED: RGBColor = RGBColor(0, 114, 178);
+
+/// Draws the losses on the left, and the accuracy on the validation split on the right.
+///
+/// # Errors
+/// What the drawing library says.
+pub fn curves(history: &History) -> Result<String, String> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        draw(&area, history).map_err(|error| error.to_string())?;
+        area.present().map_err(|error| error.to_string())?;
+    }
+    Ok(svg)
+}
+
+type Area<'s> = DrawingArea<SVGBackend<'s>, plotters::coord::Shift>;
+type Points = Vec<(f64, f64)>;
+
+fn draw(area: &Area<'_>, history: &History) -> Result<(), Box<dyn std::error::Error>> {
+    area.fill(&WHITE)?;
+    let (left, right) = area.split_horizontally(450);
+    let points = |of: fn(&super::Measured) -> f64| -> Points {
+        history.looks.iter().map(|look| (look.step as f64, of(look))).collect()
+    };
+    let (learned, validated) = (points(|look| look.training_loss), points(|look| look.loss));
+    let highest = learned.iter().chain(&validated).map(|(_, loss)| *loss).fold(0.1, f64::max) * 1.05;
+    lines(&left, "Loss", highest, &[(LEARNED, "training, smoothed", learned), (VALIDATED, "validation", validated)])?;
+    lines(&right, "Accuracy", 1.0, &[(VALIDATED, "validation", points(|look| look.accuracy))])
+}
+
+fn lines(
+    area: &Area<'_>,
+    caption: &str,
+    highest: f64,
+    series: &[(RGBColor, &str, Points)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let last = series.iter().flat_map(|(_, _, points)| points).map(|(step, _)| *step).fold(1.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, ("sans-serif", 16))
+        .margin(8)
+        .x_label_area_size(36)
+        .y_label_area_size(48)
+        .build_cartesian_2d(0.0..last, 0.0..highest)?;
+    chart.configure_mesh().x_desc("step").x_labels(6).draw()?;
+    for (index, (colour, name, points)) in series.iter().enumerate() {
+        chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
+        area.draw(&Text::new(
+            (*name).to_owned(),
+            (290, 36 + 16 * index as i32),
+            ("sans-serif", 13).into_font().color(colour),
+        ))?;
+    }
+    Ok(())
+}

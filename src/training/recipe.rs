@@ -1,0 +1,129 @@
+//! What is learned and how.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::{TrainError, disk};
+
+/// A recipe, from a TOML file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The same seed, data and recipe give the same model on the same machine.
+    #[serde(default = "defaults::seed")]
+    pub seed: u64,
+    /// Steps of the optimizer.
+    pub steps: usize,
+    /// Pictures of each step, each with all that is said of it.
+    #[serde(default = "defaults::pictures")]
+    pub pictures: usize,
+    /// The highest learning rate, reached after `warm_up` steps; from there it falls to nought along half a cosine.
+    pub learning_rate: f64,
+    /// Steps until the learning rate is reached.
+    #[serde(default = "defaults::warm_up")]
+    pub warm_up: usize,
+    /// Decoupled weight decay (Loshchilov and Hutter, 2019).
+    #[serde(default = "defaults::weight_decay")]
+    pub weight_decay: f32,
+    /// Share of the target that goes to the other labels.
+    #[serde(default = "defaults::label_smoothing")]
+    pub label_smoothing: f64,
+    /// Longest gradient of a tensor; longer ones are shortened.
+    #[serde(default = "defaults::gradient_norm_max")]
+    pub gradient_norm_max: f32,
+    /// Steps between two looks at the validation split, after each of which what was reached is saved.
+    #[serde(default = "defaults::validate_every")]
+    pub validate_every: usize,
+    /// Merges of a vocabulary that is learned; a version that is trained further keeps its own.
+    #[serde(default = "defaults::merges")]
+    pub merges: usize,
+    /// Keys of `config.json`; not for a version that is trained further.
+    #[serde(default)]
+    pub network: toml::Table,
+    /// Keys of the `model` section of `configuration.json`; not for a version that is trained further.
+    #[serde(default)]
+    pub task: toml::Table,
+}
+
+mod defaults {
+    pub(super) fn seed() -> u64 {
+        1
+    }
+    pub(super) fn pictures() -> usize {
+        16
+    }
+    pub(super) fn warm_up() -> usize {
+        200
+    }
+    pub(super) fn weight_decay() -> f32 {
+        0.01
+    }
+    pub(super) fn label_smoothing() -> f64 {
+        0.05
+    }
+    pub(super) fn gradient_norm_max() -> f32 {
+        1.0
+    }
+    pub(super) fn validate_every() -> usize {
+        500
+    }
+    pub(super) fn merges() -> usize {
+        300
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// Naming the key that is wrong.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let text = fs::read_to_string(path).map_err(disk(path))?;
+        Self::from_toml(&text).map_err(|reason| TrainError::Recipe { path: path.to_owned(), reason })
+    }
+
+    /// Reads a recipe from TOML.
+    ///
+    /// # Errors
+    /// Naming the key that is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        let recipe: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let positive =
+            [("steps", recipe.steps), ("pictures", recipe.pictures), ("validate_every", recipe.validate_every)];
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(format!("`{key}` must be above 0"));
+        }
+        let rates = [
+            ("learning_rate", recipe.learning_rate, recipe.learning_rate > 0.0 && recipe.learning_rate < 1.0),
+            ("label_smoothing", recipe.label_smoothing, (0.0..0.5).contains(&recipe.label_smoothing)),
+            ("weight_decay", f64::from(recipe.weight_decay), (0.0..1.0).contains(&recipe.weight_decay)),
+            ("gradient_norm_max", f64::from(recipe.gradient_norm_max), recipe.gradient_norm_max > 0.0),
+        ];
+        match rates.into_iter().find(|(.., fits)| !fits) {
+            Some((key, value, _)) => Err(format!("`{key}` cannot be {value}")),
+            None => Ok(recipe),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_needs_steps_and_a_rate_and_refuses_what_it_does_not_know() {
+        let recipe = Recipe::from_toml("steps = 10\nlearning_rate = 1e-3\n[network]\nd_model = 32").unwrap();
+        assert_eq!((recipe.pictures, recipe.network["d_model"].as_integer()), (16, Some(32)));
+        for (bad, named) in [
+            ("steps = 10", "learning_rate"),
+            ("steps = 0\nlearning_rate = 1e-3", "steps"),
+            ("steps = 10\nlearning_rate = 2.0", "learning_rate"),
+            ("steps = 10\nlearning_rate = 1e-3\nepochs = 3", "epochs"),
+            ("steps = 10\nlearning_rate = 1e-3\nlabel_smoothing = 0.7", "label_smoothing"),
+        ] {
+            let error = Recipe::from_toml(bad).unwrap_err();
+            assert!(error.contains(named), "{bad}: {error}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The network's gradients, against differences of its loss.
+
+use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
+use fastrand::Rng;
+
+use super::{Recipe, start};
+use crate::{
+    dataset::{Example, Picture},
+    message::Label,
+    ofa::{Ofa, OfaOptions, Published, Row},
+    store::{Definition, Texts},
+    weights::{Precision, Weights, Writer},
+};
+
+const RECIPE: &str = r#"
+steps = 1
+learning_rate = 1e-3
+merges = 40
+[network]
+d_model = 8
+encoder_layers = 2
+decoder_layers = 2
+encoder_attention_heads = 2
+decoder_attention_heads = 2
+encoder_ffn_dim = 12
+decoder_ffn_dim = 12
+max_position_embeddings = 32
+token_bucket_size = 8
+image_bucket_size = 4
+resnet_layers = [1, 1, 1]
+resnet_base_planes = 2
+[task]
+patch_image_size = 32
+max_src_length = 16
+prompt = " {}?"
+"#;
+
+fn texts() -> Texts {
+    let example = |text: &str| Example {
+        request_id: None,
+        image: Picture::Path("a.png".to_owned()),
+        text: text.to_owned(),
+        caption: None,
+        label: Label::Yes,
+        kind: None,
+    };
+    let said = ["a red circle", "two blue squares", "no star"].repeat(3);
+    let examples: Vec<Example> = said.into_iter().map(example).collect();
+    start::texts(&Recipe::from_toml(RECIPE).unwrap(), "recipe.toml".as_ref(), &examples).unwrap()
+}
+
+fn network(definition: &Definition, weights: &[Published]) -> Ofa {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let tensors = weights.iter().map(|(name, shape, _)| (name.as_str(), shape.as_slice()));
+    let mut writer = Writer::create(&path, Precision::F32, tensors).unwrap();
+    weights.iter().for_each(|(_, _, values)| assert!(writer.write(values).unwrap()));
+    writer.finish().unwrap();
+    let options = OfaOptions {
+        precision: Precision::F32,
+        kernels: false,
+        absorb: false,
+        token_multiple: 1,
+        bias_cache_bytes: 1 << 20,
+        trains: true,
+    };
+    let on = (&Device::flex(), options);
+    let weights = Weights::open(&[path]).unwrap();
+    Ofa::load(weights, &definition.network, 32, definition.trie.clone(), on).unwrap().into_training().unwrap()
+}
+
+fn loss(network: &mut Ofa, definition: &Definition, pixels: &[f32]) -> Tensor<1> {
+    let said = ["a red circle", "two blue squares", "no star", "a circle, no square"];
+    let rows: Vec<Row> = said
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Row { image: index / 2, source: definition.prompter.source_ids(text, None) })
+        .collect();
+    let logits = network.answer_logits(pixels.to_vec(), &rows).unwrap();
+    let targets = [1.0_f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.5].to_vec();
+    let targets = Tensor::<2>::from_data(TensorData::new(targets, [4, 3]), &Device::flex());
+    (log_softmax(logits, 1) * targets).sum() / -4.0
+}
+
+fn value(loss: &Tensor<1>) -> f64 {
+    f64::from(loss.clone().try_into_vec_as::<f32>().unwrap()[0])
+}
+
+/// Along each tensor's own gradient the loss must rise as fast as the gradient is long.
+#[test]
+fn the_gradient_of_every_tensor_is_the_slope_of_the_loss() {
+    let definition = Definition::parse(&texts()).unwrap();
+    let mut chance = Rng::with_seed(3);
+    let mut weights = start::weights(&definition.network, 5).unwrap();
+    // Norms, biases and relative positions that are all alike would hide which of them is which.
+    for (name, _, values) in &mut weights {
+        if !name.contains("running") {
+            values.iter_mut().for_each(|value| *value += 0.2 * (chance.f32() - 0.5));
+        }
+    }
+    let pixels: Vec<f32> = (0..2 * 3 * 32 * 32).map(|_| chance.f32() * 2.0 - 1.0).collect();
+    let mut learner = network(&definition, &weights);
+    let at_start = loss(&mut learner, &definition, &pixels);
+    let gradients = learner.gradients(&at_start);
+    assert!(gradients.len() > 100, "{} tensors have a gradient", gradients.len());
+    // Short, because a ReLU that turns within it bends the loss, and long enough for 32 bits.
+    let step = 1e-3;
+    let mut checked = 0;
+    for (name, _, gradient) in &gradients {
+        let length = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        // A bias before a batch norm, or of keys before a softmax, changes nothing.
+        if length < 1e-2 {
+            continue;
+        }
+        let moved = |sign: f64| {
+            let mut moved = weights.clone();
+            let (_, _, values) = moved.iter_mut().find(|(other, ..)| other == name).unwrap();
+            for (value, slope) in values.iter_mut().zip(gradient) {
+                *value += (sign * step * f64::from(*slope) / length) as f32;
+            }
+            value(&loss(&mut network(&definition, &moved), &definition, &pixels))
+        };
+        let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+        assert!((slope - length).abs() < 0.05 * length + 5e-4, "{name}: gradient {length}, slope {slope}");
+        checked += 1;
+    }
+    assert!(checked > 60, "only {checked} of {} tensors matter", gradients.len());
+}
+
+#[test]
+fn what_is_loaded_to_be_trained_is_published_as_it_was() {
+    let definition = Definition::parse(&texts()).unwrap();
+    let weights = start::weights(&definition.network, 5).unwrap();
+    let mut published = network(&definition, &weights).published();
+    let mut expected = weights;
+    published.sort_by(|one, other| one.0.cmp(&other.0));
+    expected.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(published, expected);
+}

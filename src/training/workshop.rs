@@ -1,0 +1,166 @@
+//! The folder in which a version grows.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{TrainError, disk};
+use crate::{
+    ofa::Published,
+    store::Texts,
+    weights::{Precision, Writer},
+};
+
+/// How training went, look by look at the validation split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// What is trained: of the recipe and of the examples, so that nothing else is gone on with.
+    pub fingerprint: [String; 2],
+    /// Steps done.
+    pub step: usize,
+    /// Seconds they took, over all sessions.
+    pub seconds: f64,
+    /// Looks, in order.
+    pub looks: Vec<Measured>,
+}
+
+impl History {
+    /// The best look: of equally good ones the first.
+    pub fn best(&self) -> Option<&Measured> {
+        self.looks.iter().fold(None, |best: Option<&Measured>, look| match best {
+            Some(best) if look.accuracy <= best.accuracy => Some(best),
+            _ => Some(look),
+        })
+    }
+}
+
+/// What a look at the validation split showed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// After so many steps.
+    pub step: usize,
+    /// Mean loss of the steps since the last look.
+    pub training_loss: f64,
+    /// Mean loss on the validation split, without smoothing.
+    pub loss: f64,
+    /// Share of the validation split that was answered rightly.
+    pub accuracy: f64,
+}
+
+/// Beside the versions, where none of them is: training goes on there after an interruption.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    folder: PathBuf,
+}
+
+const HISTORY: &str = "history.json";
+const LAST: &str = "last.safetensors";
+const OPTIMIZER: &str = "optimizer.bpk";
+const BEST: &str = "best";
+/// As checkpoints are published.
+const MODEL: &str = "model.safetensors";
+
+impl Workshop {
+    /// The workshop of a version of a folder of versions.
+    pub fn new(models: &Path, name: &str) -> Self {
+        Self { folder: models.join(format!(".training-{name}")) }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Forgets what was begun.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear(&self) -> Result<(), TrainError> {
+        match self.folder.exists() {
+            true => fs::remove_dir_all(&self.folder).map_err(disk(&self.folder)),
+            false => Ok(()),
+        }
+    }
+
+    /// How far training is; none where it was not begun.
+    ///
+    /// # Errors
+    /// When what is there is not readable.
+    pub fn history(&self) -> Result<Option<History>, TrainError> {
+        match self.folder.join(HISTORY).exists() {
+            true => self.json(HISTORY).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The folder of the best checkpoint, as published ones are.
+    pub fn best(&self) -> PathBuf {
+        self.folder.join(BEST)
+    }
+
+    /// The weights that were reached last.
+    pub(super) fn last(&self) -> PathBuf {
+        self.folder.join(LAST)
+    }
+
+    /// The optimizer's state then.
+    pub(super) fn optimizer(&self) -> PathBuf {
+        self.folder.join(OPTIMIZER)
+    }
+
+    /// The text files that training began with.
+    pub(super) fn texts(&self) -> Result<Texts, TrainError> {
+        Ok(Texts::read(&self.best())?)
+    }
+
+    /// Puts the text files where the best checkpoint will be.
+    pub(super) fn begin(&self, texts: &Texts, weights: &[Published]) -> Result<(), TrainError> {
+        let best = self.best();
+        fs::create_dir_all(&best).map_err(disk(&best))?;
+        for (name, content) in texts.files() {
+            write(&best.join(name), |path| fs::write(path, content))?;
+        }
+        self.keep_last(weights)
+    }
+
+    pub(super) fn keep_last(&self, weights: &[Published]) -> Result<(), TrainError> {
+        write(&self.last(), |path| write_weights(path, weights))
+    }
+
+    pub(super) fn keep_best(&self, weights: &[Published]) -> Result<(), TrainError> {
+        write(&self.best().join(MODEL), |path| write_weights(path, weights))
+    }
+
+    /// Last of all that a look writes: what it counts is there.
+    pub(super) fn keep_history(&self, history: &History) -> Result<(), TrainError> {
+        let json = serde_json::to_vec_pretty(history).unwrap_or_default();
+        write(&self.folder.join(HISTORY), |path| fs::write(path, &json))
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, TrainError> {
+        let path = self.folder.join(name);
+        let text = fs::read_to_string(&path).map_err(disk(&path))?;
+        serde_json::from_str(&text).map_err(|error| disk(&path)(error.into()))
+    }
+}
+
+/// Writes beside and renames, so that an interruption leaves the old file or the new one.
+pub(super) fn write(path: &Path, fill: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), TrainError> {
+    let growing = path.with_extension("growing");
+    if growing.exists() {
+        fs::remove_file(&growing).map_err(disk(&growing))?;
+    }
+    fill(&growing).and_then(|()| fs::rename(&growing, path)).map_err(disk(path))
+}
+
+fn write_weights(path: &Path, weights: &[Published]) -> std::io::Result<()> {
+    let tensors = weights.iter().map(|(name, shape, _)| (name.as_str(), shape.as_slice()));
+    let mut writer = Writer::create(path, Precision::F32, tensors)?;
+    for (_, _, values) in weights {
+        writer.write(values)?;
+    }
+    writer.finish().map(drop)
+}
