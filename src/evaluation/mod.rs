@@ -5,7 +5,7 @@
 //! * [`Interval`]: how far an accuracy may be chance.
 //! * [`Calibration`]: whether confidences are as often right as they say; [`temperature`] makes them so.
 //! * [`Paired`]: whether two versions differ on the same examples.
-//! * [`picture`]: a report as SVG.
+//! * [`picture()`]: a report as SVG.
 
 mod accuracy;
 mod calibration;

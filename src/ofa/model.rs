@@ -93,6 +93,7 @@ pub fn wanted_tensors(config: &NetworkConfig) -> Result<Vec<Wanted>, ConfigError
 pub struct Ofa {
     pub(super) network: Network,
     /// By the id of a parameter, which is an index.
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only training gives tensors back"))]
     pub(super) origins: Vec<Origin>,
     trie: AnswerTrie,
     side: usize,

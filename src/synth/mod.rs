@@ -3,8 +3,8 @@
 //!
 //! * [`Scene`]: what a picture shows, and what it hides.
 //! * [`Statement`]: what can be said of a scene, and whether the picture tells.
-//! * [`paint`]: the picture of a scene, worn as uploads are.
-//! * [`phrase`]: a statement in words, with the typing of people who sell things.
+//! * [`paint()`]: the picture of a scene, worn as uploads are.
+//! * [`phrase()`]: a statement in words, with the typing of people who sell things.
 //! * [`Balance`]: chooses statements so that neither words nor pictures alone give the label away.
 //! * [`Generator`]: all of it, example by example.
 //!

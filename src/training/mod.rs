@@ -6,7 +6,7 @@
 //! * `batches`: examples as the network reads them, in an order that the seed decides.
 //! * `schedule`: the learning rate of each step.
 //! * [`train`]: the loop.
-//! * [`curves`]: how it went, as a picture.
+//! * [`curves()`]: how it went, as a picture.
 //!
 //! The network is the one that serves, with batch norm unfolded.
 
