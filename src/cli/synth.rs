@@ -38,6 +38,10 @@ fn share(split: Split) -> u64 {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let there = Split::ALL.into_iter().map(|split| arguments.out.join(format!("{}.jsonl", split.as_str())));
+    if let Some(there) = there.filter(|path| path.exists()).next() {
+        return Err(failed(format!("{} is there already: name another folder, or remove it", there.display())));
+    }
     let per_picture = 3 * PER_LABEL as u64;
     let pictures = |split| (arguments.count * share(split) / 20 / per_picture).max(1);
     let bar = ProgressBar::new(Split::ALL.into_iter().map(pictures).sum());

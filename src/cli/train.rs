@@ -54,9 +54,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         return Err(failed(format!("{} is there already: choose another, or add --replace", arguments.out.display())));
     }
     let workshop = Workshop::new(&models, name.as_str());
-    if arguments.restart {
-        workshop.clear().map_err(failed)?;
-    }
     let job = Job {
         recipe_path: arguments.config.clone(),
         recipe: Recipe::read(&arguments.config).map_err(failed)?,
@@ -67,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         device: arguments.device.unwrap_or_else(best_device),
         dtype: arguments.dtype,
         replace: arguments.replace,
+        restart: arguments.restart,
     };
     static CANCELLED: AtomicBool = AtomicBool::new(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;

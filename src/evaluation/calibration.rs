@@ -53,13 +53,15 @@ impl Calibration {
     }
 }
 
-const TEMPERATURES: (f64, f64) = (0.05, 20.0);
+/// Of a handful of answers, or of such as are all right, nothing sensible can be fitted.
+const TEMPERATURES: (f64, f64) = (0.2, 5.0);
+const ANSWERS_MIN: usize = 100;
 const HALVINGS: usize = 60;
 
 /// The temperature that makes the right answers most likely (Guo et al., 2017), given the log-probabilities of all answers and
-/// the index of the right one. The likelihood has one maximum in the inverse temperature, because it is concave there.
+/// the index of the right one; 1 where there are fewer than a hundred. The likelihood has one maximum in the inverse temperature, because it is concave there.
 pub fn temperature(answers: &[(Vec<f32>, usize)]) -> f64 {
-    if answers.is_empty() {
+    if answers.len() < ANSWERS_MIN {
         return 1.0;
     }
     // The derivative of the log-likelihood by the inverse temperature b: of each answer, its score less the mean score.
@@ -117,5 +119,8 @@ mod tests {
             assert!((found / f64::from(stretch) - 1.0).abs() < 0.05, "{stretch}: {found}");
         }
         assert_eq!(temperature(&[]), 1.0);
+        // All right: only the bound keeps them from claiming all.
+        let right = vec![(vec![0.0, -3.0, -3.0], 0); 200];
+        assert!((temperature(&right) - TEMPERATURES.0).abs() < 1e-3);
     }
 }

@@ -16,7 +16,7 @@ pub struct Judged {
     pub kind: Option<String>,
     /// What the version said.
     pub scores: Scores,
-    /// How long its pass took, shared among the examples of the pass.
+    /// How long it took, alone, from the encoded picture to the scores.
     pub latency: Duration,
 }
 

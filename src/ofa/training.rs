@@ -19,7 +19,9 @@ pub type Published = (String, Vec<usize>, Vec<f32>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrainingError {
     /// One logit for each answer is what training compares with the labels.
-    #[error("its answers have several tokens; training needs yes, no and maybe to be one token each")]
+    #[error(
+        "its answers have several tokens; training needs yes, no and maybe to be one token each: a vocabulary that is learned needs more `merges`"
+    )]
     LongAnswers,
 }
 

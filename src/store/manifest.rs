@@ -151,8 +151,11 @@ impl Manifest {
         if let Some(name) = manifest.files.keys().find(|name| !plain(name)) {
             return Err(unreadable(format!("`{name}` names no file of its folder")));
         }
-        if !(manifest.temperature.is_finite() && manifest.temperature > 0.0) {
-            return Err(unreadable(format!("`temperature` is {}, it must be above 0", manifest.temperature)));
+        if !(0.01..=100.0).contains(&manifest.temperature) {
+            return Err(unreadable(format!(
+                "`temperature` is {}, it must lie between 0.01 and 100",
+                manifest.temperature
+            )));
         }
         if !manifest.files.contains_key(WEIGHTS) {
             return Err(unreadable(format!("it does not name {WEIGHTS}")));

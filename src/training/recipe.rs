@@ -94,6 +94,9 @@ impl Recipe {
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{key}` must be above 0"));
         }
+        if recipe.warm_up >= recipe.steps && recipe.steps > 1 {
+            return Err(format!("`warm_up` is {}, it must be less than `steps`, {}", recipe.warm_up, recipe.steps));
+        }
         let rates = [
             ("learning_rate", recipe.learning_rate, recipe.learning_rate > 0.0 && recipe.learning_rate < 1.0),
             ("label_smoothing", recipe.label_smoothing, (0.0..0.5).contains(&recipe.label_smoothing)),
@@ -113,14 +116,15 @@ mod tests {
 
     #[test]
     fn a_recipe_needs_steps_and_a_rate_and_refuses_what_it_does_not_know() {
-        let recipe = Recipe::from_toml("steps = 10\nlearning_rate = 1e-3\n[network]\nd_model = 32").unwrap();
+        let recipe = Recipe::from_toml("steps = 1000\nlearning_rate = 1e-3\n[network]\nd_model = 32").unwrap();
         assert_eq!((recipe.pictures, recipe.network["d_model"].as_integer()), (16, Some(32)));
         for (bad, named) in [
             ("steps = 10", "learning_rate"),
             ("steps = 0\nlearning_rate = 1e-3", "steps"),
-            ("steps = 10\nlearning_rate = 2.0", "learning_rate"),
+            ("steps = 1000\nlearning_rate = 2.0", "learning_rate"),
+            ("steps = 100\nlearning_rate = 1e-3", "warm_up"),
             ("steps = 10\nlearning_rate = 1e-3\nepochs = 3", "epochs"),
-            ("steps = 10\nlearning_rate = 1e-3\nlabel_smoothing = 0.7", "label_smoothing"),
+            ("steps = 1000\nlearning_rate = 1e-3\nlabel_smoothing = 0.7", "label_smoothing"),
         ] {
             let error = Recipe::from_toml(bad).unwrap_err();
             assert!(error.contains(named), "{bad}: {error}");

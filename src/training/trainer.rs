@@ -54,6 +54,8 @@ pub struct Job {
     pub dtype: Precision,
     /// Whether a version of that name is replaced.
     pub replace: bool,
+    /// Whether what was begun there before is forgotten.
+    pub restart: bool,
 }
 
 /// What those outside may want to show.
@@ -102,6 +104,10 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
     let validated = dataset::read(&job.data.join("validation.jsonl"))?;
     let workshop = Workshop::new(&job.models, job.name.as_str());
     let fingerprint = fingerprint(job)?;
+    // Only now: a mistake in the recipe or the data must not cost what hours have made.
+    if job.restart {
+        workshop.clear()?;
+    }
     let (mut history, texts) = match workshop.history()? {
         Some(history) if history.fingerprint[0] != fingerprint[0] => {
             return Err(TrainError::Other { path: workshop.folder().to_owned(), what: "the recipe differs" });
@@ -114,7 +120,7 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
     };
     let definition = Definition::parse(&texts)?;
     let device = open_device(job.device)?;
-    let mut learner = Learner::open(job, &workshop, &definition, &device, history.step > 0)?;
+    let mut learner = Learner::open(job, &workshop, &definition, &device, history.step)?;
     let batches = |examples: &[Example]| {
         let normalization = match definition.task.imagenet_default_mean_and_std {
             true => Normalization::imagenet(),
@@ -143,6 +149,9 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
         watch(Event::Step { step: step + 1, loss });
         if (step + 1) % validate_every == 0 || step + 1 == steps {
             let (loss, accuracy, _) = learner.validate(&validated)?;
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { step: step + 1 });
+            }
             let training_loss = losses.iter().sum::<f64>() / losses.len() as f64;
             losses.clear();
             let look = Measured { step: step + 1, training_loss, loss, accuracy };
@@ -151,7 +160,7 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
             history.step = step + 1;
             history.seconds += begun.elapsed().as_secs_f64();
             begun = Instant::now();
-            learner.keep(&workshop, is_best)?;
+            learner.keep(&workshop, step + 1, is_best)?;
             workshop.keep_history(&history)?;
             watch(Event::Looked(&look));
         }
@@ -238,18 +247,18 @@ impl<'d> Learner<'d> {
         workshop: &Workshop,
         definition: &'d Definition,
         device: &BurnDevice,
-        goes_on: bool,
+        step: usize,
     ) -> Result<Self, TrainError> {
         let Recipe { weight_decay, gradient_norm_max, label_smoothing, .. } = job.recipe;
-        let network = load(&workshop.last(), definition, device)?.into_training()?;
-        let asked = load(&workshop.last(), definition, device)?;
+        let network = load(&workshop.last(step), definition, device)?.into_training()?;
+        let asked = load(&workshop.last(step), definition, device)?;
         let mut optimizer = AdamWConfig::new()
             .with_weight_decay(weight_decay)
             .with_epsilon(1e-8)
             .with_grad_clipping(Some(GradientClippingConfig::Norm(gradient_norm_max)))
             .init();
-        if goes_on {
-            let path = workshop.optimizer();
+        if step > 0 {
+            let path = workshop.optimizer(step);
             optimizer = optimizer.load(&path).map_err(|error| disk(&path)(std::io::Error::other(error.to_string())))?;
         }
         Ok(Self { network, asked, optimizer, definition, device: device.clone(), label_smoothing })
@@ -301,13 +310,13 @@ impl<'d> Learner<'d> {
         Ok((loss / all, right as f64 / all, answers))
     }
 
-    fn keep(&self, workshop: &Workshop, is_best: bool) -> Result<(), TrainError> {
+    fn keep(&self, workshop: &Workshop, step: usize, is_best: bool) -> Result<(), TrainError> {
         let weights = self.network.published();
         if is_best {
             workshop.keep_best(&weights)?;
         }
-        workshop.keep_last(&weights)?;
-        write(&workshop.optimizer(), |path| self.optimizer.save(path).map_err(std::io::Error::other))
+        workshop.keep_last(step, &weights)?;
+        write(&workshop.optimizer(step), |path| self.optimizer.save(path).map_err(std::io::Error::other))
     }
 }
 

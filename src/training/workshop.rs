@@ -57,8 +57,9 @@ pub struct Workshop {
 }
 
 const HISTORY: &str = "history.json";
-const LAST: &str = "last.safetensors";
-const OPTIMIZER: &str = "optimizer.bpk";
+/// Of the step that follows: weights and optimizer belong together, and the history says to which step.
+const LAST: &str = "last-";
+const OPTIMIZER: &str = "optimizer-";
 const BEST: &str = "best";
 /// As checkpoints are published.
 const MODEL: &str = "model.safetensors";
@@ -101,14 +102,14 @@ impl Workshop {
         self.folder.join(BEST)
     }
 
-    /// The weights that were reached last.
-    pub(super) fn last(&self) -> PathBuf {
-        self.folder.join(LAST)
+    /// The weights that were reached after a step.
+    pub(super) fn last(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("{LAST}{step}.safetensors"))
     }
 
     /// The optimizer's state then.
-    pub(super) fn optimizer(&self) -> PathBuf {
-        self.folder.join(OPTIMIZER)
+    pub(super) fn optimizer(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("{OPTIMIZER}{step}.bpk"))
     }
 
     /// The text files that training began with.
@@ -123,21 +124,29 @@ impl Workshop {
         for (name, content) in texts.files() {
             write(&best.join(name), |path| fs::write(path, content))?;
         }
-        self.keep_last(weights)
+        self.keep_last(0, weights)
     }
 
-    pub(super) fn keep_last(&self, weights: &[Published]) -> Result<(), TrainError> {
-        write(&self.last(), |path| write_weights(path, weights))
+    pub(super) fn keep_last(&self, step: usize, weights: &[Published]) -> Result<(), TrainError> {
+        write(&self.last(step), |path| write_weights(path, weights))
     }
 
     pub(super) fn keep_best(&self, weights: &[Published]) -> Result<(), TrainError> {
         write(&self.best().join(MODEL), |path| write_weights(path, weights))
     }
 
-    /// Last of all that a look writes: what it counts is there.
+    /// Last of all that a look writes: what it counts is there. Then what belongs to earlier steps goes.
     pub(super) fn keep_history(&self, history: &History) -> Result<(), TrainError> {
-        let json = serde_json::to_vec_pretty(history).unwrap_or_default();
-        write(&self.folder.join(HISTORY), |path| fs::write(path, &json))
+        write(&self.folder.join(HISTORY), |path| fs::write(path, serde_json::to_vec_pretty(history)?))?;
+        let kept = [self.last(history.step), self.optimizer(history.step)];
+        for entry in fs::read_dir(&self.folder).map_err(disk(&self.folder))? {
+            let path = entry.map_err(disk(&self.folder))?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if (name.starts_with(LAST) || name.starts_with(OPTIMIZER)) && !kept.contains(&path) {
+                fs::remove_file(&path).map_err(disk(&path))?;
+            }
+        }
+        Ok(())
     }
 
     fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, TrainError> {
@@ -153,7 +162,8 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&Path) -> std::io::Result<()>
     if growing.exists() {
         fs::remove_file(&growing).map_err(disk(&growing))?;
     }
-    fill(&growing).and_then(|()| fs::rename(&growing, path)).map_err(disk(path))
+    let synced = || fs::File::open(&growing).and_then(|file| file.sync_all());
+    fill(&growing).and_then(|()| synced()).and_then(|()| fs::rename(&growing, path)).map_err(disk(path))
 }
 
 fn write_weights(path: &Path, weights: &[Published]) -> std::io::Result<()> {

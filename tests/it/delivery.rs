@@ -204,6 +204,8 @@ fn a_stop_waits_no_longer_than_its_bound_and_what_is_left_is_read_again() {
     assert!(asked.elapsed() < Duration::from_secs(10), "a drain of 1 ms took {:?}", asked.elapsed());
 
     let second = Running::start(&settings(&address));
+    // Until then a stop ends it at once.
+    second.log_line("Taking requests");
     let numbers = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.number).collect::<BTreeSet<_>>().len();
     read(&consumer, &mut outcomes, |outcomes| numbers(outcomes) == requests.len());
     assert_eq!(second.stop(), Some(0));

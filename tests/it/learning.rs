@@ -92,7 +92,10 @@ fn a_version_trained_from_nothing_and_one_trained_further_beat_the_blind() {
 fn training_that_was_interrupted_goes_on_and_comes_to_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
     synth(&folder.path().join("data"), 2_400, 6);
-    let recipe = RECIPE.replace("steps = 450", "steps = 24").replace("validate_every = 150", "validate_every = 8");
+    let recipe = RECIPE
+        .replace("steps = 450", "steps = 24")
+        .replace("warm_up = 20", "warm_up = 4")
+        .replace("validate_every = 150", "validate_every = 8");
     told(train(folder.path(), &recipe, "models/whole", &[]));
     let mut running = train(folder.path(), &recipe, "models/halved", &[]).spawn().unwrap();
     let (begun, history) = (Instant::now(), folder.path().join("models/.training-halved/history.json"));

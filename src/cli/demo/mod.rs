@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             .map_or("loaded at its first use".to_owned(), |it| format!("loaded in {:.2} s", it.loading.as_secs_f64()));
         say(format!("version {} on {}, {millions:.2} M parameters, {when}", identity.name, identity.device));
     }
-    say("a shop's stickers and what their sellers say of them; the versions were trained on such pictures, and on nothing else\n".to_owned());
+    say("a shop's stickers and what their sellers say of them; the versions were in models/ were trained on such pictures, and on nothing else\n".to_owned());
     let connection = connection(&plan, Some(address.clone()));
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
     let requests = collect::requests(&plan, &arguments.source, arguments.requests)?;
@@ -97,10 +97,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         true => output::json(&report),
         false => output::line(report.text()),
     }
-    let sheet = arguments.sheet.clone().unwrap_or_else(|| std::env::temp_dir().join("ofa-stream-demo.html"));
-    match std::fs::write(&sheet, sheet::html(&requests, &gathered)) {
-        Ok(()) => say(format!("the pictures with their verdicts: {}", sheet.display())),
-        Err(error) => return Err(failed(format!("{}: {error}", sheet.display()))),
+    match &arguments.sheet {
+        Some(sheet) => {
+            std::fs::write(sheet, sheet::html(&requests, &gathered))
+                .map_err(|error| failed(format!("{}: {error}", sheet.display())))?;
+            say(format!("the pictures with their verdicts: {}", sheet.display()));
+        }
+        None => say("to see the pictures with their verdicts, add --sheet demo.html".to_owned()),
     }
     match service {
         Some(service) => {
