@@ -29,7 +29,7 @@ pub struct TransactionOptions {
     pub timeout: Duration,
     /// How long one step may be tried again while brokers are away.
     pub wait_max: Duration,
-    /// The group whose offsets its transactions carry, and a topic of that group; none where they carry none.
+    /// The group whose offsets its transactions carry, and a topic that it does not read; none where they carry none.
     pub group: Option<(String, String)>,
 }
 
@@ -90,14 +90,24 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let refused = Arc::new(Refused::default());
         let client = Client::open(connection, &options, &refused)?;
         let mut publisher = Self { connection: connection.clone(), options, client, refused, stuck: 0 };
-        if publisher.settle().is_err() {
-            publisher.renew().map_err(KafkaError::from)?;
+        match publisher.settle() {
+            Ok(()) => {}
+            Err(TransactionError::Abort(_)) => publisher.renew().map_err(KafkaError::from)?,
+            Err(TransactionError::Stop(error)) => return Err(error),
         }
         Ok(publisher)
     }
 
     /// Replaces the client; what is still open of the old one is aborted.
     fn renew(&mut self) -> Result<(), TransactionError> {
+        // One that another has locked out must not lock the other out.
+        if let Some((
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
+            _,
+        )) = self.client.fatal_error()
+        {
+            return Err(TransactionError::Stop(self.twin()));
+        }
         let deadline = Instant::now() + self.options.wait_max;
         loop {
             self.stuck += usize::from(self.client.is_stuck());
@@ -193,8 +203,11 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let identity = Arc::new(identity);
         self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity, wait))?;
         self.end(deadline)?;
-        if self.client.is_disturbed() {
-            self.renew()?;
+        // It is committed, whatever comes of this; the next transaction tries it again.
+        if self.client.is_disturbed()
+            && let Err(error) = self.renew()
+        {
+            tracing::warn!(%error, "The producer is not made anew yet.");
         }
         Ok(())
     }
@@ -256,6 +269,10 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
     }
 
+    fn twin(&self) -> KafkaError {
+        KafkaError::Twin { setting: "kafka.instance_id", id: self.options.transactional_id.clone() }
+    }
+
     /// What follows from an error of the client. A fatal one is the end of the client, not of this program: whatever it was
     /// about, a new client says so again, or does not. But one that another has locked out must not lock the other out.
     fn consequence(&self, error: ClientError) -> TransactionError {
@@ -272,10 +289,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             Some((
                 RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
                 _,
-            )) => {
-                let id = self.options.transactional_id.clone();
-                TransactionError::Stop(KafkaError::Twin { setting: "kafka.instance_id", id })
-            }
+            )) => TransactionError::Stop(self.twin()),
             Some((_, reason)) => TransactionError::Abort(reason),
             None => match error {
                 ClientError::Transaction(error) => TransactionError::Abort(error.string()),
