@@ -38,8 +38,8 @@ fn share(split: Split) -> u64 {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let there = Split::ALL.into_iter().map(|split| arguments.out.join(format!("{}.jsonl", split.as_str())));
-    if let Some(there) = there.filter(|path| path.exists()).next() {
+    let mut there = Split::ALL.into_iter().map(|split| arguments.out.join(format!("{}.jsonl", split.as_str())));
+    if let Some(there) = there.find(|path| path.exists()) {
         return Err(failed(format!("{} is there already: name another folder, or remove it", there.display())));
     }
     let per_picture = 3 * PER_LABEL as u64;
