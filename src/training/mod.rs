@@ -63,7 +63,7 @@ pub enum TrainError {
         /// What the system says.
         source: io::Error,
     },
-    /// What was begun there does not fit what is asked for now.
+    /// What was begun there is the training of something else.
     #[error("{} holds the training of another recipe or other data ({what}): finish that one, or begin anew with --restart", path.display())]
     Other {
         /// The folder.
