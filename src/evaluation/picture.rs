@@ -1,14 +1,14 @@
 //! Reports as SVG: accuracy by kind, and confidence against accuracy.
 
 use plotters::{
-    prelude::{
-        ChartBuilder, Circle, DrawingArea, IntoDrawingArea as _, IntoFont as _, LineSeries, PathElement, RGBColor,
-        Rectangle, SVGBackend, Text,
-    },
-    style::{BLACK, Color as _, ShapeStyle, WHITE},
+    prelude::{ChartBuilder, Circle, IntoFont as _, LineSeries, PathElement, RGBColor, Rectangle, Text},
+    style::{BLACK, Color as _, ShapeStyle},
 };
 
-use super::Report;
+use super::{
+    Report,
+    svg::{Area, Drawn, svg},
+};
 
 const SIZE: (u32, u32) = (980, 420);
 /// Told apart by people who see colours differently too (Okabe and Ito, 2008).
@@ -27,23 +27,11 @@ const GREY: RGBColor = RGBColor(150, 150, 150);
 /// # Errors
 /// What the drawing library says.
 pub fn picture(reports: &[Report]) -> Result<String, String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw(&area, reports).map_err(|error| error.to_string())?;
-        area.present().map_err(|error| error.to_string())?;
-    }
-    Ok(svg)
-}
-
-type Area<'s> = DrawingArea<SVGBackend<'s>, plotters::coord::Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-fn draw(area: &Area<'_>, reports: &[Report]) -> Drawn {
-    area.fill(&WHITE)?;
-    let (left, right) = area.split_horizontally(580);
-    bars(&left, reports)?;
-    reliability(&right, reports)
+    svg(SIZE, |area| {
+        let (left, right) = area.split_horizontally(580);
+        bars(&left, reports)?;
+        reliability(&right, reports)
+    })
 }
 
 fn filled(colour: RGBColor) -> ShapeStyle {
@@ -64,6 +52,7 @@ fn bars(area: &Area<'_>, reports: &[Report]) -> Drawn {
     let named = groups.clone();
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .disable_x_mesh()
         .x_labels(0)
         .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
@@ -110,6 +99,7 @@ fn reliability(area: &Area<'_>, reports: &[Report]) -> Drawn {
         .build_cartesian_2d(0.3..1.0, 0.0..1.0)?;
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .x_desc("confidence")
         .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
         .x_label_formatter(&|share| format!("{:.0} %", share * 100.0))

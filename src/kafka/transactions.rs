@@ -101,11 +101,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// Replaces the client; what is still open of the old one is aborted.
     fn renew(&mut self) -> Result<(), TransactionError> {
         // One that another has locked out must not lock the other out.
-        if let Some((
-            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
-            _,
-        )) = self.client.fatal_error()
-        {
+        if self.client.fatal_error().is_some_and(|(code, _)| is_fencing(code)) {
             return Err(TransactionError::Stop(self.twin()));
         }
         let deadline = Instant::now() + self.options.wait_max;
@@ -229,16 +225,23 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         self.patiently_until(deadline, Client::commit_transaction)
     }
 
-    /// Aborts the open transaction.
+    /// Aborts the open transaction, after which nothing is published any more.
+    ///
+    /// # Errors
+    /// When it could not be aborted: the brokers do so after a time, or the next producer of this name.
+    pub fn abort(&self) -> Result<(), TransactionError> {
+        match self.client.is_stuck() {
+            true => Err(TransactionError::Abort("the client library does not come back".to_owned())),
+            false => self.patiently_until(Instant::now() + self.options.wait_max, Client::abort_transaction),
+        }
+    }
+
+    /// Aborts the open transaction, and is ready for another.
     ///
     /// # Errors
     /// When the producer is of no use any more, and cannot be replaced.
-    pub fn abort(&mut self) -> Result<(), TransactionError> {
-        let aborted = match self.client.is_stuck() {
-            true => Err(TransactionError::Abort("the client library does not come back".to_owned())),
-            false => self.patiently_until(Instant::now() + self.options.wait_max, Client::abort_transaction),
-        };
-        match aborted {
+    pub fn abort_and_renew(&mut self) -> Result<(), TransactionError> {
+        match self.abort() {
             // What a new producer finds open of the old one, it aborts. Now rather than at the next transaction: there may be
             // none for a long time, while others wait for what this one has left undecided.
             Ok(()) | Err(TransactionError::Abort(_)) => self.renew(),
@@ -260,7 +263,12 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         loop {
             match step(&self.client, TRY.min(self.options.wait_max)) {
                 Ok(()) => return Ok(()),
-                Err(ClientError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                // Another step that did not come to its end will not end while this one is tried.
+                Err(ClientError::Transaction(error))
+                    if error.is_retriable()
+                        && error.code() != RDKafkaErrorCode::Conflict
+                        && Instant::now() < deadline =>
+                {
                     tracing::debug!(%error, "A step of a transaction is tried again.");
                     std::thread::sleep(PAUSE);
                 }
@@ -286,10 +294,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             _ => self.client.fatal_error(),
         };
         match fatal {
-            Some((
-                RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch,
-                _,
-            )) => TransactionError::Stop(self.twin()),
+            Some((code, _)) if is_fencing(code) => TransactionError::Stop(self.twin()),
             Some((_, reason)) => TransactionError::Abort(reason),
             None => match error {
                 ClientError::Transaction(error) => TransactionError::Abort(error.string()),
@@ -297,4 +302,9 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             },
         }
     }
+}
+
+/// Whether another producer of the same name has locked this one out.
+fn is_fencing(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
 }

@@ -35,8 +35,8 @@ impl ResNet {
     pub(super) fn load(checkpoint: &mut Checkpoint, config: &NetworkConfig) -> Result<Self, ConfigError> {
         let prefix = "encoder.embed_images";
         let base = config.resnet_base_planes;
-        let names = [format!("{prefix}.conv1"), format!("{prefix}.bn1")];
-        let stem = Convolution::load(checkpoint, &names, [3, base], STEM_KERNEL, 2);
+        let names = ["conv1", "bn1"].map(|part| format!("{prefix}.{part}"));
+        let stem = Convolution::load(checkpoint, &Site { names, channels: [3, base], kernel: STEM_KERNEL, stride: 2 });
         let mut blocks = Vec::new();
         let mut inputs = base;
         for (layer, count) in config.blocks()?.into_iter().enumerate() {
@@ -82,8 +82,8 @@ impl Bottleneck {
     fn load(checkpoint: &mut Checkpoint, name: &str, inputs: usize, planes: usize, stride: usize, first: bool) -> Self {
         let outputs = planes * EXPANSION;
         let mut part = |conv: &str, norm: &str, channels, kernel, stride| {
-            let names = [format!("{name}.{conv}"), format!("{name}.{norm}")];
-            Convolution::load(checkpoint, &names, channels, kernel, stride)
+            let names = [conv, norm].map(|part| format!("{name}.{part}"));
+            Convolution::load(checkpoint, &Site { names, channels, kernel, stride })
         };
         Self {
             narrow: part("conv1", "bn1", [inputs, planes], 1, 1),
@@ -116,6 +116,15 @@ struct Convolution {
     kernels: bool,
 }
 
+/// Where a convolution stands: its name and that of the norm behind it, and its shape.
+struct Site {
+    names: [String; 2],
+    /// In and out.
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+}
+
 /// What comes behind a convolution's product.
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a network has a hundred of them at most, beside millions of weights")]
@@ -127,16 +136,10 @@ enum Behind {
 }
 
 impl Convolution {
-    fn load(
-        checkpoint: &mut Checkpoint,
-        names: &[String; 2],
-        channels: [usize; 2],
-        kernel: usize,
-        stride: usize,
-    ) -> Self {
+    fn load(checkpoint: &mut Checkpoint, site: &Site) -> Self {
         match checkpoint.trains() {
-            true => unfolded(checkpoint, names, channels, kernel, stride),
-            false => folded(checkpoint, names, channels, kernel, stride),
+            true => unfolded(checkpoint, site),
+            false => folded(checkpoint, site),
         }
     }
 
@@ -164,13 +167,9 @@ impl Convolution {
 
 /// A convolution without bias and the batch norm behind it, as one convolution: with running mean m,
 /// variance v, scale g and shift b, the weight becomes w·g/√(v+ε) and the bias b − m·g/√(v+ε).
-fn folded(
-    checkpoint: &mut Checkpoint,
-    [conv, norm]: &[String; 2],
-    [inputs, outputs]: [usize; 2],
-    kernel: usize,
-    stride: usize,
-) -> Convolution {
+fn folded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
+    let Site { names: [conv, norm], channels: [inputs, outputs], kernel, stride } = site;
+    let (inputs, outputs, kernel, stride) = (*inputs, *outputs, *kernel, *stride);
     let mut weight = checkpoint.values(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel]);
     let mut of_norm = |part: &str| checkpoint.values(&format!("{norm}.{part}"), &[outputs]);
     let (scale, shift) = (of_norm("weight"), of_norm("bias"));
@@ -202,13 +201,9 @@ fn folded(
 }
 
 /// A convolution without bias, and the batch norm behind it as it is published.
-fn unfolded(
-    checkpoint: &mut Checkpoint,
-    [conv, norm]: &[String; 2],
-    [inputs, outputs]: [usize; 2],
-    kernel: usize,
-    stride: usize,
-) -> Convolution {
+fn unfolded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
+    let Site { names: [conv, norm], channels: [inputs, outputs], kernel, stride } = site;
+    let (inputs, outputs, kernel, stride) = (*inputs, *outputs, *kernel, *stride);
     let weight = checkpoint.parameter(&format!("{conv}.weight"), [outputs, inputs, kernel, kernel]);
     let config = BatchNormConfig::new(outputs).with_epsilon(BATCH_NORM_EPSILON.into());
     let mut behind = config.init(checkpoint.device());

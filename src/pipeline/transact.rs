@@ -115,7 +115,7 @@ impl Transactions<Outcome> for Log {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.told.clear();
-        let aborted = self.publisher.abort().map_err(fault);
+        let aborted = self.publisher.abort_and_renew().map_err(fault);
         for ticket in self.publisher.too_large() {
             *self.too_large.entry((ticket.source, ticket.offset)).or_default() += 1;
         }
@@ -165,9 +165,9 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
         }
     }
     if driver.due().is_some()
-        && let Err(Fault::Abort(reason) | Fault::Stop(reason)) = log.abort()
+        && let Err(error) = log.publisher.abort()
     {
-        tracing::warn!(reason, "The last transaction was not aborted; the brokers will do it.");
+        tracing::warn!(%error, "The last transaction was not aborted; the brokers will do it.");
     }
 }
 

@@ -1,11 +1,12 @@
 //! How training went, as SVG.
 
 use plotters::{
-    prelude::{ChartBuilder, DrawingArea, IntoDrawingArea as _, IntoFont as _, LineSeries, RGBColor, SVGBackend, Text},
-    style::{Color as _, WHITE},
+    prelude::{ChartBuilder, IntoFont as _, LineSeries, RGBColor, Text},
+    style::Color as _,
 };
 
 use super::History;
+use crate::evaluation::{Area, Drawn, svg};
 
 const SIZE: (u32, u32) = (900, 340);
 const LEARNED: RGBColor = RGBColor(230, 159, 0);
@@ -16,36 +17,22 @@ const VALIDATED: RGBColor = RGBColor(0, 114, 178);
 /// # Errors
 /// What the drawing library says.
 pub fn curves(history: &History) -> Result<String, String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw(&area, history).map_err(|error| error.to_string())?;
-        area.present().map_err(|error| error.to_string())?;
-    }
-    Ok(svg)
-}
-
-type Area<'s> = DrawingArea<SVGBackend<'s>, plotters::coord::Shift>;
-type Points = Vec<(f64, f64)>;
-
-fn draw(area: &Area<'_>, history: &History) -> Result<(), Box<dyn std::error::Error>> {
-    area.fill(&WHITE)?;
-    let (left, right) = area.split_horizontally(450);
     let points = |of: fn(&super::Measured) -> f64| -> Points {
         history.looks.iter().map(|look| (look.step as f64, of(look))).collect()
     };
     let (learned, validated) = (points(|look| look.training_loss), points(|look| look.loss));
     let highest = learned.iter().chain(&validated).map(|(_, loss)| *loss).fold(0.1, f64::max) * 1.05;
-    lines(&left, "Loss", highest, &[(LEARNED, "training, smoothed", learned), (VALIDATED, "validation", validated)])?;
-    lines(&right, "Accuracy", 1.0, &[(VALIDATED, "validation", points(|look| look.accuracy))])
+    svg(SIZE, |area| {
+        let (left, right) = area.split_horizontally(450);
+        let losses = [(LEARNED, "training, smoothed", learned), (VALIDATED, "validation", validated)];
+        lines(&left, "Loss", highest, &losses)?;
+        lines(&right, "Accuracy", 1.0, &[(VALIDATED, "validation", points(|look| look.accuracy))])
+    })
 }
 
-fn lines(
-    area: &Area<'_>,
-    caption: &str,
-    highest: f64,
-    series: &[(RGBColor, &str, Points)],
-) -> Result<(), Box<dyn std::error::Error>> {
+type Points = Vec<(f64, f64)>;
+
+fn lines(area: &Area<'_>, caption: &str, highest: f64, series: &[(RGBColor, &str, Points)]) -> Drawn {
     let last = series.iter().flat_map(|(_, _, points)| points).map(|(step, _)| *step).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption(caption, ("sans-serif", 16))
