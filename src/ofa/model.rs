@@ -63,9 +63,9 @@ pub struct Encoded {
 #[derive(Module, Debug)]
 pub(super) struct Network {
     /// `[vocabulary, d_model]`: both embeddings and the output projection.
-    embedding: Param<Tensor<2>>,
+    pub(super) embedding: Param<Tensor<2>>,
     encoder: Encoder,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
 }
 
 impl Network {
@@ -347,7 +347,7 @@ impl Ofa {
     }
 
     /// Embedded ids `[rows, tokens, d_model]`, padded on the right.
-    fn embed(&self, rows: &[&[u32]], tokens: usize) -> Tensor<3> {
+    pub(super) fn embed(&self, rows: &[&[u32]], tokens: usize) -> Tensor<3> {
         let padded = |ids: &[u32]| {
             let fill = std::iter::repeat_n(PADDING, tokens - ids.len());
             ids.iter().copied().chain(fill).map(i64::from).collect::<Vec<_>>()
@@ -373,7 +373,7 @@ impl Ofa {
         })
     }
 
-    fn decoder_bias(&mut self, tokens: usize, source_tokens: usize) -> DecoderBias {
+    pub(super) fn decoder_bias(&mut self, tokens: usize, source_tokens: usize) -> DecoderBias {
         let positions = self.encoder_bias(source_tokens).positions;
         let (network, width) = (&self.network, self.options.precision.bytes());
         self.decoder_biases.get_or_make((tokens, source_tokens), || {

@@ -15,6 +15,14 @@ use crate::ofa::RunError;
 /// A published tensor: its name, its shape, and its values in row-major order.
 pub type Published = (String, Vec<usize>, Vec<f32>);
 
+/// What a network that learns makes of a batch.
+pub struct LearnedLogits {
+    /// `[rows, answers]`, in the answers' order.
+    pub answers: Tensor<2>,
+    /// Of each next token of the rows that were asked for as captions, one row after the other, `[tokens, vocabulary]`.
+    pub captions: Option<Tensor<2>>,
+}
+
 /// A network that cannot be trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrainingError {
@@ -49,19 +57,59 @@ impl Ofa {
         self.network.num_params()
     }
 
-    /// The answers' logits `[rows, answers]`, in the answers' order, about planar pixels `[images, 3, side, side]`.
+    /// What the network makes of rows about planar pixels `[images, 3, side, side]`, and of some of these rows as captions.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn answer_logits(&mut self, pixels: Vec<f32>, rows: &[Row]) -> Result<Tensor<2>, RunError> {
+    pub fn learned_logits(
+        &mut self,
+        pixels: Vec<f32>,
+        rows: &[Row],
+        captions: &[usize],
+    ) -> Result<LearnedLogits, RunError> {
         // Position biases are part of what is learned, and depend on parameters that the last step has changed.
         self.refresh();
         let images = self.image_tokens(self.feature_map(pixels, None)?);
-        let encoded = self.encode(images, rows, None)?;
+        let encoded = self.encode(images.clone(), rows, None)?;
         let logits = self.logits(&encoded, rows, None)?;
         // From the order of tokens to that of answers.
         let columns = self.trie().columns().into_iter().map(|column| column as i64).collect();
-        Ok(logits.select(1, self.indices(columns)))
+        let answers = logits.select(1, self.indices(columns));
+        let captions: Vec<&Row> = captions.iter().filter_map(|index| rows.get(*index)).collect();
+        let captions = if captions.is_empty() { None } else { Some(self.caption_logits(images, &captions)?) };
+        Ok(LearnedLogits { answers, captions })
+    }
+
+    /// Logits of the token that follows each token of texts, their ends included, `[tokens of all texts, vocabulary]`; the
+    /// decoder reads a text's beginning and the encoder the image alone, as the reference describes images.
+    fn caption_logits(&mut self, images: Tensor<3>, texts: &[&Row]) -> Result<Tensor<2>, RunError> {
+        // What the encoder makes of an image without a text is the same for all texts about it.
+        let bare = |image: usize| {
+            let source = texts.iter().find(|text| text.image == image).map(|text| text.source.as_slice());
+            let ends = source.and_then(|source| Some(vec![*source.first()?, *source.last()?]));
+            Row { image, source: ends.unwrap_or_default() }
+        };
+        let mut shown: Vec<usize> = texts.iter().map(|text| text.image).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        let bare: Vec<Row> = shown.iter().copied().map(bare).collect();
+        let encoded = self.encode(images, &bare, None)?;
+        let places = texts.iter().filter_map(|text| shown.binary_search(&text.image).ok()).map(|place| place as i64);
+        let states = encoded.states.select(0, self.indices(places.collect()));
+
+        let inputs: Vec<&[u32]> =
+            texts.iter().map(|text| text.source.split_last().map_or(&[][..], |(_, rest)| rest)).collect();
+        let tokens = inputs.iter().map(|input| input.len()).max().unwrap_or_default();
+        let embedded = self.embed(&inputs, tokens);
+        let bias = self.decoder_bias(tokens, states.dims()[1] - self.patches());
+        let states = self.network.decoder.forward(embedded, &states, &bias.own, &bias.cross, None, None)?;
+        let read = |(text, input): (usize, &&[u32])| {
+            (0..input.len()).map(move |at| (text * tokens + at) as i64).collect::<Vec<_>>()
+        };
+        let read = inputs.iter().enumerate().flat_map(read).collect();
+        let states =
+            states.reshape([texts.len() * tokens, self.network.embedding.dims()[1]]).select(0, self.indices(read));
+        Ok(states.matmul(self.network.embedding.val().transpose()))
     }
 
     /// Takes one step against the gradient of a loss that was computed with this network.

@@ -29,6 +29,11 @@ pub struct Recipe {
     /// Share of the target that goes to the other labels.
     #[serde(default = "defaults::label_smoothing")]
     pub label_smoothing: f64,
+    /// Weight of the second task, nought for none: to say the texts that a picture entails, having seen the picture alone. The
+    /// label of a text depends on picture and text together and on neither alone, which tells the image half of the network
+    /// nothing until the text half knows something, and the other way round; a caption depends on the picture directly.
+    #[serde(default = "defaults::captions")]
+    pub captions: f64,
     /// Longest gradient of a tensor; longer ones are shortened.
     #[serde(default = "defaults::gradient_norm_max")]
     pub gradient_norm_max: f32,
@@ -61,6 +66,9 @@ mod defaults {
     }
     pub(super) fn label_smoothing() -> f64 {
         0.05
+    }
+    pub(super) fn captions() -> f64 {
+        1.0
     }
     pub(super) fn gradient_norm_max() -> f32 {
         1.0
@@ -100,6 +108,7 @@ impl Recipe {
         let rates = [
             ("learning_rate", recipe.learning_rate, recipe.learning_rate > 0.0 && recipe.learning_rate < 1.0),
             ("label_smoothing", recipe.label_smoothing, (0.0..0.5).contains(&recipe.label_smoothing)),
+            ("captions", recipe.captions, (0.0..=100.0).contains(&recipe.captions)),
             ("weight_decay", f64::from(recipe.weight_decay), (0.0..1.0).contains(&recipe.weight_decay)),
             ("gradient_norm_max", f64::from(recipe.gradient_norm_max), recipe.gradient_norm_max > 0.0),
         ];
@@ -125,6 +134,7 @@ mod tests {
             ("steps = 100\nlearning_rate = 1e-3", "warm_up"),
             ("steps = 10\nlearning_rate = 1e-3\nepochs = 3", "epochs"),
             ("steps = 1000\nlearning_rate = 1e-3\nlabel_smoothing = 0.7", "label_smoothing"),
+            ("steps = 1000\nlearning_rate = 1e-3\ncaptions = -1.0", "captions"),
         ] {
             let error = Recipe::from_toml(bad).unwrap_err();
             assert!(error.contains(named), "{bad}: {error}");

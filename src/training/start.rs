@@ -65,7 +65,8 @@ fn indented(value: &Value) -> String {
 }
 
 /// Weights by chance: products and convolutions after He et al. (2015) and Glorot and Bengio (2010), embeddings narrow as in the
-/// reference, norms and gains at one, biases and relative positions at nought.
+/// reference, norms and gains at one, biases and relative positions at nought. Absolute positions begin with little to say:
+/// what they add to attention has nothing to do with the picture, and would drown what has.
 pub(super) fn weights(config: &NetworkConfig, seed: u64) -> Result<Vec<Published>, TrainError> {
     let mut chance = Rng::with_seed(seed);
     let wanted = wanted_tensors(config)?.into_iter().filter(|wanted| !wanted.optional);
@@ -80,6 +81,9 @@ pub(super) fn weights(config: &NetworkConfig, seed: u64) -> Result<Vec<Published
         })
         .collect())
 }
+
+const POSITIONS: [&str; 2] = ["pos_q_linear", "pos_k_linear"];
+const POSITION_GAIN: f32 = 0.2;
 
 enum Spread {
     All(f32),
@@ -99,6 +103,9 @@ fn spread(name: &str, shape: &[usize]) -> Spread {
             || name.contains("embed_image_positions") =>
         {
             Spread::Normal(0.02)
+        }
+        [outputs, inputs] if POSITIONS.iter().any(|part| name.contains(part)) => {
+            Spread::Normal(POSITION_GAIN * (2.0 / (outputs + inputs) as f32).sqrt())
         }
         [outputs, inputs] => Spread::Normal((2.0 / (outputs + inputs) as f32).sqrt()),
         _ => Spread::Normal(0.02),

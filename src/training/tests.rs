@@ -76,10 +76,15 @@ fn loss(network: &mut Ofa, definition: &Definition, pixels: &[f32]) -> Tensor<1>
         .enumerate()
         .map(|(index, text)| Row { image: index / 2, source: definition.prompter.source_ids(text, None) })
         .collect();
-    let logits = network.answer_logits(pixels.to_vec(), &rows).unwrap();
+    let logits = network.learned_logits(pixels.to_vec(), &rows, &[0, 1, 3]).unwrap();
     let targets = [1.0_f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.5].to_vec();
     let targets = Tensor::<2>::from_data(TensorData::new(targets, [4, 3]), &Device::flex());
-    (log_softmax(logits, 1) * targets).sum() / -4.0
+    // All next tokens of the captions weigh alike, and the columns of the vocabulary do not.
+    let captions = log_softmax(logits.captions.unwrap(), 1);
+    let [tokens, vocabulary] = captions.dims();
+    let weights = (0..tokens * vocabulary).map(|at| (at % 7) as f32 / (tokens * vocabulary) as f32).collect::<Vec<_>>();
+    let weights = Tensor::<2>::from_data(TensorData::new(weights, [tokens, vocabulary]), &Device::flex());
+    (log_softmax(logits.answers, 1) * targets).sum() / -4.0 - (captions * weights).sum()
 }
 
 fn value(loss: &Tensor<1>) -> f64 {

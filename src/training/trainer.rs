@@ -10,7 +10,7 @@ use std::{
 use burn::{
     grad_clipping::GradientClippingConfig,
     optim::{AdamWConfig, ModuleOptimizer},
-    tensor::{Device as BurnDevice, Tensor, TensorData, activation::log_softmax},
+    tensor::{Device as BurnDevice, Int, Tensor, TensorData, activation::log_softmax},
 };
 use sha2::{Digest, Sha256};
 
@@ -236,6 +236,8 @@ struct Learner<'d> {
     definition: &'d Definition,
     device: BurnDevice,
     label_smoothing: f64,
+    /// Weight of the loss of captions.
+    captions: f64,
 }
 
 /// Log-probabilities of the answers, and which of them is right.
@@ -249,7 +251,7 @@ impl<'d> Learner<'d> {
         device: &BurnDevice,
         step: usize,
     ) -> Result<Self, TrainError> {
-        let Recipe { weight_decay, gradient_norm_max, label_smoothing, .. } = job.recipe;
+        let Recipe { weight_decay, gradient_norm_max, label_smoothing, captions, .. } = job.recipe;
         let network = load(&workshop.last(step), definition, device)?.into_training()?;
         let asked = load(&workshop.last(step), definition, device)?;
         let mut optimizer = AdamWConfig::new()
@@ -261,7 +263,7 @@ impl<'d> Learner<'d> {
             let path = workshop.optimizer(step);
             optimizer = optimizer.load(&path).map_err(|error| disk(&path)(std::io::Error::other(error.to_string())))?;
         }
-        Ok(Self { network, asked, optimizer, definition, device: device.clone(), label_smoothing })
+        Ok(Self { network, asked, optimizer, definition, device: device.clone(), label_smoothing, captions })
     }
 
     /// The same, with other weights, to be asked.
@@ -274,19 +276,32 @@ impl<'d> Learner<'d> {
         self.definition.labels.iter().position(|other| *other == label).unwrap_or_default()
     }
 
-    /// One step; gives back its loss.
+    /// One step; gives back the loss of its answers.
     fn step(&mut self, batch: Batch, rate: f64) -> Result<f64, TrainError> {
-        let logits = self.network.answer_logits(batch.pixels, &batch.rows)?;
-        let [rows, answers] = logits.dims();
+        let Batch { pixels, rows, labels } = batch;
+        let entailed = |(row, label): (usize, &Label)| (*label == Label::Yes).then_some(row);
+        let captions: Vec<usize> = match self.captions > 0.0 {
+            true => labels.iter().enumerate().filter_map(entailed).collect(),
+            false => Vec::new(),
+        };
+        let logits = self.network.learned_logits(pixels, &rows, &captions)?;
+        let [_, answers] = logits.answers.dims();
         // Of the smoothed share every answer gets the same (Szegedy et al., 2016).
         let others = self.label_smoothing / answers as f64;
-        let mut targets = vec![others as f32; rows * answers];
-        for (row, label) in batch.labels.iter().enumerate() {
+        let mut targets = vec![others as f32; rows.len() * answers];
+        for (row, label) in labels.iter().enumerate() {
             targets[row * answers + self.answer_of(*label)] += 1.0 - self.label_smoothing as f32;
         }
-        let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, answers]), &self.device);
-        let loss = (log_softmax(logits, 1) * targets).sum() / -(rows as f64);
+        let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows.len(), answers]), &self.device);
+        let mut loss = (log_softmax(logits.answers, 1) * targets).sum() / -(rows.len() as f64);
         let value = loss.clone().try_into_vec_as::<f32>().map_err(crate::ofa::RunError::from)?;
+        if let Some(logits) = logits.captions {
+            let next: Vec<i64> =
+                captions.iter().flat_map(|row| rows[*row].source.iter().skip(1).map(|id| i64::from(*id))).collect();
+            let shape = [next.len(), 1];
+            let next = Tensor::<2, Int>::from_data(TensorData::new(next, shape), &self.device);
+            loss = loss - log_softmax(logits, 1).gather(1, next).mean() * self.captions;
+        }
         self.network.learn(&mut self.optimizer, rate, &loss);
         Ok(value.first().copied().map_or(f64::NAN, f64::from))
     }
