@@ -111,7 +111,8 @@ impl<T: Send + Sync + 'static> Client<T> {
                 ("batch.size", &options.limits.batch_size()),
             ],
         );
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // That a connection was closed it says as information only.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let context = Context {
             credentials: connection.credentials.clone(),
             refused: refused.clone(),
@@ -150,6 +151,11 @@ impl<T: Send + Sync + 'static> Client<T> {
     /// Whether a connection was lost, or a request not answered, since it was made.
     pub(super) fn is_disturbed(&self) -> bool {
         self.producer.context().disturbed.load(Ordering::Acquire)
+    }
+
+    /// Says that an answer did not come when it should have, so that this client is replaced before its next transaction.
+    pub(super) fn disturb(&self) {
+        self.producer.context().disturbed.store(true, Ordering::Release);
     }
 
     /// Whether a call did not come back.
@@ -212,6 +218,30 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
         self.disturbed.store(true, Ordering::Release);
         tracing::warn!(%error, reason, "The producer was disturbed.");
     }
+
+    /// The client library tells of most lost connections here alone: as an error only what it has no other broker for.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if tells_of_disturbance(facility, message) {
+            self.disturbed.store(true, Ordering::Release);
+        }
+        match level {
+            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "librdkafka", facility, "{message}");
+            }
+            _ => tracing::error!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+}
+
+/// Whether a line of the client library's log says that requests may have been lost on their way. A connection that did not come
+/// about has carried none.
+fn tells_of_disturbance(facility: &str, message: &str) -> bool {
+    match facility {
+        "REQTMOUT" => true,
+        "FAIL" => !message.contains("state CONNECT"),
+        _ => false,
+    }
 }
 
 impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
@@ -246,8 +276,8 @@ mod tests {
     use super::*;
     use crate::kafka::RecordLimits;
 
-    #[test]
-    fn offsets_that_no_coordinator_takes_are_given_up_in_time_and_a_new_client_goes_on() {
+    /// Two brokers: one leads the verdicts and coordinates transactions, the other coordinates the group.
+    fn cluster() -> (MockCluster<'static, impl ClientContext>, Connection, TransactionOptions) {
         let mock = MockCluster::new(2).unwrap();
         mock.create_topic("requests", 1, 1).unwrap();
         mock.create_topic("verdicts", 1, 1).unwrap();
@@ -267,6 +297,43 @@ mod tests {
             wait_max: Duration::from_secs(20),
             group: None,
         };
+        (mock, connection, options)
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_from_one_that_did_not_come_about() {
+        let lost = "GroupCoordinator: 127.0.0.1:9092: Disconnected (after 4021ms in state UP)";
+        let refused =
+            "127.0.0.1:9093/2: Connect to ipv4#127.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)";
+        let late = "127.0.0.1:9092/1: Timed out 1 in-flight, 0 retry-queued, 0 out-queue, 0 partially-sent requests";
+        for (facility, message, expected) in
+            [("FAIL", lost, true), ("FAIL", refused, false), ("REQTMOUT", late, true), ("CONFWARN", lost, false)]
+        {
+            assert_eq!(tells_of_disturbance(facility, message), expected, "{facility} {message}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_lost_is_noticed_though_other_brokers_are_there() {
+        let (mock, connection, options) = cluster();
+        let client = Client::open(&connection, &options, &Arc::new(Refused::<()>::default())).unwrap();
+        client.begin_transaction().unwrap();
+        let record =
+            BaseRecord::with_opaque_to("verdicts", Box::new(())).payload(b"yes".as_slice()).key(b"k".as_slice());
+        assert!(client.send(record).is_ok());
+        client.commit_transaction(Duration::from_secs(10)).unwrap();
+        assert!(!client.is_disturbed());
+        mock.broker_down(1).unwrap();
+        let begun = Instant::now();
+        while !client.is_disturbed() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nothing was noticed");
+            thread::sleep(PAUSE);
+        }
+    }
+
+    #[test]
+    fn offsets_that_no_coordinator_takes_are_given_up_in_time_and_a_new_client_goes_on() {
+        let (mock, connection, options) = cluster();
         let refused = Arc::new(Refused::<()>::default());
         let client = Client::open(&connection, &options, &refused).unwrap();
         client.begin_transaction().unwrap();

@@ -7,6 +7,7 @@ use std::{
 
 use rdkafka::{
     Offset, TopicPartitionList,
+    consumer::ConsumerGroupMetadata,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 
@@ -67,6 +68,8 @@ pub struct TransactionalPublisher<T: Send + Sync + 'static> {
     options: TransactionOptions,
     client: Client<T>,
     refused: Arc<Refused<T>>,
+    /// One who is no member of the group, and an offset that means nothing to it; none where no offsets are committed.
+    outsider: Option<(Arc<ConsumerGroupMetadata>, TopicPartitionList)>,
     /// Clients whose calls do not come back.
     stuck: usize,
 }
@@ -88,8 +91,16 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// When the client cannot be made, or the cluster does not answer in time.
     pub fn open(connection: &Connection, options: TransactionOptions) -> Result<Self, KafkaError> {
         let refused = Arc::new(Refused::default());
+        let outsider = match &options.group {
+            None => None,
+            Some((group, topic)) => {
+                let mut list = TopicPartitionList::with_capacity(1);
+                list.add_partition_offset(topic, 0, Offset::Offset(0)).map_err(KafkaError::client)?;
+                Some((outsider(connection, group)?, list))
+            }
+        };
         let client = Client::open(connection, &options, &refused)?;
-        let mut publisher = Self { connection: connection.clone(), options, client, refused, stuck: 0 };
+        let mut publisher = Self { connection: connection.clone(), options, client, refused, outsider, stuck: 0 };
         match publisher.settle() {
             Ok(()) => {}
             Err(TransactionError::Abort(_)) => publisher.renew().map_err(KafkaError::from)?,
@@ -129,15 +140,13 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
 
     /// Decides what came late of earlier clients: an aborted transaction with an offset of the group.
     fn settle(&self) -> Result<(), TransactionError> {
-        let Some((group, topic)) = &self.options.group else { return Ok(()) };
-        let outsider = outsider(&self.connection, group)?;
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(topic, 0, Offset::Offset(0)).map_err(KafkaError::from)?;
+        let Some((outsider, list)) = &self.outsider else { return Ok(()) };
         self.client.begin_transaction().map_err(|error| self.consequence(error))?;
-        // That the group refuses an outsider's offset is expected: its offsets' partition is in the transaction by then.
-        if self.client.send_offsets(&list, &outsider, TRY.min(self.options.wait_max)).is_err() && self.client.is_stuck()
-        {
-            return Err(TransactionError::Abort("the client library does not come back".to_owned()));
+        match self.client.send_offsets(list, outsider, TRY.min(self.options.wait_max)) {
+            Ok(()) => {}
+            // That the group refuses an outsider's offset is expected: its offsets' partition is in the transaction by then.
+            Err(ClientError::Transaction(error)) if error.txn_requires_abort() => {}
+            Err(error) => return Err(self.consequence(error)),
         }
         let deadline = Instant::now() + self.options.wait_max;
         self.patiently_until(deadline, Client::abort_transaction)
@@ -270,6 +279,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
                         && Instant::now() < deadline =>
                 {
                     tracing::debug!(%error, "A step of a transaction is tried again.");
+                    self.client.disturb();
                     std::thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(self.consequence(error)),
