@@ -9,6 +9,7 @@ use std::{
 use base64::Engine as _;
 
 use super::{Example, Picture};
+use crate::message::BASE64;
 
 /// A data set that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,12 @@ pub fn read(path: &Path) -> Result<Vec<Example>, DatasetError> {
         {
             return Err(refuse(format!("`{image}` is no path below the folder of the data set")));
         }
+        // Now, where the line is known, and not in the middle of a training.
+        if let Picture::Base64(text) = &example.image
+            && let Err(error) = BASE64.decode(text)
+        {
+            return Err(refuse(format!("`image.base64` is no base64: {error}")));
+        }
         examples.push(example);
     }
     match examples.is_empty() {
@@ -93,7 +100,7 @@ impl Reader {
                 let path = self.folder.join(name);
                 fs::read(&path).map_err(disk(&path))
             }
-            Picture::Base64(text) => base64::engine::general_purpose::STANDARD
+            Picture::Base64(text) => BASE64
                 .decode(text)
                 .map_err(|error| disk(&self.folder)(io::Error::new(io::ErrorKind::InvalidData, error))),
         }
@@ -182,7 +189,7 @@ mod tests {
         let path = folder.path().join("reviewed.jsonl");
         fs::write(
             &path,
-            "{\"request_id\":\"r\",\"text\":\"a mug\",\"image\":{\"base64\":\"YQ==\"},\"label\":\"no\",\"confidence\":0.4}\n\n",
+            "{\"request_id\":\"r\",\"text\":\"a mug\",\"image\":{\"base64\":\"YQ\"},\"label\":\"no\",\"confidence\":0.4}\n\n",
         )
         .unwrap();
         let examples = read(&path).unwrap();
@@ -198,6 +205,7 @@ mod tests {
         for (bad, reason) in [
             (good.replace("yes", "perhaps"), "perhaps"),
             (good.replace("a.png", "../a.png"), "below the folder"),
+            (good.replace("\"path\":\"a.png\"", "\"base64\":\"a*b\""), "base64"),
             ("{}\n".to_owned(), "image"),
         ] {
             fs::write(&path, format!("{good}{bad}")).unwrap();

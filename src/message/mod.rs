@@ -25,7 +25,7 @@ pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, is
 pub use device::{Device, Load, UnknownDevice};
 pub use headers::{carried, header, text_header};
 pub use record::{Header, Outgoing, Record, Source};
-pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
+pub use request::{AttributeValue, Attributes, BASE64, ImageSource, Request, RequestError, Texts};
 pub use retry::{Origin, forget_retries, retry_attempt, retry_due_ms, retry_record};
 pub use verdict::{Answer, Assignment, Decision, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict};
 pub use version_name::{VersionName, VersionNameError};

@@ -7,15 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64::Engine as _;
 
 use super::failure::Failure;
 use crate::{
     engine::ImageId,
-    message::{ImageSource, Origin, Record, Request, Texts},
+    message::{BASE64, ImageSource, Origin, Record, Request, Texts},
     routing::{Features, Route, Step, Table, Watch},
     settings::LimitsPlan,
     telemetry,
@@ -57,11 +54,6 @@ impl Watch for CountMissing {
         telemetry::feature_missing(name, field);
     }
 }
-
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 impl Admission<'_> {
     /// Takes a record as far as its route is known; gives its encoded image too.
