@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             .map_or("loaded at its first use".to_owned(), |it| format!("loaded in {:.2} s", it.loading.as_secs_f64()));
         say(format!("version {} on {}, {millions:.2} M parameters, {when}", identity.name, identity.device));
     }
-    say("a shop's stickers and what their sellers say of them; the versions were in models/ were trained on such pictures, and on nothing else\n".to_owned());
+    say("a shop's stickers and what their sellers say of them; the versions in models/ were trained on such pictures, and on nothing else\n".to_owned());
     let connection = connection(&plan, Some(address.clone()));
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
     let requests = collect::requests(&plan, &arguments.source, arguments.requests)?;
