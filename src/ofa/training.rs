@@ -83,7 +83,8 @@ impl Ofa {
     /// Logits of the token that follows each token of texts, their ends included, `[tokens of all texts, vocabulary]`; the
     /// decoder reads a text's beginning and the encoder the image alone, as the reference describes images.
     fn caption_logits(&mut self, images: Tensor<3>, texts: &[&Row]) -> Result<Tensor<2>, RunError> {
-        // What the encoder makes of an image without a text is the same for all texts about it.
+        // What the encoder makes of an image without a text is the same for all texts about it. All are equally long, and what
+        // learns pads to no multiple, so there is no padding to hide.
         let bare = |image: usize| {
             let source = texts.iter().find(|text| text.image == image).map(|text| text.source.as_slice());
             let ends = source.and_then(|source| Some(vec![*source.first()?, *source.last()?]));
