@@ -1,6 +1,7 @@
 //! `eval`: how good versions are, on examples whose labels are known.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -83,7 +84,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let pairs =
         (0..all.len()).flat_map(|one| (one + 1..all.len()).map(move |other| (one, other))).map(|(one, other)| {
             let (one, other) = (&all[one], &all[other]);
-            let right = one.1.iter().zip(&other.1).map(|(one, other)| (one.is_right(), other.is_right()));
+            let both = one.1.iter().zip(&other.1);
+            let right = both.map(|(one, other)| (one.picture, one.is_right(), other.is_right()));
             Pair { first: one.0.version.clone(), second: other.0.version.clone(), paired: Paired::of(right) }
         });
     let pairs = pairs.collect();
@@ -115,6 +117,7 @@ fn judge(
     let preparer = Preparer::new(&folder.definition, LIMITS);
     let reader = Reader::new(data);
     let mut judged = Vec::with_capacity(examples.len());
+    let mut pictures = HashMap::new();
     for (index, example) in examples.iter().enumerate() {
         let named = |error: &dyn std::fmt::Display| {
             let name = example.request_id.clone().unwrap_or_else(|| format!("example {}", index + 1));
@@ -129,7 +132,9 @@ fn judge(
         let scores = model.judge(&[&prepared]).remove(0).map_err(|error| named(&error))?;
         let latency = begun.elapsed();
         let scores = scores.first().copied().unwrap_or_default();
-        judged.push(Judged { expected: example.label, kind: example.kind.clone(), scores, latency });
+        let seen = pictures.len();
+        let picture = *pictures.entry(&example.image).or_insert(seen);
+        judged.push(Judged { expected: example.label, picture, kind: example.kind.clone(), scores, latency });
         bar.inc(1);
     }
     Ok(judged)
@@ -195,5 +200,8 @@ fn show(evaluation: &Evaluation) {
         });
         let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
         output::line(output::table(&columns, &columns[1..], rows));
+        if let Some(pair) = pairs.first() {
+            output::line(format!("p: {}", pair.paired.test.as_str()));
+        }
     }
 }

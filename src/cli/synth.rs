@@ -62,6 +62,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
                     image: image.clone(),
                     text: said.text,
                     caption: None,
+                    description: Some(picture.description.clone()),
+                    explanation: Some(said.explanation),
                     label: said.label,
                     kind: Some(said.statement.kind().as_str().to_owned()),
                 };

@@ -99,11 +99,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
                 bar.set_message(format!("loss {smooth:.3}"));
             }
             Event::Looked(look) => bar.suspend(|| {
+                let shown = |loss: Option<f64>| loss.map_or("    –".to_owned(), |loss| format!("{loss:.3}"));
                 output::line(format!(
-                    "step {:>6}  training loss {:.3}  validation loss {:.3}  accuracy {:.1} %",
+                    "step {:>6}  training loss {}  validation loss {:.3}, of captions {}  accuracy {:.1} %",
                     look.step,
-                    look.training_loss,
+                    shown(look.training_loss),
                     look.loss,
+                    shown(look.caption_loss),
                     look.accuracy * 100.0
                 ));
             }),

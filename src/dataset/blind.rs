@@ -89,6 +89,8 @@ mod tests {
             image: Picture::Path(picture.to_string()),
             text: text.to_owned(),
             caption: None,
+            description: None,
+            explanation: None,
             label,
             kind: None,
         }

@@ -19,6 +19,12 @@ pub struct Example {
     pub caption: Option<String>,
     /// Whether the picture entails it.
     pub label: Label,
+    /// What the picture shows, in words, as far as somebody has said it: learned from, and never shown to a version that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Why the label is what it is, in words, as far as somebody has said it: learned from, and never shown to a version that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
     /// What it is about; accuracy is told for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,

@@ -174,6 +174,8 @@ mod tests {
             image: image.clone(),
             text: "a red circle".to_owned(),
             caption: None,
+            description: None,
+            explanation: None,
             label: Label::Maybe,
             kind: Some("colour".to_owned()),
         };

@@ -76,6 +76,12 @@ impl Preparer {
         self.prompter.source_ids(text, caption)
     }
 
+    /// The ids of a text that is to be said.
+    #[cfg(feature = "train")]
+    pub fn said(&self, text: &str) -> Vec<u32> {
+        self.prompter.said_ids(text)
+    }
+
     /// Prepares texts about an image whose pixels are there already.
     pub fn with_pixels(&self, image: ImageId, pixels: Arc<[u8]>, texts: &[String], caption: Option<&str>) -> Prepared {
         let sources = texts.iter().map(|text| self.source(text, caption)).collect();

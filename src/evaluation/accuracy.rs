@@ -1,5 +1,7 @@
 //! Shares, and how far they may be chance.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// A share of right answers.
@@ -28,30 +30,41 @@ pub struct Interval {
 const Z: f64 = 1.959_963_984_540_054;
 
 impl Share {
-    /// So many right ones of so many.
-    pub fn new(right: u64, all: u64) -> Self {
-        let accuracy = if all == 0 { 0.0 } else { right as f64 / all as f64 };
-        Self { right, all, accuracy, interval: Interval::wilson(right, all) }
-    }
-
-    /// Counts answers.
-    pub fn of(answers: impl Iterator<Item = bool>) -> Self {
+    /// Counts answers, each with the picture that it is about. What is said of one picture is not independent: a picture that is
+    /// misread costs several answers. So the interval is Wilson's for as many independent answers as these are worth, the
+    /// number of answers by the design effect of the pictures (Franco, Little, Louis and Slud, 2019), and never more.
+    pub fn of(answers: impl Iterator<Item = (usize, bool)>) -> Self {
+        let mut pictures: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         let (mut right, mut all) = (0, 0);
-        for is_right in answers {
+        for (picture, is_right) in answers {
+            let (rights, answers) = pictures.entry(picture).or_default();
+            *rights += f64::from(u8::from(is_right));
+            *answers += 1.0;
             right += u64::from(is_right);
             all += 1;
         }
-        Self::new(right, all)
+        if all == 0 {
+            return Self { right, all, accuracy: 0.0, interval: Interval { low: 0.0, high: 1.0 } };
+        }
+        let (n, clusters) = (all as f64, pictures.len() as f64);
+        let accuracy = right as f64 / n;
+        let simple = accuracy * (1.0 - accuracy) / n;
+        // Where all are right, or all wrong, nothing tells how alike the answers about a picture are.
+        let worth = if simple == 0.0 || pictures.len() < 2 {
+            clusters
+        } else {
+            let squares = pictures.values().map(|(rights, answers)| (rights - accuracy * answers).powi(2)).sum::<f64>();
+            let variance = clusters / (clusters - 1.0) * squares / (n * n);
+            n / (variance / simple).max(1.0)
+        };
+        Self { right, all, accuracy, interval: Interval::wilson(accuracy, worth) }
     }
 }
 
 impl Interval {
-    /// Wilson's score interval (Wilson, 1927), which keeps its level near 0 and 1 where the usual one does not.
-    pub fn wilson(right: u64, all: u64) -> Self {
-        if all == 0 {
-            return Self { low: 0.0, high: 1.0 };
-        }
-        let (n, share) = (all as f64, right as f64 / all as f64);
+    /// Wilson's score interval (Wilson, 1927) for a share of `n` answers, which keeps its level near 0 and 1 where the usual one
+    /// does not.
+    fn wilson(share: f64, n: f64) -> Self {
         let scale = 1.0 + Z * Z / n;
         let middle = (share + Z * Z / (2.0 * n)) / scale;
         let reach = Z / scale * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
@@ -63,17 +76,33 @@ impl Interval {
 mod tests {
     use super::*;
 
+    fn of(right: usize, all: usize, per_picture: usize) -> Share {
+        Share::of((0..all).map(|index| (index / per_picture, index < right)))
+    }
+
     #[test]
-    fn the_interval_is_wilsons() {
+    fn the_interval_of_one_answer_per_picture_is_wilsons() {
         // Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
         for (right, all, low, high) in
             [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
         {
-            let interval = Interval::wilson(right, all);
-            assert!(
-                (interval.low - low).abs() < 5e-5 && (interval.high - high).abs() < 5e-5,
-                "{right}/{all} {interval:?}"
-            );
+            let share = of(right, all, 1);
+            let Interval { low: from, high: to } = share.interval;
+            // The design effect's (n - 1) / n is in the last digit.
+            assert!((from - low).abs() < 6e-4 && (to - high).abs() < 6e-4, "{right}/{all} {share:?}");
         }
+    }
+
+    #[test]
+    fn answers_that_go_with_their_picture_count_as_one() {
+        let alike = of(60, 600, 6);
+        let pictures = of(10, 100, 1);
+        assert_eq!(alike.accuracy, pictures.accuracy);
+        let width = |share: &Share| share.interval.high - share.interval.low;
+        assert!((width(&alike) - width(&pictures)).abs() < 0.01, "{alike:?} {pictures:?}");
+        // The same answers, spread over the pictures.
+        let apart = Share::of((0..600).map(|index| (index % 100, index < 60)));
+        assert!(width(&apart) < 0.55 * width(&alike), "{apart:?}");
+        assert_eq!(of(600, 600, 6).interval, of(100, 100, 1).interval);
     }
 }

@@ -12,6 +12,8 @@ use crate::message::{Label, Scores};
 pub struct Judged {
     /// The label.
     pub expected: Label,
+    /// The number of its picture, the same for all examples about it.
+    pub picture: usize,
     /// What it is about, where the data says so.
     pub kind: Option<String>,
     /// What the version said.
@@ -75,7 +77,7 @@ impl Report {
     pub fn new(of: (&str, &str, u64), split: &str, judged: &[Judged]) -> Self {
         let (version, digest, parameters) = of;
         let share = |is_among: &dyn Fn(&Judged) -> bool| {
-            Share::of(judged.iter().filter(|judged| is_among(judged)).map(Judged::is_right))
+            Share::of(judged.iter().filter(|judged| is_among(judged)).map(|judged| (judged.picture, judged.is_right())))
         };
         let mut kinds: Vec<&String> = judged.iter().filter_map(|judged| judged.kind.as_ref()).collect();
         kinds.sort();
@@ -126,6 +128,7 @@ mod tests {
     fn a_report_counts_by_label_and_kind_and_who_was_taken_for_whom() {
         let judged = |expected, yes: f32, maybe: f32, kind: &str| Judged {
             expected,
+            picture: 0,
             kind: Some(kind.to_owned()),
             scores: Scores { yes, maybe, no: 1.0 - yes - maybe },
             latency: Duration::from_millis(4),

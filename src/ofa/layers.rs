@@ -54,7 +54,10 @@ impl Projection {
     }
 
     fn plain(&self, states: Tensor<3>) -> Tensor<3> {
-        states.matmul(self.weight.val().unsqueeze()) + self.bias.val().unsqueeze()
+        // One product of all tokens: of a product of each row of the batch, learning would sum as many gradients of the weights.
+        let [batch, tokens, inputs] = states.dims();
+        let product = states.reshape([batch * tokens, inputs]).matmul(self.weight.val());
+        (product + self.bias.val().unsqueeze()).reshape([batch as i32, tokens as i32, -1])
     }
 }
 

@@ -32,4 +32,4 @@ pub use config::{ConfigError, NetworkConfig, TaskConfig};
 pub use interrupt::{Interrupt, RunError};
 pub use model::{Encoded, LoadError, Ofa, OfaOptions, Row, wanted_tensors};
 #[cfg(feature = "train")]
-pub use training::{LearnedLogits, Published, TrainingError};
+pub use training::{LearnedAnswers, Published, TrainingError};

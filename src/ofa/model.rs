@@ -56,7 +56,17 @@ pub struct Encoded {
     /// `[rows, patches + tokens, d_model]`
     pub states: Tensor<3>,
     /// Which of them are padding.
-    visible: Visible,
+    pub(super) visible: Visible,
+}
+
+impl Encoded {
+    /// A bias of cross attention that leaves padding out.
+    pub(super) fn without_padding(&self, cross: &Tensor<4>) -> Tensor<4> {
+        match self.visible.mask(cross) {
+            Some(mask) => cross.clone() + mask,
+            None => cross.clone(),
+        }
+    }
 }
 
 /// The parameters.
@@ -282,10 +292,7 @@ impl Ofa {
         let tokens = self.padded(sequences.iter().map(Vec::len).max().unwrap_or_default());
         let embedded = self.embed(&sequences.iter().map(Vec::as_slice).collect::<Vec<_>>(), tokens);
         let bias = self.decoder_bias(tokens, encoded.visible.sequence - self.patches());
-        let cross = match encoded.visible.mask(&bias.cross) {
-            Some(mask) => bias.cross.clone() + mask,
-            None => bias.cross.clone(),
-        };
+        let cross = encoded.without_padding(&bias.cross);
         let (states, cross) = match paths.len() {
             1 => (encoded.states.clone(), cross),
             paths => (

@@ -4,10 +4,10 @@ use burn::{
     module::{Module, Param, RunningState},
     nn::{BatchNorm, BatchNormConfig},
     tensor::{
-        Tensor,
+        Slice, Tensor,
         activation::relu,
         module::{conv2d, max_pool2d},
-        ops::{ConvOptions, MaxPoolOptions},
+        ops::{ConvOptions, MaxPoolOptions, PadMode},
     },
 };
 
@@ -155,6 +155,8 @@ impl Convolution {
                 return kernels::convolution(images, weight, bias.val(), around, geometry);
             }
             Behind::Bias(bias) => conv2d(images, weight, Some(bias.val()), options),
+            Behind::Norm(norm) if self.kernel == 1 && self.stride == 1 => norm.forward(pointwise(images, weight)),
+            Behind::Norm(norm) if self.kernel == STEM_KERNEL => norm.forward(of_pixels(images, weight, self.stride)),
             Behind::Norm(norm) => norm.forward(conv2d(images, weight, None, options)),
         };
         let result = match around {
@@ -163,6 +165,34 @@ impl Convolution {
         };
         if rectified { relu(result) } else { result }
     }
+}
+
+/// A 1×1 convolution as a product: learning then needs no convolutions as large as the images.
+fn pointwise(images: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
+    let ([batch, inputs, height, width], [outputs, ..]) = (images.dims(), weight.dims());
+    let weight = weight.reshape([1, outputs, inputs]);
+    weight.matmul(images.reshape([batch, inputs, height * width])).reshape([batch, outputs, height, width])
+}
+
+/// A convolution of what is not learned, as a product with its patches. Nobody asks for the gradient of pixels, and that of the
+/// weights is another product.
+fn of_pixels(pixels: Tensor<4>, weight: Tensor<4>, stride: usize) -> Tensor<4> {
+    let ([batch, inputs, height, width], [outputs, _, kernel, _]) = (pixels.dims(), weight.dims());
+    let (beside, last) = (kernel / 2, kernel - 1);
+    let [rows, columns] = [height, width].map(|side| (side + 2 * beside - kernel) / stride + 1);
+    let padded = pixels.pad((beside, beside, beside, beside), PadMode::Constant(0.0));
+    let every = stride as isize;
+    let patch = |at: usize| {
+        let (top, left) = (at / kernel, at % kernel);
+        let along = |from: usize, side: usize| {
+            Slice::new(from as isize, Some((from + side + 2 * beside - last) as isize), every)
+        };
+        padded.clone().slice([Slice::full(), Slice::full(), along(top, height), along(left, width)])
+    };
+    let patches = Tensor::cat((0..kernel * kernel).map(patch).collect(), 1);
+    let patches = patches.reshape([batch, kernel * kernel * inputs, rows * columns]);
+    let weight = weight.permute([0, 2, 3, 1]).reshape([1, outputs, kernel * kernel * inputs]);
+    weight.matmul(patches).reshape([batch, outputs, rows, columns])
 }
 
 /// A convolution without bias and the batch norm behind it, as one convolution: with running mean m,

@@ -1,5 +1,7 @@
 //! The same network, learning.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     optim::{GradientsParams, ModuleOptimizer},
@@ -8,19 +10,20 @@ use burn::{
 
 use super::{
     checkpoint::Origin,
-    model::{Network, Ofa, Row},
+    encoder::Visible,
+    model::{Encoded, Network, Ofa, Row},
 };
-use crate::ofa::RunError;
+use crate::{ofa::RunError, text::Tokenizer};
 
 /// A published tensor: its name, its shape, and its values in row-major order.
 pub type Published = (String, Vec<usize>, Vec<f32>);
 
 /// What a network that learns makes of a batch.
-pub struct LearnedLogits {
-    /// `[rows, answers]`, in the answers' order.
+pub struct LearnedAnswers {
+    /// Logits `[rows, answers]`, in the answers' order.
     pub answers: Tensor<2>,
-    /// Of each next token of the rows that were asked for as captions, one row after the other, `[tokens, vocabulary]`.
-    pub captions: Option<Tensor<2>>,
+    /// Logits of each token of the explanations, one after the other, `[tokens, vocabulary]`; none where there are none.
+    pub explanations: Option<Tensor<2>>,
 }
 
 /// A network that cannot be trained.
@@ -57,60 +60,90 @@ impl Ofa {
         self.network.num_params()
     }
 
-    /// What the network makes of rows about planar pixels `[images, 3, side, side]`, and of some of these rows as captions.
+    /// Tokens of planar pixels `[images, 3, side, side]`, as [`learned_answers`](Self::learned_answers) and
+    /// [`learned_captions`](Self::learned_captions) look at them: `[images, patches, d_model]`.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn learned_logits(
-        &mut self,
-        pixels: Vec<f32>,
-        rows: &[Row],
-        captions: &[usize],
-    ) -> Result<LearnedLogits, RunError> {
+    pub fn learned_images(&mut self, pixels: Vec<f32>) -> Result<Tensor<3>, RunError> {
         // Position biases are part of what is learned, and depend on parameters that the last step has changed.
         self.refresh();
-        let images = self.image_tokens(self.feature_map(pixels, None)?);
-        let encoded = self.encode(images.clone(), rows, None)?;
-        let logits = self.logits(&encoded, rows, None)?;
-        // From the order of tokens to that of answers.
-        let columns = self.trie().columns().into_iter().map(|column| column as i64).collect();
-        let answers = logits.select(1, self.indices(columns));
-        let captions: Vec<&Row> = captions.iter().filter_map(|index| rows.get(*index)).collect();
-        let captions = if captions.is_empty() { None } else { Some(self.caption_logits(images, &captions)?) };
-        Ok(LearnedLogits { answers, captions })
+        Ok(self.image_tokens(self.feature_map(pixels, None)?))
     }
 
-    /// Logits of the token that follows each token of texts, their ends included, `[tokens of all texts, vocabulary]`; the
-    /// decoder reads a text's beginning and the encoder the image alone, as the reference describes images.
-    fn caption_logits(&mut self, images: Tensor<3>, texts: &[&Row]) -> Result<Tensor<2>, RunError> {
-        // What the encoder makes of an image without a text is the same for all texts about it. All are equally long, and what
-        // learns pads to no multiple, so there is no padding to hide.
-        let bare = |image: usize| {
-            let source = texts.iter().find(|text| text.image == image).map(|text| text.source.as_slice());
-            let ends = source.and_then(|source| Some(vec![*source.first()?, *source.last()?]));
-            Row { image, source: ends.unwrap_or_default() }
-        };
-        let mut shown: Vec<usize> = texts.iter().map(|text| text.image).collect();
-        shown.sort_unstable();
-        shown.dedup();
-        let bare: Vec<Row> = shown.iter().copied().map(bare).collect();
-        let encoded = self.encode(images, &bare, None)?;
-        let places = texts.iter().filter_map(|text| shown.binary_search(&text.image).ok()).map(|place| place as i64);
-        let states = encoded.states.select(0, self.indices(places.collect()));
+    /// What the network answers to rows about these images, and how it goes on behind their answers where `explained` says why they
+    /// are right: for each row the number of the right answer and the tokens of its explanation, none where nobody has said why.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn learned_answers(
+        &mut self,
+        images: Tensor<3>,
+        rows: &[Row],
+        explained: &[(usize, &[u32])],
+    ) -> Result<LearnedAnswers, RunError> {
+        let encoded = self.encode(images, rows, None)?;
+        // From the order of tokens to that of answers.
+        let columns = self.trie().columns();
+        if explained.iter().all(|(_, explanation)| explanation.is_empty()) {
+            let logits = self.logits(&encoded, rows, None)?;
+            let columns = self.indices(columns.into_iter().map(|column| column as i64).collect());
+            return Ok(LearnedAnswers { answers: logits.select(1, columns), explanations: None });
+        }
+        let answers: Vec<u32> = columns.into_iter().map(|column| self.trie().tokens()[column]).collect();
+        let (mut told, mut at_answers, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (answer, explanation)) in rows.iter().zip(explained) {
+            // As when it serves, the decoder's prompt is the source without its end.
+            let prompt = &row.source[..row.source.len() - 1];
+            let last = prompt.len() - 1;
+            at_answers.push(last..last + 1);
+            behind.push(last + 1..last + 1 + explanation.len());
+            let begun = explanation.split_last().map_or(&[][..], |(_, begun)| begun);
+            told.push([prompt, &[answers[*answer]], begun].concat());
+        }
+        let told: Vec<&[u32]> = told.iter().map(Vec::as_slice).collect();
+        let states = self.told(&encoded, &told)?;
+        let answers = self.indices(answers.into_iter().map(i64::from).collect());
+        let answers = self.network.embedding.val().select(0, answers);
+        let at_answers = self.states_at(&states, &at_answers).matmul(answers.transpose());
+        let behind = self.states_at(&states, &behind).matmul(self.network.embedding.val().transpose());
+        Ok(LearnedAnswers { answers: at_answers, explanations: Some(behind) })
+    }
 
-        let inputs: Vec<&[u32]> =
-            texts.iter().map(|text| text.source.split_last().map_or(&[][..], |(_, rest)| rest)).collect();
-        let tokens = inputs.iter().map(|input| input.len()).max().unwrap_or_default();
-        let embedded = self.embed(&inputs, tokens);
-        let bias = self.decoder_bias(tokens, states.dims()[1] - self.patches());
-        let states = self.network.decoder.forward(embedded, &states, &bias.own, &bias.cross, None, None)?;
-        let read = |(text, input): (usize, &&[u32])| {
-            (0..input.len()).map(move |at| (text * tokens + at) as i64).collect::<Vec<_>>()
-        };
-        let read = inputs.iter().enumerate().flat_map(read).collect();
-        let states =
-            states.reshape([texts.len() * tokens, self.network.embedding.dims()[1]]).select(0, self.indices(read));
-        Ok(states.matmul(self.network.embedding.val().transpose()))
+    /// Logits of the token that follows each token of texts, their ends included, one text after the other,
+    /// `[tokens of all texts, vocabulary]`; the decoder reads a text's beginning and the encoder the image alone, as the reference
+    /// describes images.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn learned_captions(&mut self, images: Tensor<3>, texts: &[Row]) -> Result<Tensor<2>, RunError> {
+        // What the encoder makes of an image without a text is the same for all texts about it.
+        let nothing = vec![Tokenizer::BEGIN, Tokenizer::END];
+        let bare: Vec<Row> = (0..images.dims()[0]).map(|image| Row { image, source: nothing.clone() }).collect();
+        let seen = self.encode(images, &bare, None)?;
+        let states = seen.states.select(0, self.indices(texts.iter().map(|text| text.image as i64).collect()));
+        let visible = Visible { rows: vec![seen.visible.sequence; texts.len()], ..seen.visible };
+        let told: Vec<&[u32]> = texts.iter().filter_map(|text| Some(text.source.split_last()?.1)).collect();
+        let states = self.told(&Encoded { states, visible }, &told)?;
+        let all: Vec<Range<usize>> = told.iter().map(|told| 0..told.len()).collect();
+        Ok(self.states_at(&states, &all).matmul(self.network.embedding.val().transpose()))
+    }
+
+    /// Decoder states `[rows, tokens, d_model]` of what each row is told, one token after the other.
+    fn told(&mut self, encoded: &Encoded, told: &[&[u32]]) -> Result<Tensor<3>, RunError> {
+        let tokens = told.iter().map(|told| told.len()).max().unwrap_or_default();
+        let embedded = self.embed(told, tokens);
+        let bias = self.decoder_bias(tokens, encoded.visible.sequence - self.patches());
+        let cross = encoded.without_padding(&bias.cross);
+        self.network.decoder.forward(embedded, &encoded.states, &bias.own, &cross, None, None)
+    }
+
+    /// Some states of each row, `[tokens, d_model]`, one row after the other.
+    fn states_at(&self, states: &Tensor<3>, places: &[Range<usize>]) -> Tensor<2> {
+        let [rows, tokens, width] = states.dims();
+        let flat = places.iter().enumerate().flat_map(|(row, places)| places.clone().map(move |at| row * tokens + at));
+        let flat = self.indices(flat.map(|at| at as i64).collect());
+        states.clone().reshape([rows * tokens, width]).select(0, flat)
     }
 
     /// Takes one step against the gradient of a loss that was computed with this network.

@@ -53,8 +53,7 @@ pub(super) const MANIFEST: &str = "manifest.toml";
 /// The weights' file name.
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 const FORMAT: u32 = 1;
-const HEADING: &str =
-    "# Written by `ofa-stream models import`; `ofa-stream models verify` compares it with the files.\n";
+const HEADING: &str = "# Written by `ofa-stream`; `ofa-stream models verify` compares it with the files.\n";
 
 /// What a version folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +77,9 @@ pub struct Manifest {
     pub temperature: f64,
     /// Where the checkpoint came from.
     pub source: Origin,
+    /// What it was trained by; none where `ofa-stream train` did not make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained: Option<Training>,
     /// Every file but this one.
     pub files: BTreeMap<String, FileRecord>,
 }
@@ -107,6 +109,18 @@ pub struct Origin {
     /// SHA-256 of the files that the weights came from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, String>,
+}
+
+/// What a version was trained by: the same recipe and data give it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// SHA-256 of the recipe, its defaults written out, and of the digest of the version that it began with.
+    pub recipe_sha256: String,
+    /// SHA-256 of the examples that it learned from and was validated on.
+    pub data_sha256: String,
+    /// The step whose weights these are.
+    pub step: u64,
 }
 
 /// One file.

@@ -20,7 +20,7 @@ pub use definition::{Definition, DefinitionError, Texts};
 pub use folder::{FolderError, Thoroughness, VersionFolder};
 pub use import::{ImportError, ImportOptions, Source, import};
 pub use inventory::{Entry, Inventory, InventoryError};
-pub use manifest::{FileRecord, Manifest, ManifestError, Origin};
+pub use manifest::{FileRecord, Manifest, ManifestError, Origin, Training};
 pub use pull::{Hub, ModelId, Pull, PullError, Pulled};
 pub use size::{Architecture, Footprint};
 pub use staging::{StagingError, Watch};

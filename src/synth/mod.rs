@@ -5,12 +5,14 @@
 //! * [`Statement`]: what can be said of a scene, and whether the picture tells.
 //! * [`paint()`]: the picture of a scene, worn as uploads are.
 //! * [`phrase()`]: a statement in words, with the typing of people who sell things.
+//! * [`describe()`]: all that a picture shows, in words.
 //! * [`Balance`]: chooses statements so that neither words nor pictures alone give the label away.
 //! * [`Generator`]: all of it, example by example.
 //!
 //! The same seed gives the same examples.
 
 mod balance;
+mod describe;
 mod generator;
 mod paint;
 mod phrase;
@@ -20,6 +22,7 @@ mod suggest;
 mod wear;
 
 pub use balance::Balance;
+pub use describe::{describe, explain};
 pub use generator::{Generator, Picture, Said, Split};
 pub use paint::{SIDE, paint};
 pub use phrase::phrase;

@@ -78,7 +78,7 @@ fn one(described: &Description, chance: &mut Rng) -> String {
 }
 
 /// `large red circle`, `large red circles`
-fn name(described: &Description, several: bool, chance: &mut Rng) -> String {
+pub(super) fn name(described: &Description, several: bool, chance: &mut Rng) -> String {
     let size = described.size.map(|size| match size {
         Size::Small => one_of(chance, &["small", "little"]),
         Size::Large => one_of(chance, &["large", "big"]),

@@ -79,7 +79,7 @@ impl Kind {
 
 /// Whether something holds, as far as the picture tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Truth {
+pub(super) enum Truth {
     No,
     Maybe,
     Yes,
@@ -100,7 +100,7 @@ impl Truth {
 }
 
 /// What can be seen of an object, or of whatever else a panel may hide.
-struct Seen {
+pub(super) struct Seen {
     /// Whether it is there at all.
     is_there: Truth,
     shape: Option<Shape>,
@@ -111,8 +111,16 @@ struct Seen {
     area: [[f32; 2]; 2],
 }
 
+impl Seen {
+    /// The middle of where it may lie, across or down.
+    pub(super) fn middle(&self, axis: usize) -> f32 {
+        let [from, to] = self.area[axis];
+        (from + to) / 2.0
+    }
+}
+
 /// Nobody can say of what lies so close to a line on which side of it that is.
-const CLOSE: f32 = 0.08;
+pub(super) const CLOSE: f32 = 0.08;
 
 impl Statement {
     /// Whether it holds: 1 where the picture entails it, 0 where it contradicts it, none where it does not tell. An error where
@@ -163,7 +171,7 @@ impl Statement {
     }
 }
 
-fn seen(scene: &Scene) -> Vec<Seen> {
+pub(super) fn seen(scene: &Scene) -> Vec<Seen> {
     let objects = scene.objects.iter().enumerate().map(|(index, object)| {
         let Object { shape, colour, size, texture, at } = *object;
         let hidden = scene.obstacle == Obstacle::Mosaic(index);
@@ -208,7 +216,7 @@ fn is_on(area: [[f32; 2]; 2], side: Side) -> Result<Truth, ()> {
 }
 
 /// Whether something seen is what is described.
-fn matches(seen: &Seen, wanted: &Description) -> Result<Truth, ()> {
+pub(super) fn matches(seen: &Seen, wanted: &Description) -> Result<Truth, ()> {
     fn part<T: PartialEq>(seen: Option<T>, wanted: Option<T>) -> Truth {
         match (seen, wanted) {
             (_, None) => Truth::Yes,

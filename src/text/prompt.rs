@@ -145,6 +145,15 @@ impl Prompter {
         ids.push(Tokenizer::END);
         ids
     }
+
+    /// Ids `[tokens]` of a cleaned text that the decoder is to say, in no template: the first `source_tokens_max` tokens, end of
+    /// sentence.
+    pub fn said_ids(&self, text: &str) -> Vec<u32> {
+        let text = format!(" {}", clean(text, self.source_tokens_max));
+        let mut ids: Vec<u32> = self.tokenizer.encode(&text).into_iter().take(self.source_tokens_max).collect();
+        ids.push(Tokenizer::END);
+        ids
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     engine::Preparer,
     message::Label,
     ofa::Row,
+    text::Tokenizer,
     vision::{Limits, Normalization, decode},
 };
 
@@ -27,16 +28,38 @@ pub(super) struct Batches {
 struct About {
     picture: Picture,
     name: String,
-    /// Source ids and label of each text.
-    texts: Vec<(Vec<u32>, Label)>,
+    texts: Vec<Text>,
+    /// What is to be said of it.
+    description: Option<Vec<u32>>,
+}
+
+/// What is said of a picture.
+struct Text {
+    source: Vec<u32>,
+    label: Label,
+    /// What is to be said behind its answer; nothing where nobody has said why.
+    explanation: Vec<u32>,
 }
 
 /// What a step reads.
+#[derive(Default)]
 pub(super) struct Batch {
     /// Planar `[images, 3, side, side]`.
     pub(super) pixels: Vec<f32>,
     pub(super) rows: Vec<Row>,
     pub(super) labels: Vec<Label>,
+    /// Why the labels are right: what is to be said behind them.
+    pub(super) explanations: Vec<Vec<u32>>,
+    /// What can be said of the images by who sees them alone.
+    pub(super) captions: Vec<Row>,
+}
+
+impl About {
+    /// What can be said of it by who sees it alone: its description, or what it entails.
+    fn captions(&self) -> impl Iterator<Item = &Vec<u32>> {
+        let entailed = self.texts.iter().filter(|text| text.label == Label::Yes).map(|text| &text.source);
+        self.description.iter().chain(entailed.filter(|_| self.description.is_none()))
+    }
 }
 
 impl Batches {
@@ -52,11 +75,17 @@ impl Batches {
         for (index, example) in examples.iter().enumerate() {
             let place = *places.entry(&example.image).or_insert_with(|| {
                 let name = example.request_id.clone().unwrap_or_else(|| format!("example {}", index + 1));
-                pictures.push(About { picture: example.image.clone(), name, texts: Vec::new() });
+                pictures.push(About { picture: example.image.clone(), name, texts: Vec::new(), description: None });
                 pictures.len() - 1
             });
-            let source = preparer.source(&example.text, example.caption.as_deref());
-            pictures[place].texts.push((source, example.label));
+            pictures[place].texts.push(Text {
+                source: preparer.source(&example.text, example.caption.as_deref()),
+                label: example.label,
+                explanation: example.explanation.as_deref().map(|why| preparer.said(why)).unwrap_or_default(),
+            });
+            if let (None, Some(description)) = (&pictures[place].description, &example.description) {
+                pictures[place].description = Some([vec![Tokenizer::BEGIN], preparer.said(description)].concat());
+            }
         }
         Self { pictures, reader, preparer, normalization, limits }
     }
@@ -65,10 +94,10 @@ impl Batches {
         self.pictures.iter().map(|about| about.texts.len()).sum()
     }
 
-    /// The batch of a step: in each round every picture comes once, in an order of its own.
-    pub(super) fn of_step(&self, step: usize, size: usize, seed: u64) -> Result<Batch, TrainError> {
+    /// The batch of so many pictures that follow `passed` ones: in each round every picture comes once, in an order of its own.
+    pub(super) fn after(&self, passed: usize, size: usize, seed: u64) -> Result<Batch, TrainError> {
         let all = self.pictures.len();
-        let chosen = (step * size..(step + 1) * size).map(|place| {
+        let chosen = (passed..passed + size).map(|place| {
             let (round, at) = (place / all, place % all);
             (round as u64, at)
         });
@@ -96,12 +125,15 @@ impl Batches {
     fn batch(&self, chosen: &[usize]) -> Result<Batch, TrainError> {
         let pixels: Result<Vec<Arc<[u8]>>, TrainError> =
             chosen.par_iter().map(|index| self.pixels(&self.pictures[*index])).collect();
-        let mut batch = Batch { pixels: Vec::new(), rows: Vec::new(), labels: Vec::new() };
+        let mut batch = Batch::default();
         for (image, (index, pixels)) in chosen.iter().zip(pixels?).enumerate() {
             self.normalization.apply_to(&pixels, &mut batch.pixels);
-            for (source, label) in &self.pictures[*index].texts {
-                batch.rows.push(Row { image, source: source.clone() });
-                batch.labels.push(*label);
+            let about = &self.pictures[*index];
+            batch.captions.extend(about.captions().map(|source| Row { image, source: source.clone() }));
+            for text in &about.texts {
+                batch.rows.push(Row { image, source: text.source.clone() });
+                batch.labels.push(text.label);
+                batch.explanations.push(text.explanation.clone());
             }
         }
         Ok(batch)

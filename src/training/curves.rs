@@ -11,22 +11,28 @@ use crate::evaluation::{Area, Drawn, svg};
 const SIZE: (u32, u32) = (900, 340);
 const LEARNED: RGBColor = RGBColor(230, 159, 0);
 const VALIDATED: RGBColor = RGBColor(0, 114, 178);
+const SAID: RGBColor = RGBColor(0, 158, 115);
 
 /// Draws the losses on the left, and the accuracy on the validation split on the right.
 ///
 /// # Errors
 /// What the drawing library says.
 pub fn curves(history: &History) -> Result<String, String> {
-    let points = |of: fn(&super::Measured) -> f64| -> Points {
-        history.looks.iter().map(|look| (look.step as f64, of(look))).collect()
+    let points = |of: fn(&super::Measured) -> Option<f64>| -> Points {
+        history.looks.iter().filter_map(|look| Some((look.step as f64, of(look)?))).collect()
     };
-    let (learned, validated) = (points(|look| look.training_loss), points(|look| look.loss));
-    let highest = learned.iter().chain(&validated).map(|(_, loss)| *loss).fold(0.1, f64::max) * 1.05;
+    let (learned, validated) = (points(|look| look.training_loss), points(|look| Some(look.loss)));
+    let said = points(|look| look.caption_loss);
+    let highest = learned.iter().chain(&validated).chain(&said).map(|(_, loss)| *loss).fold(0.1, f64::max) * 1.05;
     svg(SIZE, |area| {
         let (left, right) = area.split_horizontally(450);
-        let losses = [(LEARNED, "training, smoothed", learned), (VALIDATED, "validation", validated)];
+        let losses = [
+            (LEARNED, "training, smoothed", learned),
+            (VALIDATED, "validation", validated),
+            (SAID, "captions, validation", said),
+        ];
         lines(&left, "Loss", highest, &losses)?;
-        lines(&right, "Accuracy", 1.0, &[(VALIDATED, "validation", points(|look| look.accuracy))])
+        lines(&right, "Accuracy", 1.0, &[(VALIDATED, "validation", points(|look| Some(look.accuracy)))])
     })
 }
 

@@ -5,6 +5,7 @@
 //! * `start`: the configuration, vocabulary and weights that it begins with.
 //! * `batches`: examples as the network reads them, in an order that the seed decides.
 //! * `schedule`: the learning rate of each step.
+//! * `learner`: the network that learns: its tasks, their losses, and its steps.
 //! * [`train`]: the loop.
 //! * [`curves()`]: how it went, as a picture.
 //!
@@ -12,6 +13,7 @@
 
 mod batches;
 mod curves;
+mod learner;
 mod recipe;
 mod schedule;
 mod start;
@@ -19,7 +21,7 @@ mod trainer;
 mod workshop;
 
 pub use curves::curves;
-pub use recipe::Recipe;
+pub use recipe::{Captions, Recipe};
 pub use trainer::{Event, Job, Trained, train};
 pub use workshop::{History, Measured, Workshop};
 
@@ -71,6 +73,9 @@ pub enum TrainError {
         /// What differs.
         what: &'static str,
     },
+    /// Another training is in the folder.
+    #[error("{} is in use by another training: wait for it, stop it, or name another version", .0.display())]
+    Busy(PathBuf),
     /// The network's configuration is not right.
     #[error(transparent)]
     Config(#[from] ConfigError),

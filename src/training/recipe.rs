@@ -29,11 +29,13 @@ pub struct Recipe {
     /// Share of the target that goes to the other labels.
     #[serde(default = "defaults::label_smoothing")]
     pub label_smoothing: f64,
-    /// Weight of the second task, nought for none: to say the texts that a picture entails, having seen the picture alone. The
-    /// label of a text depends on picture and text together and on neither alone, which tells the image half of the network
-    /// nothing until the text half knows something, and the other way round; a caption depends on the picture directly.
-    #[serde(default = "defaults::captions")]
-    pub captions: f64,
+    /// The second task.
+    #[serde(default)]
+    pub captions: Captions,
+    /// Weight of the third task, nought for none: to say behind an answer why it is right. Yes or no tells little about what in the
+    /// picture was meant; words about it tell more.
+    #[serde(default = "defaults::explanations")]
+    pub explanations: f64,
     /// Longest gradient of a tensor; longer ones are shortened.
     #[serde(default = "defaults::gradient_norm_max")]
     pub gradient_norm_max: f32,
@@ -49,6 +51,27 @@ pub struct Recipe {
     /// Keys of the `model` section of `configuration.json`; not for a version that is trained further.
     #[serde(default)]
     pub task: toml::Table,
+}
+
+/// The second task: to say what a picture shows, having seen it alone. That is its description, or without one the texts that it
+/// entails. The label of a text depends on picture and text together and on neither alone, which tells the image half of the
+/// network nothing until the text half knows something, and the other way round; a caption depends on the picture directly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Captions {
+    /// Of its loss, beside that of the labels; nought leaves the task away.
+    pub weight: f64,
+    /// Of the steps, so many at the beginning learn captions and nothing else: a step without the texts to be judged costs
+    /// little, and judging is learned fast by who can see.
+    pub first_steps: usize,
+    /// Pictures of each of these.
+    pub first_pictures: usize,
+}
+
+impl Default for Captions {
+    fn default() -> Self {
+        Self { weight: 1.0, first_steps: 0, first_pictures: 32 }
+    }
 }
 
 mod defaults {
@@ -67,7 +90,7 @@ mod defaults {
     pub(super) fn label_smoothing() -> f64 {
         0.05
     }
-    pub(super) fn captions() -> f64 {
+    pub(super) fn explanations() -> f64 {
         1.0
     }
     pub(super) fn gradient_norm_max() -> f32 {
@@ -97,18 +120,33 @@ impl Recipe {
     /// Naming the key that is wrong.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         let recipe: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        let positive =
-            [("steps", recipe.steps), ("pictures", recipe.pictures), ("validate_every", recipe.validate_every)];
+        let positive = [
+            ("steps", recipe.steps),
+            ("pictures", recipe.pictures),
+            ("captions.first_pictures", recipe.captions.first_pictures),
+            ("validate_every", recipe.validate_every),
+        ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{key}` must be above 0"));
         }
         if recipe.warm_up >= recipe.steps && recipe.steps > 1 {
             return Err(format!("`warm_up` is {}, it must be less than `steps`, {}", recipe.warm_up, recipe.steps));
         }
+        let Captions { weight, first_steps, .. } = recipe.captions;
+        if first_steps >= recipe.steps {
+            return Err(format!(
+                "`captions.first_steps` is {first_steps}, it must be less than `steps`, {}",
+                recipe.steps
+            ));
+        }
+        if first_steps > 0 && weight == 0.0 {
+            return Err("`captions.first_steps` needs a `captions.weight` above 0".to_owned());
+        }
         let rates = [
             ("learning_rate", recipe.learning_rate, recipe.learning_rate > 0.0 && recipe.learning_rate < 1.0),
             ("label_smoothing", recipe.label_smoothing, (0.0..0.5).contains(&recipe.label_smoothing)),
-            ("captions", recipe.captions, (0.0..=100.0).contains(&recipe.captions)),
+            ("captions.weight", weight, (0.0..=100.0).contains(&weight)),
+            ("explanations", recipe.explanations, (0.0..=100.0).contains(&recipe.explanations)),
             ("weight_decay", f64::from(recipe.weight_decay), (0.0..1.0).contains(&recipe.weight_decay)),
             ("gradient_norm_max", f64::from(recipe.gradient_norm_max), recipe.gradient_norm_max > 0.0),
         ];
@@ -134,7 +172,9 @@ mod tests {
             ("steps = 100\nlearning_rate = 1e-3", "warm_up"),
             ("steps = 10\nlearning_rate = 1e-3\nepochs = 3", "epochs"),
             ("steps = 1000\nlearning_rate = 1e-3\nlabel_smoothing = 0.7", "label_smoothing"),
-            ("steps = 1000\nlearning_rate = 1e-3\ncaptions = -1.0", "captions"),
+            ("steps = 1000\nlearning_rate = 1e-3\ncaptions.weight = -1.0", "captions.weight"),
+            ("steps = 1000\nlearning_rate = 1e-3\ncaptions.first_steps = 1000", "captions.first_steps"),
+            ("steps = 1000\nlearning_rate = 1e-3\ncaptions = { first_steps = 10, weight = 0.0 }", "captions.weight"),
         ] {
             let error = Recipe::from_toml(bad).unwrap_err();
             assert!(error.contains(named), "{bad}: {error}");

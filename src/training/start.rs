@@ -29,9 +29,11 @@ pub(super) fn texts(recipe: &Recipe, path: &Path, examples: &[Example]) -> Resul
     };
     let prompts: Vec<String> = examples
         .iter()
-        .map(|example| {
+        .flat_map(|example| {
             let cleaned = |text: &str| clean(text, settings.max_src_length);
-            templates.fill(&cleaned(&example.text), example.caption.as_deref().map(cleaned).as_deref())
+            let read = templates.fill(&cleaned(&example.text), example.caption.as_deref().map(cleaned).as_deref());
+            let said = example.description.iter().chain(&example.explanation).map(|said| format!(" {}", cleaned(said)));
+            std::iter::once(read).chain(said.collect::<Vec<_>>())
         })
         .collect();
     let answers = ["no", "yes", "maybe"];

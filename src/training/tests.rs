@@ -41,6 +41,8 @@ fn texts() -> Texts {
         image: Picture::Path("a.png".to_owned()),
         text: text.to_owned(),
         caption: None,
+        description: None,
+        explanation: None,
         label: Label::Yes,
         kind: None,
     };
@@ -76,16 +78,25 @@ fn loss(network: &mut Ofa, definition: &Definition, pixels: &[f32]) -> Tensor<1>
         .enumerate()
         .map(|(index, text)| Row { image: index / 2, source: definition.prompter.source_ids(text, None) })
         .collect();
-    let logits = network.learned_logits(pixels.to_vec(), &rows, &[0, 1, 3]).unwrap();
+    let images = network.learned_images(pixels.to_vec()).unwrap();
+    let captions: Vec<Row> = [0, 1, 3].map(|row| rows[row].clone()).into();
+    let captions = network.learned_captions(images.clone(), &captions).unwrap();
+    let why = definition.prompter.said_ids("a red star");
+    let explained = [(0, why.as_slice()), (1, &[]), (2, &why[..2]), (1, &why)];
+    let learned = network.learned_answers(images, &rows, &explained).unwrap();
+    let (answers, explanations) = (learned.answers, learned.explanations.unwrap());
     let targets = [1.0_f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.5].to_vec();
     let targets = Tensor::<2>::from_data(TensorData::new(targets, [4, 3]), &Device::flex());
-    // All next tokens of the captions weigh alike, and the columns of the vocabulary do not.
-    let captions = log_softmax(logits.captions.unwrap(), 1);
-    let [tokens, vocabulary] = captions.dims();
+    (log_softmax(answers, 1) * targets).sum() / -4.0 + spoken(captions) + spoken(explanations)
+}
+
+/// All next tokens weigh alike, and the columns of the vocabulary do not.
+fn spoken(logits: Tensor<2>) -> Tensor<1> {
+    let [tokens, vocabulary] = logits.dims();
     let weights =
         (0..tokens * vocabulary).map(|at| (at % 7) as f32 / (20 * tokens * vocabulary) as f32).collect::<Vec<_>>();
     let weights = Tensor::<2>::from_data(TensorData::new(weights, [tokens, vocabulary]), &Device::flex());
-    (log_softmax(logits.answers, 1) * targets).sum() / -4.0 - (captions * weights).sum()
+    -(log_softmax(logits, 1) * weights).sum()
 }
 
 fn value(loss: &Tensor<1>) -> f64 {

@@ -7,30 +7,24 @@ use std::{
     time::Instant,
 };
 
-use burn::{
-    grad_clipping::GradientClippingConfig,
-    optim::{AdamWConfig, ModuleOptimizer},
-    tensor::{Device as BurnDevice, Int, Tensor, TensorData, activation::log_softmax},
-};
 use sha2::{Digest, Sha256};
 
 use super::{
-    History, Measured, Recipe, TrainError, Workshop,
-    batches::{Batch, Batches},
+    Captions, History, Measured, Recipe, TrainError, Workshop,
+    batches::Batches,
     disk,
+    learner::{Learner, Validated},
     schedule::learning_rate,
     start,
-    workshop::write,
 };
 use crate::{
     dataset::{self, Example, Reader},
     engine::{Preparer, open_device},
     evaluation::temperature,
-    message::{Device, Label, VersionName},
-    ofa::{Ofa, OfaOptions},
-    store::{Definition, ImportOptions, Manifest, Texts, Thoroughness, VersionFolder, Watch, import},
+    message::{Device, VersionName},
+    store::{Definition, ImportOptions, Manifest, Texts, Thoroughness, Training, VersionFolder, Watch, import},
     vision::{Limits, Normalization},
-    weights::{Precision, Weights},
+    weights::Precision,
 };
 
 /// What is to be trained.
@@ -74,7 +68,7 @@ pub enum Event<'e> {
     Step {
         /// Which, from 1.
         step: usize,
-        /// Its loss.
+        /// Its loss: of the answers, or of captions where it learned nothing else.
         loss: f64,
     },
     /// It looked at the validation split.
@@ -91,19 +85,30 @@ pub struct Trained {
 }
 
 const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
-/// Pictures of one pass over the validation split.
-const VALIDATED: usize = 32;
-const CACHE_BYTES: usize = 64 << 20;
 
 /// Trains a version, or goes on where it was interrupted, and puts the best checkpoint into its place.
 ///
 /// # Errors
 /// What is wrong, with the file or key; after an interruption nothing that was validated is lost.
-pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool) -> Result<Trained, TrainError> {
+pub fn train(
+    job: &Job,
+    watch: &mut (dyn FnMut(Event<'_>) + Send),
+    cancelled: &AtomicBool,
+) -> Result<Trained, TrainError> {
+    // From outside of rayon's pool every one of thousands of small operations would wait for a thread of it to wake up.
+    rayon::scope(|_| within_the_pool(job, watch, cancelled))
+}
+
+fn within_the_pool(
+    job: &Job,
+    watch: &mut (dyn FnMut(Event<'_>) + Send),
+    cancelled: &AtomicBool,
+) -> Result<Trained, TrainError> {
     let learned = dataset::read(&job.data.join("train.jsonl"))?;
     let validated = dataset::read(&job.data.join("validation.jsonl"))?;
     let workshop = Workshop::new(&job.models, job.name.as_str());
     let fingerprint = fingerprint(job)?;
+    let _entered = workshop.enter()?;
     // Only now: a mistake in the recipe or the data must not cost what hours have made.
     if job.restart {
         workshop.clear()?;
@@ -120,7 +125,7 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
     };
     let definition = Definition::parse(&texts)?;
     let device = open_device(job.device)?;
-    let mut learner = Learner::open(job, &workshop, &definition, &device, history.step)?;
+    let mut learner = Learner::open(&job.recipe, &workshop, &definition, &device, history.step)?;
     let batches = |examples: &[Example]| {
         let normalization = match definition.task.imagenet_default_mean_and_std {
             true => Normalization::imagenet(),
@@ -140,21 +145,29 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
         if cancelled.load(Ordering::Relaxed) {
             return Err(TrainError::Stopped { step: history.step });
         }
-        let batch = learned.of_step(step, pictures, seed)?;
-        let loss = learner.step(batch, learning_rate(step, steps, warm_up, highest))?;
+        let Captions { first_steps, first_pictures, .. } = job.recipe.captions;
+        let judges = step >= first_steps;
+        let (passed, size) = match judges {
+            false => (step * first_pictures, first_pictures),
+            true => (first_steps * first_pictures + (step - first_steps) * pictures, pictures),
+        };
+        let batch = learned.after(passed, size, seed)?;
+        let loss = learner.step(batch, learning_rate(step, steps, warm_up, highest), judges)?;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step: step + 1 });
         }
-        losses.push(loss);
+        if judges {
+            losses.push(loss);
+        }
         watch(Event::Step { step: step + 1, loss });
         if (step + 1) % validate_every == 0 || step + 1 == steps {
-            let (loss, accuracy, _) = learner.validate(&validated)?;
+            let Validated { loss, caption_loss, accuracy, .. } = learner.validate(&validated)?;
             if !loss.is_finite() {
                 return Err(TrainError::Diverged { step: step + 1 });
             }
-            let training_loss = losses.iter().sum::<f64>() / losses.len() as f64;
+            let training_loss = (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64);
             losses.clear();
-            let look = Measured { step: step + 1, training_loss, loss, accuracy };
+            let look = Measured { step: step + 1, training_loss, loss, caption_loss, accuracy };
             let is_best = history.best().is_none_or(|best| accuracy > best.accuracy);
             history.looks.push(look);
             history.step = step + 1;
@@ -166,8 +179,7 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
         }
     }
     let mut best = learner.reopen(&workshop.best().join("model.safetensors"))?;
-    let (_, _, answers) = best.validate(&validated)?;
-    let temperature = temperature(&answers);
+    let temperature = temperature(&best.validate(&validated)?.answers);
     let options = ImportOptions {
         models: job.models.clone(),
         name: job.name.clone(),
@@ -176,6 +188,11 @@ pub fn train(job: &Job, watch: &mut dyn FnMut(Event<'_>), cancelled: &AtomicBool
         replace: job.replace,
         pulled: None,
         temperature,
+        trained: history.best().map(|best| Training {
+            recipe_sha256: history.fingerprint[0].clone(),
+            data_sha256: history.fingerprint[1].clone(),
+            step: best.step as u64,
+        }),
     };
     let manifest = import(&workshop.best(), &options, Watch { progress: &|_, _| {}, cancelled })?;
     Ok(Trained { history, manifest })
@@ -226,128 +243,4 @@ fn begin(job: &Job, workshop: &Workshop, learned: &[Example]) -> Result<Texts, T
     let texts = Texts::read(from)?;
     workshop.begin(&texts, &published)?;
     Ok(texts)
-}
-
-/// A network that learns, and the one that is asked how far it is.
-struct Learner<'d> {
-    network: Ofa,
-    asked: Ofa,
-    optimizer: ModuleOptimizer,
-    definition: &'d Definition,
-    device: BurnDevice,
-    label_smoothing: f64,
-    /// Weight of the loss of captions.
-    captions: f64,
-}
-
-/// Log-probabilities of the answers, and which of them is right.
-type Answers = Vec<(Vec<f32>, usize)>;
-
-impl<'d> Learner<'d> {
-    fn open(
-        job: &Job,
-        workshop: &Workshop,
-        definition: &'d Definition,
-        device: &BurnDevice,
-        step: usize,
-    ) -> Result<Self, TrainError> {
-        let Recipe { weight_decay, gradient_norm_max, label_smoothing, captions, .. } = job.recipe;
-        let network = load(&workshop.last(step), definition, device)?.into_training()?;
-        let asked = load(&workshop.last(step), definition, device)?;
-        let mut optimizer = AdamWConfig::new()
-            .with_weight_decay(weight_decay)
-            .with_epsilon(1e-8)
-            .with_grad_clipping(Some(GradientClippingConfig::Norm(gradient_norm_max)))
-            .init();
-        if step > 0 {
-            let path = workshop.optimizer(step);
-            optimizer = optimizer.load(&path).map_err(|error| disk(&path)(std::io::Error::other(error.to_string())))?;
-        }
-        Ok(Self { network, asked, optimizer, definition, device: device.clone(), label_smoothing, captions })
-    }
-
-    /// The same, with other weights, to be asked.
-    fn reopen(self, weights: &Path) -> Result<Self, TrainError> {
-        let network = load(weights, self.definition, &self.device)?.into_training()?;
-        Ok(Self { network, ..self })
-    }
-
-    fn answer_of(&self, label: Label) -> usize {
-        self.definition.labels.iter().position(|other| *other == label).unwrap_or_default()
-    }
-
-    /// One step; gives back the loss of its answers.
-    fn step(&mut self, batch: Batch, rate: f64) -> Result<f64, TrainError> {
-        let Batch { pixels, rows, labels } = batch;
-        let entailed = |(row, label): (usize, &Label)| (*label == Label::Yes).then_some(row);
-        let captions: Vec<usize> = match self.captions > 0.0 {
-            true => labels.iter().enumerate().filter_map(entailed).collect(),
-            false => Vec::new(),
-        };
-        let logits = self.network.learned_logits(pixels, &rows, &captions)?;
-        let [_, answers] = logits.answers.dims();
-        // Of the smoothed share every answer gets the same (Szegedy et al., 2016).
-        let others = self.label_smoothing / answers as f64;
-        let mut targets = vec![others as f32; rows.len() * answers];
-        for (row, label) in labels.iter().enumerate() {
-            targets[row * answers + self.answer_of(*label)] += 1.0 - self.label_smoothing as f32;
-        }
-        let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows.len(), answers]), &self.device);
-        let mut loss = (log_softmax(logits.answers, 1) * targets).sum() / -(rows.len() as f64);
-        let value = loss.clone().try_into_vec_as::<f32>().map_err(crate::ofa::RunError::from)?;
-        if let Some(logits) = logits.captions {
-            let next: Vec<i64> =
-                captions.iter().flat_map(|row| rows[*row].source.iter().skip(1).map(|id| i64::from(*id))).collect();
-            let shape = [next.len(), 1];
-            let next = Tensor::<2, Int>::from_data(TensorData::new(next, shape), &self.device);
-            loss = loss - log_softmax(logits, 1).gather(1, next).mean() * self.captions;
-        }
-        self.network.learn(&mut self.optimizer, rate, &loss);
-        Ok(value.first().copied().map_or(f64::NAN, f64::from))
-    }
-
-    /// Mean loss and accuracy, and what they come from.
-    fn validate(&mut self, batches: &Batches) -> Result<(f64, f64, Answers), TrainError> {
-        self.asked.take_over(&self.network);
-        let (mut answers, mut loss, mut right) = (Answers::new(), 0.0, 0);
-        for batch in batches.in_order(VALIDATED) {
-            let batch = batch?;
-            let images = self.asked.image_tokens(self.asked.feature_map(batch.pixels, None)?);
-            let scores = self.asked.answer(images, &batch.rows, None)?;
-            for (scores, label) in scores.into_iter().zip(batch.labels) {
-                let correct = self.answer_of(label);
-                loss -= f64::from(scores[correct]);
-                right += usize::from((0..scores.len()).all(|other| scores[other] <= scores[correct]));
-                answers.push((scores, correct));
-            }
-        }
-        let all = answers.len().max(1) as f64;
-        Ok((loss / all, right as f64 / all, answers))
-    }
-
-    fn keep(&self, workshop: &Workshop, step: usize, is_best: bool) -> Result<(), TrainError> {
-        let weights = self.network.published();
-        if is_best {
-            workshop.keep_best(&weights)?;
-        }
-        workshop.keep_last(step, &weights)?;
-        write(&workshop.optimizer(step), |path| self.optimizer.save(path).map_err(std::io::Error::other))
-    }
-}
-
-fn options() -> OfaOptions {
-    OfaOptions {
-        precision: Precision::F32,
-        kernels: false,
-        absorb: false,
-        token_multiple: 1,
-        bias_cache_bytes: CACHE_BYTES,
-        trains: true,
-    }
-}
-
-fn load(weights: &Path, definition: &Definition, device: &BurnDevice) -> Result<Ofa, TrainError> {
-    let side = definition.task.patch_image_size as usize;
-    let weights = Weights::open(&[weights])?;
-    Ok(Ofa::load(weights, &definition.network, side, definition.trie.clone(), (device, options()))?)
 }

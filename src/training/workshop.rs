@@ -1,7 +1,7 @@
 //! The folder in which a version grows.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -42,10 +42,12 @@ impl History {
 pub struct Measured {
     /// After so many steps.
     pub step: usize,
-    /// Mean loss of the steps since the last look.
-    pub training_loss: f64,
+    /// Mean loss of the steps since the last look; of captions alone there is none.
+    pub training_loss: Option<f64>,
     /// Mean loss on the validation split, without smoothing.
     pub loss: f64,
+    /// Mean loss of a token of the validation split's captions, where they are learned.
+    pub caption_loss: Option<f64>,
     /// Share of the validation split that was answered rightly.
     pub accuracy: f64,
 }
@@ -56,6 +58,7 @@ pub struct Workshop {
     folder: PathBuf,
 }
 
+const LOCK: &str = "lock";
 const HISTORY: &str = "history.json";
 /// Of the step that follows: weights and optimizer belong together, and the history says to which step.
 const LAST: &str = "last-";
@@ -75,15 +78,37 @@ impl Workshop {
         &self.folder
     }
 
+    /// Keeps others out for as long as what it gives back lives: two trainings in one workshop would take each other's steps.
+    ///
+    /// # Errors
+    /// When another training is in it, and when the folder cannot be made.
+    pub(super) fn enter(&self) -> Result<File, TrainError> {
+        fs::create_dir_all(&self.folder).map_err(disk(&self.folder))?;
+        let path = self.folder.join(LOCK);
+        let lock = File::create(&path).map_err(disk(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(TrainError::Busy(self.folder.clone())),
+            Err(TryLockError::Error(error)) => Err(disk(&path)(error)),
+        }
+    }
+
     /// Forgets what was begun.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn clear(&self) -> Result<(), TrainError> {
-        match self.folder.exists() {
-            true => fs::remove_dir_all(&self.folder).map_err(disk(&self.folder)),
-            false => Ok(()),
+        for entry in fs::read_dir(&self.folder).map_err(disk(&self.folder))? {
+            let path = entry.map_err(disk(&self.folder))?.path();
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(&path),
+                // Whoever has entered stays in.
+                false if path.ends_with(LOCK) => Ok(()),
+                false => fs::remove_file(&path),
+            };
+            removed.map_err(disk(&path))?;
         }
+        Ok(())
     }
 
     /// How far training is; none where it was not begun.
@@ -173,4 +198,21 @@ fn write_weights(path: &Path, weights: &[Published]) -> std::io::Result<()> {
         writer.write(values)?;
     }
     writer.finish().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workshop_is_for_one_training_at_a_time() {
+        let models = tempfile::tempdir().unwrap();
+        let workshop = Workshop::new(models.path(), "ofa_new");
+        let entered = workshop.enter().unwrap();
+        assert!(matches!(workshop.enter(), Err(TrainError::Busy(folder)) if folder == workshop.folder()));
+        workshop.clear().unwrap();
+        assert!(workshop.enter().is_err(), "forgetting what was begun lets nobody in");
+        drop(entered);
+        workshop.enter().unwrap();
+    }
 }

@@ -18,6 +18,7 @@ learning_rate = 3e-3
 warm_up = 20
 validate_every = 150
 merges = 200
+captions = { first_steps = 150, first_pictures = 16 }
 [network]
 d_model = 48
 encoder_layers = 2
@@ -73,7 +74,12 @@ fn a_version_trained_from_nothing_and_one_trained_further_beat_the_blind() {
     let folder = tempfile::tempdir().unwrap();
     synth(&folder.path().join("data"), 24_000, 5);
     told(train(folder.path(), RECIPE, "models/first", &[]));
-    let further = RECIPE.split("[network]").next().unwrap().replace("steps = 450", "steps = 90");
+    let further = RECIPE
+        .split("[network]")
+        .next()
+        .unwrap()
+        .replace("steps = 450", "steps = 90")
+        .replace("first_steps = 150", "first_steps = 0");
     let from = folder.path().join("models/first");
     told(train(folder.path(), &further, "models/further", &["--from", from.to_str().unwrap()]));
     let evaluation = eval(folder.path(), &["first", "further"], "test");
@@ -85,7 +91,7 @@ fn a_version_trained_from_nothing_and_one_trained_further_beat_the_blind() {
     assert!(std::fs::read_to_string(folder.path().join("eval.svg")).unwrap().contains("further"));
     // Fitted on the validation split, kept in the manifest, a part of the digest.
     let manifest = std::fs::read_to_string(from.join("manifest.toml")).unwrap();
-    assert!(manifest.contains("\ntemperature = "), "{manifest}");
+    assert!(manifest.contains("\ntemperature = ") && manifest.contains("[trained]"), "{manifest}");
 }
 
 #[test]
@@ -94,6 +100,7 @@ fn training_that_was_interrupted_goes_on_and_comes_to_the_same_weights() {
     synth(&folder.path().join("data"), 2_400, 6);
     let recipe = RECIPE
         .replace("steps = 450", "steps = 24")
+        .replace("first_steps = 150", "first_steps = 12")
         .replace("warm_up = 20", "warm_up = 4")
         .replace("validate_every = 150", "validate_every = 8");
     told(train(folder.path(), &recipe, "models/whole", &[]));

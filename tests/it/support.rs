@@ -64,6 +64,7 @@ pub(crate) fn import_into(
         replace: false,
         pulled: None,
         temperature: 1.0,
+        trained: None,
     };
     change(&mut options);
     let watch = Watch { progress: &|_, _| {}, cancelled: &AtomicBool::new(false) };

@@ -98,6 +98,7 @@ impl TargetArguments {
             replace: self.replace,
             pulled,
             temperature: 1.0,
+            trained: None,
         };
         let manifest = watched("importing", |watch| import_checkpoint(path, &options, watch).map_err(failed))?;
         match self.json {

@@ -16,7 +16,7 @@ pub use source::Source;
 
 use super::{
     Architecture, Definition, DefinitionError, FileRecord, FolderError, Manifest, Origin, StagingError, Thoroughness,
-    VersionFolder, Watch,
+    Training, VersionFolder, Watch,
     manifest::{WEIGHTS, sha256},
     staging::{Staging, disk, write_synced},
 };
@@ -111,6 +111,8 @@ pub struct ImportOptions {
     pub pulled: Option<(String, String)>,
     /// What its answers' log-probabilities are to be divided by; 1 where nobody has fitted it.
     pub temperature: f64,
+    /// What it was trained by, where this program has trained it.
+    pub trained: Option<Training>,
 }
 
 /// Imports a checkpoint. The version's folder appears whole, or not at all.
@@ -152,6 +154,7 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
         imported_at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         temperature: options.temperature,
         source: Origin { layout: source.layout().to_owned(), name: source.name(), model_id, revision, weights: hashes },
+        trained: options.trained.clone(),
         files,
     };
     manifest.write(staging.folder())?;
