@@ -13,7 +13,7 @@ use super::{
     encoder::Visible,
     model::{Encoded, Network, Ofa, Row},
 };
-use crate::{ofa::RunError, text::Tokenizer};
+use crate::ofa::RunError;
 
 /// A published tensor: its name, its shape, and its values in row-major order.
 pub type Published = (String, Vec<usize>, Vec<f32>);
@@ -117,8 +117,9 @@ impl Ofa {
     /// # Errors
     /// When the device fails.
     pub fn learned_captions(&mut self, images: Tensor<3>, texts: &[Row]) -> Result<Tensor<2>, RunError> {
-        // What the encoder makes of an image without a text is the same for all texts about it.
-        let nothing = vec![Tokenizer::BEGIN, Tokenizer::END];
+        // What the encoder makes of an image without a text is the same for all texts about it: beginning and end alone.
+        let ends = texts.first().and_then(|text| Some(vec![*text.source.first()?, *text.source.last()?]));
+        let nothing = ends.unwrap_or_default();
         let bare: Vec<Row> = (0..images.dims()[0]).map(|image| Row { image, source: nothing.clone() }).collect();
         let seen = self.encode(images, &bare, None)?;
         let states = seen.states.select(0, self.indices(texts.iter().map(|text| text.image as i64).collect()));
