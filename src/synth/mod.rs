@@ -5,7 +5,7 @@
 //! * [`Statement`]: what can be said of a scene, and whether the picture tells.
 //! * [`paint()`]: the picture of a scene, worn as uploads are.
 //! * [`phrase()`]: a statement in words, with the typing of people who sell things.
-//! * [`describe()`]: all that a picture shows, in words.
+//! * [`describe()`] and [`explain()`]: all that a picture shows, and where that lies of which a statement speaks.
 //! * [`Balance`]: chooses statements so that neither words nor pictures alone give the label away.
 //! * [`Generator`]: all of it, example by example.
 //!
