@@ -195,13 +195,17 @@ fn show(evaluation: &Evaluation) {
                 format!("{:+.1} %", paired.difference * 100.0),
                 paired.second_only.to_string(),
                 paired.first_only.to_string(),
-                format!("{:.2e}", paired.p_value),
+                probability(paired.p_value),
             ]
         });
         let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
         output::line(output::table(&columns, &columns[1..], rows));
-        if let Some(pair) = pairs.first() {
-            output::line(format!("p: {}", pair.paired.test.as_str()));
+        if !pairs.is_empty() {
+            output::line("p: exact permutation test over pictures; McNemar's where each has one example");
         }
     }
+}
+/// What is too small for a float is not nought.
+fn probability(p: f64) -> String {
+    if p < f64::MIN_POSITIVE { "< 1e-307".to_owned() } else { format!("{p:.2e}") }
 }

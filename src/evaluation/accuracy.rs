@@ -32,7 +32,8 @@ const Z: f64 = 1.959_963_984_540_054;
 impl Share {
     /// Counts answers, each with the picture that it is about. What is said of one picture is not independent: a picture that is
     /// misread costs several answers. So the interval is Wilson's for as many independent answers as these are worth, the
-    /// number of answers by the design effect of the pictures (Franco, Little, Louis and Slud, 2019), and never more.
+    /// number of answers by the design effect of the pictures (Franco, Little, Louis and Slud, 2019), and never more. A design
+    /// effect of few pictures is itself uncertain, for which Korn and Graubard's (1998) factor allows.
     pub fn of(answers: impl Iterator<Item = (usize, bool)>) -> Self {
         let mut pictures: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         let (mut right, mut all) = (0, 0);
@@ -56,9 +57,25 @@ impl Share {
         } else {
             let squares = pictures.values().map(|(rights, answers)| (rights - accuracy * answers).powi(2)).sum::<f64>();
             let variance = clusters / (clusters - 1.0) * squares / (n * n);
-            n / (variance / simple).max(1.0)
+            let uncertain = (student(n - 1.0) / student(clusters - 1.0)).powi(2);
+            n / (variance / simple).max(1.0) * uncertain
         };
         Self { right, all, accuracy, interval: Interval::wilson(accuracy, worth) }
+    }
+}
+
+/// Student's distribution's 97.5 % point: exact for one and two degrees of freedom, and beyond Abramowitz and Stegun's (1964)
+/// expansion 26.7.5, to 0.03 for three of them and closer for more.
+fn student(degrees: f64) -> f64 {
+    match degrees {
+        ..1.5 => 12.706_205,
+        ..2.5 => 4.302_653,
+        _ => {
+            let z = |power: i32| Z.powi(power);
+            Z + (z(3) + Z) / (4.0 * degrees)
+                + (5.0 * z(5) + 16.0 * z(3) + 3.0 * Z) / (96.0 * degrees.powi(2))
+                + (3.0 * z(7) + 19.0 * z(5) + 17.0 * z(3) - 15.0 * Z) / (384.0 * degrees.powi(3))
+        }
     }
 }
 
@@ -91,6 +108,17 @@ mod tests {
             let Interval { low: from, high: to } = share.interval;
             assert!((from - low).abs() < 5e-5 && (to - high).abs() < 5e-5, "{right}/{all} {share:?}");
         }
+    }
+
+    #[test]
+    fn few_pictures_say_little_however_much_is_said_of_them() {
+        for (degrees, expected) in
+            [(1.0, 12.706), (2.0, 4.303), (3.0, 3.182), (4.0, 2.776), (10.0, 2.228), (100.0, 1.984)]
+        {
+            assert!((student(degrees) - expected).abs() < 0.03, "{degrees}: {}", student(degrees));
+        }
+        let two = Share::of((0..12).map(|at| (at / 6, at % 2 == 0)));
+        assert!(two.interval.high - two.interval.low > 0.8, "{two:?}");
     }
 
     #[test]

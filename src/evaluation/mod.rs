@@ -16,7 +16,7 @@ mod svg;
 
 pub use accuracy::{Interval, Share};
 pub use calibration::{Bin, Calibration, temperature};
-pub use paired::{Paired, PairedTest};
+pub use paired::Paired;
 pub use picture::picture;
 pub use report::{Confusion, Judged, Latency, Report};
 pub use svg::{Area, Drawn, svg};

@@ -17,28 +17,6 @@ pub struct Paired {
     pub difference: f64,
     /// How probable a difference at least as large is where both are equally good, two-sided.
     pub p_value: f64,
-    /// By which test.
-    pub test: PairedTest,
-}
-
-/// How two versions are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PairedTest {
-    /// McNemar's (1947), exact: of one example per picture.
-    Exact,
-    /// McNemar's for examples in clusters (Yang, Sun and Hardin, 2010): what is said of one picture is not independent.
-    Clustered,
-}
-
-impl PairedTest {
-    /// Its name for people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exact => "McNemar's exact test",
-            Self::Clustered => "McNemar's test for examples in clusters, one for each picture",
-        }
-    }
 }
 
 impl Paired {
@@ -53,66 +31,86 @@ impl Paired {
             *pictures.entry(picture).or_default() += i64::from(second) - i64::from(first);
         }
         let difference = (second_only as f64 - first_only as f64) / (all as f64).max(1.0);
-        let (p_value, test) = match pictures.len() == all as usize {
-            true => (exact(first_only, second_only), PairedTest::Exact),
-            false => (clustered(pictures.into_values()), PairedTest::Clustered),
-        };
-        Self { first_only, second_only, all, difference, p_value, test }
+        let p_value = by_signs(pictures.into_values().collect());
+        Self { first_only, second_only, all, difference, p_value }
     }
 }
 
-/// Of the second's surplus in each cluster: the square of their sum by the sum of their squares is distributed as χ² with one degree
-/// of freedom.
-fn clustered(surplus: impl Iterator<Item = i64>) -> f64 {
-    let (sum, squares) = surplus.fold((0, 0), |(sum, squares), surplus| (sum + surplus, squares + surplus * surplus));
-    if squares == 0 { 1.0 } else { libm::erfc((sum.abs() as f64) / (2.0 * squares as f64).sqrt()) }
-}
+/// Pictures on which the two differ, up to which all ways are counted; beyond, their sum is as good as normal.
+const COUNTED_MAX: usize = 2_000;
 
-/// Twice the probability of at most the smaller count among as many throws of a fair coin.
-fn exact(one: u64, other: u64) -> f64 {
-    let (n, least) = (one + other, one.min(other));
-    // The logarithm of n over k, times 2 to the power of -n, factor by factor.
-    let mut log = -(n as f64) * std::f64::consts::LN_2;
-    let mut sum = log.exp();
-    for k in 1..=least {
-        log += ((n - k + 1) as f64).ln() - (k as f64).ln();
-        sum += log.exp();
+/// Of the second's surplus on each picture: the share of all ways to swap the two versions, picture by picture, in which the sum is
+/// at least as far from nought. A permutation test, so exact for any number of pictures (Fisher, 1935); of one example per picture
+/// it is McNemar's exact test.
+fn by_signs(mut surplus: Vec<i64>) -> f64 {
+    surplus.retain(|surplus| *surplus != 0);
+    let sum = surplus.iter().sum::<i64>().unsigned_abs() as usize;
+    if surplus.len() > COUNTED_MAX {
+        let squares = surplus.iter().map(|surplus| surplus * surplus).sum::<i64>();
+        return libm::erfc(sum as f64 / (2.0 * squares as f64).sqrt());
     }
-    (2.0 * sum).min(1.0)
+    let sizes: Vec<usize> = surplus.iter().map(|surplus| surplus.unsigned_abs() as usize).collect();
+    let furthest = sizes.iter().sum::<usize>();
+    // The share of ways in which the sum is so many above the least possible one.
+    let mut shares = vec![0.0; 2 * furthest + 1];
+    shares[0] = 1.0;
+    let mut reached = 0;
+    for size in sizes {
+        reached += 2 * size;
+        for at in (0..=reached).rev() {
+            let added = at.checked_sub(2 * size).map_or(0.0, |before| shares[before]);
+            shares[at] = 0.5 * (shares[at] + added);
+        }
+    }
+    let as_far = shares.iter().enumerate().filter(|(at, _)| at.abs_diff(furthest) >= sum).map(|(_, share)| share);
+    as_far.sum::<f64>().min(1.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(pictures: impl Iterator<Item = i64>) -> f64 {
+        by_signs(pictures.collect())
+    }
+
     #[test]
-    fn the_p_value_is_the_binomials() {
+    fn of_one_example_per_picture_the_p_value_is_the_binomials() {
         for (one, other, expected) in
             [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021_484_375), (10, 30, 0.002_221_434)]
         {
-            assert!((exact(one, other) - expected).abs() < 1e-6, "{one} {other}: {}", exact(one, other));
-            assert!((exact(other, one) - exact(one, other)).abs() < 1e-12);
+            let surplus = || std::iter::repeat_n(-1, one).chain(std::iter::repeat_n(1, other));
+            assert!((of(surplus()) - expected).abs() < 1e-6, "{one} {other}: {}", of(surplus()));
+            assert!((of(surplus().map(|surplus| -surplus)) - expected).abs() < 1e-6);
         }
     }
 
     #[test]
     fn only_examples_on_which_they_differ_count() {
         let answers = [(true, true), (true, false), (false, true), (false, true), (false, false)];
-        let paired = Paired::of(answers.into_iter().enumerate().map(|(at, (first, second))| (at, first, second)));
-        assert_eq!(paired.test, PairedTest::Exact);
+        let pairs = || answers.into_iter().enumerate().map(|(at, (first, second))| (at, first, second));
+        let paired = Paired::of(pairs());
         assert_eq!((paired.first_only, paired.second_only, paired.all), (1, 2, 5));
         assert!((paired.difference - 0.2).abs() < 1e-12);
+        let more = Paired::of(pairs().chain([(9, true, true), (9, true, true), (10, false, false)]));
+        assert_eq!(more.p_value, paired.p_value, "what both have right, or wrong, says nothing");
     }
 
     #[test]
     fn examples_of_one_picture_are_worth_less_than_as_many_pictures() {
         // 30 pictures of which the second alone is right of both examples, and 10 where the first is.
         let second = |picture: usize| picture < 30;
-        let answers = (0..80).map(|at| (at / 2, !second(at / 2), second(at / 2)));
-        let paired = Paired::of(answers);
-        // (2·30 - 2·10)² / (4·40) = 10.
-        assert!((paired.p_value - 0.001_565_4).abs() < 1e-6, "{paired:?}");
-        assert_eq!((paired.first_only, paired.second_only, paired.test), (20, 60, PairedTest::Clustered));
-        assert!(exact(20, 60) < 1e-4, "as if they were independent");
+        let paired = Paired::of((0..80).map(|at| (at / 2, !second(at / 2), second(at / 2))));
+        assert_eq!((paired.first_only, paired.second_only), (20, 60));
+        assert!((paired.p_value - 0.002_221_434).abs() < 1e-6, "as 40 pictures: {paired:?}");
+        // All ways of 3, 2 and 1: 6 and -6 of eight.
+        assert!((of([3, 2, 1].into_iter()) - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn beyond_what_is_counted_the_p_value_goes_on_smoothly() {
+        let surplus = |pictures: usize| (0..pictures).map(move |at| if at < pictures / 2 + 30 { 2 } else { -2 });
+        let (counted, estimated) = (of(surplus(COUNTED_MAX)), of(surplus(COUNTED_MAX + 1)));
+        assert!((counted - estimated).abs() < 0.02 && (0.1..0.3).contains(&counted), "{counted} {estimated}");
     }
 }

@@ -43,9 +43,11 @@ fn bars(area: &Area<'_>, reports: &[Report]) -> Drawn {
     groups.extend(
         reports.iter().flat_map(|report| report.kinds.keys().cloned()).collect::<std::collections::BTreeSet<_>>(),
     );
+    area.draw(&Text::new("Accuracy, with 95 % intervals", (190, 10), ("sans-serif", 16).into_font()))?;
     let mut chart = ChartBuilder::on(area)
-        .caption("Accuracy, with 95 % intervals", ("sans-serif", 16))
         .margin(8)
+        // Between the title and bars of a hundred per cent lie the versions' names.
+        .margin_top(52)
         .x_label_area_size(28)
         .y_label_area_size(44)
         .build_cartesian_2d(0.0..groups.len() as f64, 0.0..1.0)?;
@@ -94,6 +96,7 @@ fn reliability(area: &Area<'_>, reports: &[Report]) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .caption("Confidence against accuracy", ("sans-serif", 16))
         .margin(8)
+        .margin_right(24)
         .x_label_area_size(36)
         .y_label_area_size(44)
         .build_cartesian_2d(0.3..1.0, 0.0..1.0)?;

@@ -31,13 +31,13 @@ use super::{
 pub(super) struct Refused<T> {
     /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
     pub(super) too_large: Mutex<Vec<T>>,
-    /// Why the brokers take nothing at all, where they do not.
-    pub(super) forbidden: Mutex<Option<String>>,
+    /// What the brokers did not take though nothing is wrong with the record: its topic is gone, or this client may not write it.
+    pub(super) refusal: Mutex<Option<String>>,
 }
 
 impl<T> Default for Refused<T> {
     fn default() -> Self {
-        Self { too_large: Mutex::default(), forbidden: Mutex::default() }
+        Self { too_large: Mutex::default(), refusal: Mutex::default() }
     }
 }
 
@@ -255,13 +255,33 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
                 locked(&self.refused.too_large).push(*answering);
             }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-                let reason = format!("a record for `{}` was refused: {error}", message.topic());
-                locked(&self.refused.forbidden).get_or_insert(reason);
+            Some(code) if is_refusal(code) => {
+                let reason = format!("a record for `{}` was not taken: {error}", message.topic());
+                locked(&self.refused.refusal).get_or_insert(reason);
             }
             _ => {}
         }
     }
+}
+
+/// Whether another try changes nothing, until somebody changes the cluster or the settings. Of a topic that was deleted the client
+/// says no more than that a record waited for too long.
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::UnsupportedForMessageFormat
+            | RDKafkaErrorCode::UnsupportedCompressionType
+    )
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
     connection::{Connection, KafkaError, has_code, to_record},
     consumer::Consumer,
     publisher::RecordLimits,
-    transactional_client::{Client, Refused, locked, outsider},
+    transactional_client::{Client, Refused, is_refusal, locked, outsider},
 };
 use crate::message::{Outgoing, Source};
 
@@ -40,6 +40,9 @@ pub enum TransactionError {
     /// The transaction is to be aborted, and can be begun anew.
     #[error("{0}")]
     Abort(String),
+    /// The same, for a reason that goes away only when somebody changes the cluster: a topic that is gone, or forbidden.
+    #[error("{0}")]
+    Refused(String),
     /// The producer is of no use any more.
     #[error(transparent)]
     Stop(#[from] KafkaError),
@@ -48,7 +51,7 @@ pub enum TransactionError {
 impl From<TransactionError> for KafkaError {
     fn from(error: TransactionError) -> Self {
         match error {
-            TransactionError::Abort(reason) => Self::Fatal(reason),
+            TransactionError::Abort(reason) | TransactionError::Refused(reason) => Self::Fatal(reason),
             TransactionError::Stop(error) => error,
         }
     }
@@ -103,7 +106,9 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let mut publisher = Self { connection: connection.clone(), options, client, refused, outsider, stuck: 0 };
         match publisher.settle() {
             Ok(()) => {}
-            Err(TransactionError::Abort(_)) => publisher.renew().map_err(KafkaError::from)?,
+            Err(TransactionError::Abort(_) | TransactionError::Refused(_)) => {
+                publisher.renew().map_err(KafkaError::from)?;
+            }
             Err(TransactionError::Stop(error)) => return Err(error),
         }
         Ok(publisher)
@@ -126,12 +131,13 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             self.client = Client::open(&self.connection, &self.options, &self.refused)?;
             match self.settle() {
                 Ok(()) => break,
-                Err(TransactionError::Abort(reason)) if Instant::now() < deadline => {
+                Err(TransactionError::Abort(reason) | TransactionError::Refused(reason))
+                    if Instant::now() < deadline =>
+                {
                     tracing::debug!(reason, "A new producer is not settled yet; this is tried on.");
                     std::thread::sleep(PAUSE);
                 }
-                Err(TransactionError::Abort(reason)) => return Err(TransactionError::Stop(KafkaError::Fatal(reason))),
-                Err(stop) => return Err(stop),
+                Err(error) => return Err(TransactionError::Stop(error.into())),
             }
         }
         tracing::info!("The producer was made anew, so that nothing of the old one can come late.");
@@ -160,6 +166,8 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         if self.client.is_disturbed() {
             self.renew()?;
         }
+        // What was said of an earlier transaction is no reason for the end of this one.
+        locked(&self.refused.refusal).take();
         self.client.begin_transaction().map_err(|error| self.consequence(error))
     }
 
@@ -253,7 +261,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         match self.abort() {
             // What a new producer finds open of the old one, it aborts. Now rather than at the next transaction: there may be
             // none for a long time, while others wait for what this one has left undecided.
-            Ok(()) | Err(TransactionError::Abort(_)) => self.renew(),
+            Ok(()) | Err(TransactionError::Abort(_) | TransactionError::Refused(_)) => self.renew(),
             Err(stop) => Err(stop),
         }
     }
@@ -294,22 +302,21 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// What follows from an error of the client. A fatal one is the end of the client, not of this program: whatever it was
     /// about, a new client says so again, or does not. But one that another has locked out must not lock the other out.
     fn consequence(&self, error: ClientError) -> TransactionError {
-        if let Some(reason) = locked(&self.refused.forbidden).take() {
-            return TransactionError::Stop(KafkaError::Fatal(reason));
+        if let Some(reason) = locked(&self.refused.refusal).take() {
+            return TransactionError::Refused(reason);
         }
-        let fatal = match &error {
-            ClientError::Transaction(error) if error.txn_requires_abort() => None,
-            ClientError::Transaction(error) => Some((error.code(), error.string())),
+        let (code, reason, is_fatal) = match &error {
+            ClientError::Transaction(error) => (Some(error.code()), error.string(), !error.txn_requires_abort()),
             // A record that could not be handed over: without it the transaction must not be committed.
-            _ => self.client.fatal_error(),
-        };
-        match fatal {
-            Some((code, _)) if is_fencing(code) => TransactionError::Stop(self.twin()),
-            Some((_, reason)) => TransactionError::Abort(reason),
-            None => match error {
-                ClientError::Transaction(error) => TransactionError::Abort(error.string()),
-                other => TransactionError::Abort(other.to_string()),
+            other => match self.client.fatal_error() {
+                Some((code, reason)) => (Some(code), reason, true),
+                None => (other.rdkafka_error_code(), other.to_string(), false),
             },
+        };
+        match code {
+            Some(code) if is_fatal && is_fencing(code) => TransactionError::Stop(self.twin()),
+            Some(code) if is_refusal(code) => TransactionError::Refused(reason),
+            _ => TransactionError::Abort(reason),
         }
     }
 }

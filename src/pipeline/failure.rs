@@ -96,7 +96,7 @@ impl Trouble {
     /// What follows from it.
     pub fn consequence(&self) -> Consequence {
         match self {
-            Self::Transaction(TransactionError::Abort(_)) => Consequence::RetryInPlace,
+            Self::Transaction(TransactionError::Abort(_) | TransactionError::Refused(_)) => Consequence::RetryInPlace,
             Self::Transaction(TransactionError::Stop(_)) | Self::Kafka(_) | Self::Publish(_) | Self::Version { .. } => {
                 Consequence::Stop
             }
@@ -200,6 +200,7 @@ mod tests {
         let failed = PublishError::Failed { topic: "t".into(), reason: "timed out".into() };
         let troubles = [
             (Trouble::Transaction(TransactionError::Abort("generation".into())), RetryInPlace),
+            (Trouble::Transaction(TransactionError::Refused("topic".into())), RetryInPlace),
             (Trouble::Transaction(TransactionError::Stop(kafka())), Stop),
             (Trouble::Kafka(kafka()), Stop),
             (Trouble::Publish(failed), Stop),

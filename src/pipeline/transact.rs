@@ -46,11 +46,13 @@ pub(super) struct Log {
     told: Vec<(Ticket, Told)>,
     /// Requests whose outcomes the brokers found too large, and how often: they get smaller ones the next time.
     too_large: BTreeMap<(Source, i64), u32>,
+    patience: Patience,
 }
 
 impl Log {
     pub(super) fn new(shared: Arc<Shared>, publisher: TransactionalPublisher<Ticket>, consumer: Arc<Consumer>) -> Self {
-        Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new() }
+        let patience = Patience::new(shared.plan.kafka.publish_timeout);
+        Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new(), patience }
     }
 
     /// Whether the group stands elsewhere than this member has left it. A member that brokers have thrown out in the middle of a
@@ -73,7 +75,7 @@ impl Log {
 
 impl Transactions<Outcome> for Log {
     fn begin(&mut self) -> Result<(), Fault> {
-        self.publisher.begin().map_err(fault)
+        self.publisher.begin().map_err(|error| self.patience.fault(error))
     }
 
     fn publish(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Fault> {
@@ -89,7 +91,7 @@ impl Transactions<Outcome> for Log {
             match self.publisher.publish(ticket, outgoing) {
                 Ok(Ok(())) => Ok(Taken::Yes),
                 Ok(Err(_)) => Ok(Taken::TooLarge),
-                Err(error) => Err(fault(error)),
+                Err(error) => Err(self.patience.fault(error)),
             }
         })?;
         self.told.push((ticket, told));
@@ -102,7 +104,8 @@ impl Transactions<Outcome> for Log {
             return Err(Fault::Abort("another member has answered requests of these partitions".to_owned()));
         }
         let begun = Instant::now();
-        self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(fault)?;
+        self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(|error| self.patience.fault(error))?;
+        self.patience.restore();
         let took = begun.elapsed();
         telemetry::transaction_committed(self.told.len(), took);
         tracing::debug!(records = self.told.len(), ?took, "Transaction committed.");
@@ -115,7 +118,7 @@ impl Transactions<Outcome> for Log {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.told.clear();
-        let aborted = self.publisher.abort_and_renew().map_err(fault);
+        let aborted = self.publisher.abort_and_renew().map_err(|error| self.patience.fault(error));
         for ticket in self.publisher.too_large() {
             *self.too_large.entry((ticket.source, ticket.offset)).or_default() += 1;
         }
@@ -123,11 +126,38 @@ impl Transactions<Outcome> for Log {
     }
 }
 
-fn fault(error: TransactionError) -> Fault {
-    let trouble = Trouble::from(error);
-    match trouble.consequence() {
-        Consequence::RetryInPlace => Fault::Abort(trouble.to_string()),
-        Consequence::RetryLater | Consequence::DeadLetter | Consequence::Stop => Fault::Stop(trouble.to_string()),
+/// How long refusals are borne with: a topic may be on its way, and so may a right to write it.
+struct Patience {
+    limit: Duration,
+    /// When the first of the refusals came since the last commit.
+    first: Option<Instant>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, first: None }
+    }
+
+    fn restore(&mut self) {
+        self.first = None;
+    }
+
+    /// What follows from an error of a transaction.
+    fn fault(&mut self, error: TransactionError) -> Fault {
+        let is_refused = matches!(error, TransactionError::Refused(_));
+        let trouble = Trouble::from(error);
+        match trouble.consequence() {
+            Consequence::RetryInPlace if is_refused && self.is_over(Instant::now()) => Fault::Stop(format!(
+                "{trouble}; tried for longer than `kafka.publish_timeout_ms`: correct the cluster or `[kafka]`"
+            )),
+            Consequence::RetryInPlace => Fault::Abort(trouble.to_string()),
+            Consequence::RetryLater | Consequence::DeadLetter | Consequence::Stop => Fault::Stop(trouble.to_string()),
+        }
+    }
+
+    /// Whether a refusal at this time is one too many.
+    fn is_over(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.first.get_or_insert(now)) > self.limit
     }
 }
 
@@ -202,5 +232,24 @@ fn pause(shared: &Shared, length: Duration) {
     let until = Instant::now() + length;
     while Instant::now() < until && !shared.stop.load(Ordering::Acquire) {
         thread::sleep(INBOX_TIMEOUT.min(length));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_borne_with_for_a_time_and_other_aborts_for_ever() {
+        let mut patience = Patience::new(Duration::from_secs(45));
+        let begun = Instant::now();
+        let lost = |patience: &mut Patience, seconds| patience.is_over(begun + Duration::from_secs(seconds));
+        assert!([0, 1, 45].into_iter().all(|seconds| !lost(&mut patience, seconds)));
+        assert!(lost(&mut patience, 46));
+        patience.restore();
+        assert!([50, 60, 70, 80, 95].into_iter().all(|seconds| !lost(&mut patience, seconds)));
+        assert!(lost(&mut patience, 96));
+        let aborted = patience.fault(TransactionError::Abort("a broker left".to_owned()));
+        assert_eq!(aborted, Fault::Abort("a broker left".to_owned()));
     }
 }

@@ -111,13 +111,14 @@ pub struct Origin {
     pub weights: BTreeMap<String, String>,
 }
 
-/// What a version was trained by: the same recipe and data give it again.
+/// What a version was trained by: on the same machine, the same program, recipe and data give it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
     /// SHA-256 of the recipe, its defaults written out, and of the digest of the version that it began with.
     pub recipe_sha256: String,
-    /// SHA-256 of the examples that it learned from and was validated on.
+    /// SHA-256 of the lines that it learned from and was validated on; of pictures that they name by path the names are in it, and
+    /// not the files.
     pub data_sha256: String,
     /// The step whose weights these are.
     pub step: u64,

@@ -15,9 +15,20 @@ use crate::{
     vision::{Limits, Normalization, decode},
 };
 
+/// Whether somebody who sees the example's picture alone can say something of it.
+pub(super) fn has_caption(example: &Example) -> bool {
+    example.label == Label::Yes || example.description.as_deref().is_some_and(|text| !is_blank(text))
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
 /// Examples by picture: what is said of one picture goes into one step, which then pays for looking at it once.
 pub(super) struct Batches {
     pictures: Vec<About>,
+    /// Which of them have captions.
+    described: Vec<usize>,
     reader: Reader,
     preparer: Preparer,
     normalization: Normalization,
@@ -39,6 +50,15 @@ struct Text {
     label: Label,
     /// What is to be said behind its answer; nothing where nobody has said why.
     explanation: Vec<u32>,
+}
+
+/// Which pictures a step may read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    /// Every one.
+    All,
+    /// Those with captions.
+    Described,
 }
 
 /// What a step reads.
@@ -63,13 +83,17 @@ impl About {
 }
 
 impl Batches {
+    /// Reads the examples' texts for a network with so many text positions.
+    ///
+    /// # Errors
+    /// Naming the example that is too long for it.
     pub(super) fn new(
         examples: &[Example],
         reader: Reader,
         preparer: Preparer,
         normalization: Normalization,
-        limits: Limits,
-    ) -> Self {
+        (limits, positions): (Limits, usize),
+    ) -> Result<Self, TrainError> {
         let mut places = HashMap::new();
         let mut pictures: Vec<About> = Vec::new();
         for (index, example) in examples.iter().enumerate() {
@@ -78,16 +102,45 @@ impl Batches {
                 pictures.push(About { picture: example.image.clone(), name, texts: Vec::new(), description: None });
                 pictures.len() - 1
             });
-            pictures[place].texts.push(Text {
-                source: preparer.source(&example.text, example.caption.as_deref()),
-                label: example.label,
-                explanation: example.explanation.as_deref().map(|why| preparer.said(why)).unwrap_or_default(),
-            });
-            if let (None, Some(description)) = (&pictures[place].description, &example.description) {
-                pictures[place].description = Some([vec![Tokenizer::BEGIN], preparer.said(description)].concat());
+            let about = &mut pictures[place];
+            let source = preparer.source(&example.text, example.caption.as_deref());
+            if source.len() > positions {
+                let reason = format!(
+                    "its text is {} tokens, and the network has positions for {positions}: lower `max_src_length`",
+                    source.len()
+                );
+                return Err(TrainError::Example { example: about.name.clone(), reason });
             }
+            let said = |text: &Option<String>, room: usize| {
+                let text = text.as_deref().filter(|text| !is_blank(text))?;
+                let mut ids = preparer.said(text);
+                ids.truncate(room);
+                Some(ids)
+            };
+            // The decoder reads the text without its end, the answer, and the explanation without its last token.
+            let explanation = said(&example.explanation, positions + 1 - source.len()).unwrap_or_default();
+            if about.description.is_none() {
+                let description = said(&example.description, positions);
+                about.description = description.map(|description| [vec![Tokenizer::BEGIN], description].concat());
+            }
+            about.texts.push(Text { source, label: example.label, explanation });
         }
-        Self { pictures, reader, preparer, normalization, limits }
+        let described = (0..pictures.len()).filter(|index| pictures[*index].captions().next().is_some()).collect();
+        Ok(Self { pictures, described, reader, preparer, normalization, limits })
+    }
+
+    /// Tokens of each text, of its explanation and of its picture's description.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> Vec<(usize, usize, usize)> {
+        let of = |about: &About| {
+            let described = about.description.as_ref().map_or(0, Vec::len);
+            about
+                .texts
+                .iter()
+                .map(move |text| (text.source.len(), text.explanation.len(), described))
+                .collect::<Vec<_>>()
+        };
+        self.pictures.iter().flat_map(of).collect()
     }
 
     pub(super) fn examples(&self) -> usize {
@@ -95,8 +148,12 @@ impl Batches {
     }
 
     /// The batch of so many pictures that follow `passed` ones: in each round every picture comes once, in an order of its own.
-    pub(super) fn after(&self, passed: usize, size: usize, seed: u64) -> Result<Batch, TrainError> {
-        let all = self.pictures.len();
+    pub(super) fn after(&self, passed: usize, size: usize, seed: u64, among: Among) -> Result<Batch, TrainError> {
+        let all = match among {
+            Among::All => self.pictures.len(),
+            Among::Described => self.described.len(),
+        };
+        let picture = |place: usize| if among == Among::All { place } else { self.described[place] };
         let chosen = (passed..passed + size).map(|place| {
             let (round, at) = (place / all, place % all);
             (round as u64, at)
@@ -109,7 +166,7 @@ impl Batches {
                     Rng::with_seed(seed.wrapping_add(round.wrapping_mul(0x9e37_79b9_7f4a_7c15))).shuffle(&mut order);
                     order
                 });
-                order[at]
+                picture(order[at])
             })
             .collect();
         self.batch(&chosen)
@@ -142,7 +199,7 @@ impl Batches {
     fn pixels(&self, about: &About) -> Result<Arc<[u8]>, TrainError> {
         let bytes = self.reader.bytes(&about.picture)?;
         let image = decode(&bytes, &self.limits)
-            .map_err(|error| TrainError::Picture { example: about.name.clone(), reason: error.to_string() })?;
+            .map_err(|error| TrainError::Example { example: about.name.clone(), reason: error.to_string() })?;
         Ok(self.preparer.pixels(&image))
     }
 }

@@ -135,14 +135,15 @@ impl<'d> Learner<'d> {
     pub(super) fn validate(&mut self, batches: &Batches) -> Result<Validated, TrainError> {
         self.asked.take_over(&self.network);
         let (mut answers, mut loss, mut right) = (Answers::new(), 0.0, 0);
-        let (mut caption_loss_sum, mut captions) = (0.0, 0);
+        let (mut caption_loss_sum, mut tokens) = (0.0, 0);
         for batch in batches.in_order(VALIDATED) {
             let batch = batch?;
             let images = self.asked.image_tokens(self.asked.feature_map(batch.pixels, None)?);
             if self.captions > 0.0 && !batch.captions.is_empty() {
                 let loss = caption_loss(&mut self.asked, images.clone(), &batch.captions, &self.device)?;
-                caption_loss_sum += first(&loss)? * batch.captions.len() as f64;
-                captions += batch.captions.len();
+                let said = batch.captions.iter().map(|row| row.source.len() - 1).sum::<usize>();
+                caption_loss_sum += first(&loss)? * said as f64;
+                tokens += said;
             }
             let scores = self.asked.answer(images, &batch.rows, None)?;
             for (scores, label) in scores.into_iter().zip(batch.labels) {
@@ -153,7 +154,7 @@ impl<'d> Learner<'d> {
             }
         }
         let all = answers.len().max(1) as f64;
-        let caption_loss = (captions > 0).then(|| caption_loss_sum / captions as f64);
+        let caption_loss = (tokens > 0).then(|| caption_loss_sum / tokens as f64);
         Ok(Validated { loss: loss / all, caption_loss, accuracy: right as f64 / all, answers })
     }
 

@@ -49,9 +49,9 @@ pub enum TrainError {
     /// The data is not right.
     #[error(transparent)]
     Data(#[from] DatasetError),
-    /// A picture of the data is not right.
+    /// An example of the data is not right.
     #[error("{example}: {reason}")]
-    Picture {
+    Example {
         /// Which example.
         example: String,
         /// What is wrong.

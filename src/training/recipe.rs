@@ -114,6 +114,14 @@ impl Recipe {
         Self::from_toml(&text).map_err(|reason| TrainError::Recipe { path: path.to_owned(), reason })
     }
 
+    /// All of it, in one form, whatever its file leaves to the defaults.
+    ///
+    /// # Errors
+    /// When a table of it cannot be written.
+    pub fn to_toml(&self) -> Result<String, String> {
+        toml::to_string(self).map_err(|error| error.to_string())
+    }
+
     /// Reads a recipe from TOML.
     ///
     /// # Errors
@@ -159,7 +167,21 @@ impl Recipe {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+
+    /// What trained them stands beside them, and not what was tried later.
+    #[test]
+    fn the_shipped_versions_come_from_the_recipes_beside_them() {
+        for version in ["ofa_large", "ofa_base", "ofa_small"] {
+            let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+            let recipe = Recipe::read(&models.join(format!("{version}.recipe.toml"))).unwrap();
+            let digest = hex::encode(Sha256::digest(recipe.to_toml().unwrap()));
+            let manifest = fs::read_to_string(models.join(version).join("manifest.toml")).unwrap();
+            assert!(manifest.contains(&format!("recipe_sha256 = \"{digest}\"")), "{version}: {digest}");
+        }
+    }
 
     #[test]
     fn a_recipe_needs_steps_and_a_rate_and_refuses_what_it_does_not_know() {

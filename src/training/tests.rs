@@ -3,14 +3,18 @@
 use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use fastrand::Rng;
 
-use super::{Recipe, start};
+use super::{Recipe, batches::Batches, start};
 use crate::{
-    dataset::{Example, Picture},
+    dataset::{Example, Picture, Reader},
+    engine::Preparer,
     message::Label,
     ofa::{Ofa, OfaOptions, Published, Row},
     store::{Definition, Texts},
+    vision::{Limits, Normalization},
     weights::{Precision, Weights, Writer},
 };
+
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
 
 const RECIPE: &str = r#"
 steps = 1
@@ -52,6 +56,10 @@ fn texts() -> Texts {
 }
 
 fn network(definition: &Definition, weights: &[Published]) -> Ofa {
+    open(definition, weights, true).into_training().unwrap()
+}
+
+fn open(definition: &Definition, weights: &[Published], trains: bool) -> Ofa {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let tensors = weights.iter().map(|(name, shape, _)| (name.as_str(), shape.as_slice()));
@@ -64,11 +72,11 @@ fn network(definition: &Definition, weights: &[Published]) -> Ofa {
         absorb: false,
         token_multiple: 1,
         bias_cache_bytes: 1 << 20,
-        trains: true,
+        trains,
     };
     let on = (&Device::flex(), options);
     let weights = Weights::open(&[path]).unwrap();
-    Ofa::load(weights, &definition.network, 32, definition.trie.clone(), on).unwrap().into_training().unwrap()
+    Ofa::load(weights, &definition.network, 32, definition.trie.clone(), on).unwrap()
 }
 
 fn loss(network: &mut Ofa, definition: &Definition, pixels: &[f32]) -> Tensor<1> {
@@ -157,4 +165,73 @@ fn what_is_loaded_to_be_trained_is_published_as_it_was() {
     published.sort_by(|one, other| one.0.cmp(&other.0));
     expected.sort_by(|one, other| one.0.cmp(&other.0));
     assert_eq!(published, expected);
+}
+
+#[test]
+fn what_is_said_fits_into_the_positions_and_blanks_say_nothing() {
+    let definition = Definition::parse(&texts()).unwrap();
+    let example = |text: &str, description: &str, explanation: &str| Example {
+        request_id: Some("r-1".to_owned()),
+        image: Picture::Path("a.png".to_owned()),
+        text: text.to_owned(),
+        caption: None,
+        description: Some(description.to_owned()),
+        explanation: Some(explanation.to_owned()),
+        label: Label::No,
+        kind: None,
+    };
+    let long = "two blue squares and a red circle ".repeat(9);
+    let read = |examples: &[Example], positions: usize| {
+        let (reader, preparer) = (Reader::new("data".as_ref()), Preparer::new(&definition, LIMITS));
+        Batches::new(examples, reader, preparer, Normalization::half(), (LIMITS, positions))
+    };
+    let positions = 20;
+    let batches = read(&[example(&long, &long, &long)], positions).unwrap();
+    let [(source, explanation, description)] = batches.texts()[..] else { panic!("{:?}", batches.texts()) };
+    // Sixteen tokens of the text, its beginning and its end; the same of the description.
+    assert_eq!((source, description), (18, 18));
+    assert_eq!(source + explanation, positions + 1, "the decoder reads one token less");
+    let blank = read(&[example("no star", " ", "")], positions).unwrap();
+    let [(_, explanation, description)] = blank.texts()[..] else { panic!("{:?}", blank.texts()) };
+    assert_eq!((explanation, description), (0, 0));
+    let refused = read(&[example(&long, "", "")], 12).err().unwrap().to_string();
+    assert!(refused.contains("r-1") && refused.contains("positions for 12"), "{refused}");
+}
+
+#[test]
+fn an_answer_is_the_same_whatever_is_said_behind_it_and_whichever_way_the_network_runs() {
+    let definition = Definition::parse(&texts()).unwrap();
+    let weights = start::weights(&definition.network, 5).unwrap();
+    let mut chance = Rng::with_seed(4);
+    let pixels: Vec<f32> = (0..2 * 3 * 32 * 32).map(|_| chance.f32() * 2.0 - 1.0).collect();
+    let rows: Vec<Row> = ["a red circle", "two blue squares and a star", "no star"]
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Row { image: index / 2, source: definition.prompter.source_ids(text, None) })
+        .collect();
+    let mut learner = network(&definition, &weights);
+    let mut logits = |whys: [&str; 3]| {
+        let whys = whys.map(|why| if why.is_empty() { Vec::new() } else { definition.prompter.said_ids(why) });
+        let explained: Vec<(usize, &[u32])> =
+            whys.iter().enumerate().map(|(answer, why)| (answer, why.as_slice())).collect();
+        let images = learner.learned_images(pixels.clone()).unwrap();
+        learner.learned_answers(images, &rows, &explained).unwrap().answers.try_into_vec_as::<f32>().unwrap()
+    };
+    let silent = logits(["", "", ""]);
+    let near = |one: &[f32], other: &[f32]| one.iter().zip(other).all(|(one, other)| (one - other).abs() < 1e-4);
+    assert!(near(&silent, &logits(["a star", "", "none"])), "what is said behind an answer is not seen by it");
+    assert!(near(&silent, &logits(["two red squares and a circle", "a star", ""])));
+
+    // Batch norm by its running statistics, unfolded here and folded where it serves.
+    let mut asked = open(&definition, &weights, true);
+    asked.take_over(&learner);
+    let published = learner.published();
+    let mut serving = open(&definition, &published, false);
+    let answers = |network: &mut Ofa| {
+        let images = network.image_tokens(network.feature_map(pixels.clone(), None).unwrap());
+        network.answer(images, &rows, None).unwrap().concat()
+    };
+    let (unfolded, folded) = (answers(&mut asked), answers(&mut serving));
+    assert!(near(&unfolded, &folded), "{unfolded:?} {folded:?}");
+    assert!(unfolded.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-3), "the answers differ");
 }

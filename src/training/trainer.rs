@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Captions, History, Measured, Recipe, TrainError, Workshop,
-    batches::Batches,
+    batches::{Among, Batches, has_caption},
     disk,
     learner::{Learner, Validated},
     schedule::learning_rate,
@@ -106,6 +106,10 @@ fn within_the_pool(
 ) -> Result<Trained, TrainError> {
     let learned = dataset::read(&job.data.join("train.jsonl"))?;
     let validated = dataset::read(&job.data.join("validation.jsonl"))?;
+    if job.recipe.captions.first_steps > 0 && !learned.iter().any(has_caption) {
+        let reason = "`captions.first_steps` needs examples with a `description`, or with the label yes: there are none to learn from";
+        return Err(TrainError::Recipe { path: job.recipe_path.clone(), reason: reason.to_owned() });
+    }
     let workshop = Workshop::new(&job.models, job.name.as_str());
     let fingerprint = fingerprint(job)?;
     let _entered = workshop.enter()?;
@@ -126,14 +130,16 @@ fn within_the_pool(
     let definition = Definition::parse(&texts)?;
     let device = open_device(job.device)?;
     let mut learner = Learner::open(&job.recipe, &workshop, &definition, &device, history.step)?;
+    let positions = learner.network.source_tokens_max();
     let batches = |examples: &[Example]| {
         let normalization = match definition.task.imagenet_default_mean_and_std {
             true => Normalization::imagenet(),
             false => Normalization::half(),
         };
-        Batches::new(examples, Reader::new(&job.data), Preparer::new(&definition, LIMITS), normalization, LIMITS)
+        let (reader, preparer) = (Reader::new(&job.data), Preparer::new(&definition, LIMITS));
+        Batches::new(examples, reader, preparer, normalization, (LIMITS, positions))
     };
-    let (learned, validated) = (batches(&learned), batches(&validated));
+    let (learned, validated) = (batches(&learned)?, batches(&validated)?);
     watch(Event::Begun {
         examples: [learned.examples(), validated.examples()],
         parameters: learner.network.parameters(),
@@ -147,11 +153,11 @@ fn within_the_pool(
         }
         let Captions { first_steps, first_pictures, .. } = job.recipe.captions;
         let judges = step >= first_steps;
-        let (passed, size) = match judges {
-            false => (step * first_pictures, first_pictures),
-            true => (first_steps * first_pictures + (step - first_steps) * pictures, pictures),
+        let (passed, size, among) = match judges {
+            false => (step * first_pictures, first_pictures, Among::Described),
+            true => (first_steps * first_pictures + (step - first_steps) * pictures, pictures, Among::All),
         };
-        let batch = learned.after(passed, size, seed)?;
+        let batch = learned.after(passed, size, seed, among)?;
         let loss = learner.step(batch, learning_rate(step, steps, warm_up, highest), judges)?;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step: step + 1 });
@@ -201,7 +207,7 @@ fn within_the_pool(
 /// Of the recipe with what it begins with, and of the examples.
 fn fingerprint(job: &Job) -> Result<[String; 2], TrainError> {
     let mut recipe = Sha256::new();
-    recipe.update(toml::to_string(&job.recipe).unwrap_or_default());
+    recipe.update(job.recipe.to_toml().map_err(|reason| TrainError::Recipe { path: job.recipe_path.clone(), reason })?);
     if let Some(from) = &job.from {
         recipe.update(VersionFolder::open(from, Thoroughness::Sizes).map_err(refused(from))?.manifest.digest());
     }

@@ -9,7 +9,7 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::{
-    broker::image,
+    broker::{PARTITIONS, image},
     kafka::{Kafka, Received, Sent, hand_over, receive, send},
     support::{Running, repository},
 };
@@ -177,4 +177,27 @@ fn a_start_refuses_topics_that_take_less_than_the_requests_do() {
     let (code, told) = Running::start(&small).wait();
     assert_eq!(code, Some(1));
     assert!(told.contains("`kafka.record_bytes_max` is 100000 bytes"), "{told}");
+}
+
+#[test]
+fn a_topic_that_is_gone_stops_it_after_a_time_and_when_it_is_back_nothing_is_missing() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let settings = topics.settings(kafka.address(), "gone");
+    let settings =
+        settings.replace("control = \"off\"\n[kafka.o", "control = \"off\"\npublish_timeout_ms = 8_000\n[kafka.o");
+    let running = Running::start(&settings);
+    send(kafka.address(), &topics.name("requests"), &[json_record(Some("k"), &request("before"))]);
+    receive(kafka.address(), &topics.name("verdicts"), 1);
+    kafka.delete(&topics.name("verdicts"));
+    send(kafka.address(), &topics.name("requests"), &[json_record(Some("k"), &request("meanwhile"))]);
+    let (code, told) = running.wait();
+    assert_eq!(code, Some(1));
+    assert!(told.contains(&topics.name("verdicts")) && told.contains("`kafka.publish_timeout_ms`"), "{told}");
+
+    kafka.create(&topics.name("verdicts"), PARTITIONS, &[]);
+    let again = Running::start(&settings);
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 1);
+    assert_eq!(ids(&verdicts), ["meanwhile"]);
+    assert_eq!(again.stop(), Some(0));
 }

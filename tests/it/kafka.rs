@@ -13,9 +13,10 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
+    error::KafkaResult,
     message::{Headers, Message, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -100,12 +101,23 @@ impl Kafka {
         for (name, value) in settings {
             new = new.set(name, value);
         }
-        let client: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-        let created = runtime.block_on(client.create_topics([&new], &options)).unwrap();
+        let created = self.administer(async |client, options| client.create_topics([&new], options).await);
         created.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
+    }
+
+    pub(crate) fn delete(&self, topic: &str) {
+        let deleted = self.administer(async |client, options| client.delete_topics(&[topic], options).await);
+        deleted.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
+    }
+
+    fn administer(
+        &self,
+        change: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
+    ) -> Vec<TopicResult> {
+        let client = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(change(&client, &options)).unwrap()
     }
 }
 

@@ -122,3 +122,26 @@ fn training_that_was_interrupted_goes_on_and_comes_to_the_same_weights() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("--restart"), "{said}");
 }
+
+#[test]
+fn a_stage_of_captions_without_anything_to_say_is_refused_and_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    synth(&data, 1_200, 7);
+    let path = data.join("train.jsonl");
+    let all = std::fs::read_to_string(&path).unwrap();
+    let silent: String = all
+        .lines()
+        .map(|line| {
+            let mut example: Value = serde_json::from_str(line).unwrap();
+            example.as_object_mut().unwrap().remove("description");
+            example["label"] = "no".into();
+            format!("{example}\n")
+        })
+        .collect();
+    std::fs::write(&path, silent).unwrap();
+    let refused = train(folder.path(), RECIPE, "models/mute", &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("`captions.first_steps`"), "{said}");
+    assert!(!folder.path().join("models/mute").exists());
+}
