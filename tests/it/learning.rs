@@ -143,5 +143,8 @@ fn a_stage_of_captions_without_anything_to_say_is_refused_and_costs_nothing() {
     let refused = train(folder.path(), RECIPE, "models/mute", &[]).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("`captions.first_steps`"), "{said}");
-    assert!(!folder.path().join("models/mute").exists());
+    assert!(
+        !folder.path().join("models/.training-mute").exists(),
+        "nothing is begun, and nothing that was begun is cleared"
+    );
 }
