@@ -201,10 +201,11 @@ fn show(evaluation: &Evaluation) {
         let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
         output::line(output::table(&columns, &columns[1..], rows));
         if !pairs.is_empty() {
-            output::line("p: exact permutation test over pictures; McNemar's where each has one example");
+            output::line("p: permutation test over pictures; McNemar's exact test where each has one example");
         }
     }
 }
+
 /// What is too small for a float is not nought.
 fn probability(p: f64) -> String {
     if p < f64::MIN_POSITIVE { "< 1e-307".to_owned() } else { format!("{p:.2e}") }

@@ -63,11 +63,8 @@ pub struct Window {
 pub enum Step {
     /// Nothing that anybody needs to hear of.
     Nothing,
-    /// A transaction with so many records was committed.
-    Committed {
-        /// How many.
-        records: usize,
-    },
+    /// A transaction was committed.
+    Committed,
     /// A transaction was aborted. The ledger is empty, and its sources are to be read again.
     Aborted {
         /// Why.
@@ -154,7 +151,8 @@ impl ExactlyOnce {
         let reached = locked(ledger).reached();
         log.commit(&reached, &|| open.is_owned(ledger))?;
         self.open = None;
-        Ok(Step::Committed { records: locked(ledger).settle(&reached) })
+        locked(ledger).settle(&reached);
+        Ok(Step::Committed)
     }
 }
 

@@ -249,9 +249,8 @@ impl<T> Ledger<T> {
         self.sources.get(&source).is_some_and(|owned| owned.epoch == epoch)
     }
 
-    /// Notes that a transaction with these offsets was committed; gives back how many records it held.
-    pub fn settle(&mut self, reached: &[Reached]) -> usize {
-        let before = self.records;
+    /// Notes that a transaction with these offsets was committed.
+    pub fn settle(&mut self, reached: &[Reached]) {
         for Reached { source, epoch, next } in reached {
             let Some(owned) = self.sources.get_mut(source).filter(|owned| owned.epoch == *epoch) else { continue };
             while let Some(entry) = owned.entries.pop_front_if(|entry| entry.offset < *next) {
@@ -262,7 +261,6 @@ impl<T> Ledger<T> {
             owned.next = Some(*next);
             owned.committed = owned.next;
         }
-        before - self.records
     }
 
     /// Forgets all that is in flight, everywhere: it is to be read again from where it was committed. Until
@@ -298,9 +296,20 @@ impl<T> Ledger<T> {
         self.sources.get(&source).is_some_and(|owned| owned.reading == Reading::Open)
     }
 
-    /// Where the group stands in a source, as far as this member knows.
-    pub fn next(&self, source: Source) -> Option<i64> {
-        self.sources.get(&source)?.next
+    /// Whether nobody has told this member yet where the group stands in a source: it read from where its client began.
+    pub fn is_untold(&self, source: Source) -> bool {
+        self.sources.get(&source).is_some_and(|owned| owned.next.is_none())
+    }
+
+    /// Whether the group, which is at `committed`, stands elsewhere in a source than what was read here supposes: another member
+    /// has answered meanwhile, or reading began before it.
+    pub fn is_overtaken(&self, source: Source, committed: Option<i64>) -> bool {
+        let Some(owned) = self.sources.get(&source) else { return false };
+        match (owned.next, owned.first) {
+            (Some(next), _) => committed != Some(next),
+            (None, Some(first)) => committed.is_some_and(|committed| committed > first),
+            (None, None) => false,
+        }
     }
 
     /// Records in flight.

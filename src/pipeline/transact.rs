@@ -55,8 +55,10 @@ impl Log {
         Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new(), patience }
     }
 
-    /// Whether the group stands elsewhere than this member has left it. A member that brokers have thrown out in the middle of a
-    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile.
+    /// Whether the group stands elsewhere than this member supposes. A member that brokers have thrown out in the middle of a
+    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile. And
+    /// librdkafka 2.12 reads a new partition from its beginning, as if nothing were committed, where a transaction of the member
+    /// that had it before was still open when it asked and its assignment has changed since.
     fn is_overtaken(&self, reached: &[Reached]) -> bool {
         let sources: Vec<Source> = reached.iter().map(|reached| reached.source).collect();
         let committed = match self.consumer.committed(&sources) {
@@ -67,9 +69,21 @@ impl Log {
             }
         };
         let ledger = lock(&self.shared);
-        let differs =
-            |source: &Source| ledger.next(*source).is_some_and(|next| committed.get(source) != Some(&Some(next)));
-        sources.iter().any(differs)
+        let is_overtaken = |source: Source| {
+            let committed = committed.get(&source).copied().flatten();
+            let is_overtaken = ledger.is_overtaken(source, committed);
+            if is_overtaken {
+                let topic = self.consumer.topic(source);
+                tracing::warn!(
+                    topic,
+                    partition = source.partition,
+                    ?committed,
+                    "The group stands elsewhere than was read."
+                );
+            }
+            is_overtaken
+        };
+        sources.into_iter().any(is_overtaken)
     }
 }
 
@@ -100,8 +114,13 @@ impl Transactions<Outcome> for Log {
 
     fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
         let offsets: Vec<(Source, i64)> = reached.iter().map(|reached| (reached.source, reached.next)).collect();
-        if self.shared.regrouped.swap(false, Ordering::AcqRel) && self.is_overtaken(reached) {
-            return Err(Fault::Abort("another member has answered requests of these partitions".to_owned()));
+        let is_untold = {
+            let ledger = lock(&self.shared);
+            reached.iter().any(|reached| ledger.is_untold(reached.source))
+        };
+        let is_regrouped = self.shared.regrouped.swap(false, Ordering::AcqRel);
+        if (is_regrouped || is_untold) && self.is_overtaken(reached) {
+            return Err(Fault::Abort("the group stands elsewhere in these partitions than was read".to_owned()));
         }
         let begun = Instant::now();
         self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(|error| self.patience.fault(error))?;
@@ -181,7 +200,7 @@ pub(super) fn run(shared: &Shared, mut log: Log, inbox: &Receiver<Release>) {
         let hurry = stands_still(shared) || shared.hurry.load(Ordering::Acquire);
         match driver.advance(&shared.ledger, &mut log, Instant::now(), hurry) {
             Ok(Step::Nothing) => {}
-            Ok(Step::Committed { .. }) => {
+            Ok(Step::Committed) => {
                 backoff = BACKOFF.0;
                 shared.made_room();
             }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, Producer},
 };
 use serde_json::{Value, json};
@@ -200,4 +201,42 @@ fn a_topic_that_is_gone_stops_it_after_a_time_and_when_it_is_back_nothing_is_mis
     let verdicts = receive(kafka.address(), &topics.name("verdicts"), 1);
     assert_eq!(ids(&verdicts), ["meanwhile"]);
     assert_eq!(again.stop(), Some(0));
+}
+
+/// What the group committed last is undecided while the members that come change what they own: librdkafka forgets then that it has not
+/// been told, and reads from the beginning.
+#[test]
+fn a_partition_whose_offset_is_undecided_when_it_is_taken_over_is_not_read_from_its_beginning() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let requests: Vec<Value> = (0..20).map(|number| request(&format!("r-{number:02}"))).collect();
+    let records: Vec<Sent<'_>> = requests.iter().map(|request| json_record(Some("k"), request)).collect();
+    send(kafka.address(), &topics.name("requests"), &records);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address()).set("group.id", topics.group());
+    let reader: BaseConsumer = config.create().unwrap();
+    let before: BaseProducer = config.set("transactional.id", topics.name("before")).create().unwrap();
+    before.init_transactions(Duration::from_secs(30)).unwrap();
+    before.begin_transaction().unwrap();
+    let mut half = TopicPartitionList::new();
+    half.add_partition_offset(&topics.name("requests"), 0, Offset::Offset(10)).unwrap();
+    before.send_offsets_to_transaction(&half, &reader.group_metadata().unwrap(), Duration::from_secs(30)).unwrap();
+
+    let instances = [(); 3].map(|()| {
+        let running = Running::start(&topics.settings(kafka.address(), "off"));
+        running.log_line("Taking requests");
+        std::thread::sleep(Duration::from_secs(2));
+        running
+    });
+    receive(kafka.address(), &topics.name("verdicts"), 0);
+    before.commit_transaction(Duration::from_secs(30)).unwrap();
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 10);
+    assert_eq!(ids(&verdicts), (10..20).map(|number| format!("r-{number}")).collect::<Vec<_>>());
+    for running in instances {
+        let (code, told) = running.stop_and_hear();
+        let noticed = ["The group stands elsewhere", "Where the group stands is not known"];
+        let noticed = told.lines().filter(|line| noticed.iter().any(|words| line.contains(words))).count();
+        println!("reading that began too early was noticed {noticed} times");
+        assert_eq!(code, Some(0), "{told}");
+    }
 }

@@ -139,6 +139,11 @@ impl Topics {
         format!("{}.{topic}", self.prefix)
     }
 
+    /// The group that reads them.
+    pub(crate) fn group(&self) -> &str {
+        &self.prefix
+    }
+
     /// Settings of an instance with these topics and a name.
     pub(crate) fn settings(&self, address: &str, instance: &str) -> String {
         let named = format!("{}control = \"off\"\n[kafka.options]", self.named(instance));

@@ -51,6 +51,26 @@ fn a_record_that_is_read_twice_is_registered_once() {
 }
 
 #[test]
+fn reading_that_began_before_where_the_group_stands_is_noticed_and_so_is_another_members_commit() {
+    let mut ledger: Ledger<()> = Ledger::default();
+    ledger.assign(at(0));
+    assert!(ledger.is_untold(at(0)) && !ledger.is_overtaken(at(0), Some(7)), "nothing was read");
+    let ticket = ledger.register(at(0), 3, 1).unwrap();
+    for (committed, expected) in [(None, false), (Some(2), false), (Some(3), false), (Some(4), true)] {
+        assert_eq!(ledger.is_overtaken(at(0), committed), expected, "{committed:?}");
+    }
+    assert!(ledger.complete(ticket, ()));
+    ledger.release();
+    let reached = ledger.reached();
+    ledger.settle(&reached);
+    assert!(!ledger.is_untold(at(0)));
+    for (committed, expected) in [(None, true), (Some(3), true), (Some(4), false), (Some(5), true)] {
+        assert_eq!(ledger.is_overtaken(at(0), committed), expected, "{committed:?}");
+    }
+    assert!(!ledger.is_overtaken(at(1), Some(5)), "it is not read here");
+}
+
+#[test]
 fn a_log_that_begins_anew_is_read_anew() {
     let mut ledger = Ledger::default();
     ledger.assign(at(0));
