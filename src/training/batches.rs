@@ -28,7 +28,7 @@ fn is_blank(text: &str) -> bool {
 pub(super) struct Batches {
     pictures: Vec<About>,
     /// Which of them have captions.
-    described: Vec<usize>,
+    captioned: Vec<usize>,
     reader: Reader,
     preparer: Preparer,
     normalization: Normalization,
@@ -58,7 +58,7 @@ pub(super) enum Among {
     /// Every one.
     All,
     /// Those with captions.
-    Described,
+    Captioned,
 }
 
 /// What a step reads.
@@ -125,8 +125,8 @@ impl Batches {
             }
             about.texts.push(Text { source, label: example.label, explanation });
         }
-        let described = (0..pictures.len()).filter(|index| pictures[*index].captions().next().is_some()).collect();
-        Ok(Self { pictures, described, reader, preparer, normalization, limits })
+        let captioned = (0..pictures.len()).filter(|index| pictures[*index].captions().next().is_some()).collect();
+        Ok(Self { pictures, captioned, reader, preparer, normalization, limits })
     }
 
     /// Tokens of each text, of its explanation and of its picture's description.
@@ -151,9 +151,9 @@ impl Batches {
     pub(super) fn after(&self, passed: usize, size: usize, seed: u64, among: Among) -> Result<Batch, TrainError> {
         let all = match among {
             Among::All => self.pictures.len(),
-            Among::Described => self.described.len(),
+            Among::Captioned => self.captioned.len(),
         };
-        let picture = |place: usize| if among == Among::All { place } else { self.described[place] };
+        let picture = |place: usize| if among == Among::All { place } else { self.captioned[place] };
         let chosen = (passed..passed + size).map(|place| {
             let (round, at) = (place / all, place % all);
             (round as u64, at)

@@ -154,7 +154,7 @@ fn within_the_pool(
         let Captions { first_steps, first_pictures, .. } = job.recipe.captions;
         let judges = step >= first_steps;
         let (passed, size, among) = match judges {
-            false => (step * first_pictures, first_pictures, Among::Described),
+            false => (step * first_pictures, first_pictures, Among::Captioned),
             true => (first_steps * first_pictures + (step - first_steps) * pictures, pictures, Among::All),
         };
         let batch = learned.after(passed, size, seed, among)?;
