@@ -2,7 +2,7 @@
 //! a log in memory in the tests, where thousands of schedules of faults are played.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,14 +24,24 @@ pub trait Transactions<T> {
     /// What follows from the fault.
     fn publish(&mut self, ticket: Ticket, outcome: T) -> Result<(), Fault>;
 
-    /// Commits the open transaction with these offsets. Takes the identity of the group member first, and asks then
-    /// whether all that the transaction holds is `still_owned`: where it is, and ownership ends later, the identity is an old
-    /// one, which the brokers refuse. The other way round, a member that has just joined again could commit offsets of
-    /// a partition that it no longer has.
+    /// Takes the identity of the group member, with which the open transaction is to be committed: the brokers refuse it once the
+    /// group has shared its sources out anew. Gives back the generation that the identity is of.
+    ///
+    /// # Errors
+    /// What follows from the fault.
+    fn identify(&mut self) -> Result<i32, Fault>;
+
+    /// Where the group stands in each of these sources: the next offset, none where it has committed none.
+    ///
+    /// # Errors
+    /// What follows from the fault.
+    fn committed(&mut self, sources: &[Source]) -> Result<BTreeMap<Source, Option<i64>>, Fault>;
+
+    /// Commits the open transaction with these offsets, as the member that was identified last.
     ///
     /// # Errors
     /// What follows from the fault; the transaction is not committed then.
-    fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault>;
+    fn commit(&mut self, reached: &[Reached]) -> Result<(), Fault>;
 
     /// Aborts the open transaction.
     ///
@@ -149,7 +159,14 @@ impl ExactlyOnce {
             return Ok(Step::Nothing);
         }
         let reached = locked(ledger).reached();
-        log.commit(&reached, &|| open.is_owned(ledger))?;
+        // The identity first: if anything that is looked at now ends later, the identity is an old one, which the brokers refuse. The
+        // other way round, a member that has just joined again could commit offsets of a partition that it no longer has.
+        let generation = log.identify()?;
+        if !open.is_owned(ledger) {
+            return Err(Fault::Abort(LOST.to_owned()));
+        }
+        look_where_the_group_stands(ledger, log, &reached, generation)?;
+        log.commit(&reached)?;
         self.open = None;
         locked(ledger).settle(&reached);
         Ok(Step::Committed)
@@ -157,7 +174,33 @@ impl ExactlyOnce {
 }
 
 /// The reason for an abort, where a partition went away whose outcomes the transaction held.
-pub const LOST: &str = "a partition went to another member before its outcomes were committed";
+const LOST: &str = "a partition went to another member before its outcomes were committed";
+
+/// Asks the log, once in each generation of the group, whether it stands where this member supposes. A member that brokers have
+/// thrown out in the middle of a rebalance may be let in again without ever hearing of it, and would answer what another one has
+/// answered meanwhile. And librdkafka 2.12 reads a new partition from its beginning, as if nothing were committed, where a
+/// transaction of the member that had it before was still open when it asked and its assignment has changed since.
+fn look_where_the_group_stands<T>(
+    ledger: &Mutex<Ledger<T>>,
+    log: &mut impl Transactions<T>,
+    reached: &[Reached],
+    generation: i32,
+) -> Result<(), Fault> {
+    let sources = locked(ledger).take_doubted(reached, generation);
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let committed = log.committed(&sources)?;
+    let ledger = locked(ledger);
+    for source in sources {
+        let committed = committed.get(&source).copied().flatten();
+        if ledger.is_overtaken(source, committed) {
+            let stands = committed.map_or("has committed nothing".to_owned(), |next| format!("stands at {next}"));
+            return Err(Fault::Abort(format!("the group {stands} in {source}, which is not what was read supposes")));
+        }
+    }
+    Ok(())
+}
 
 impl Open {
     fn is_owned<T>(&self, ledger: &Mutex<Ledger<T>>) -> bool {

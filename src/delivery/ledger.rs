@@ -55,6 +55,8 @@ struct Owned<T> {
     /// Behind the last record whose predecessors are all done.
     next: Option<i64>,
     committed: Option<i64>,
+    /// The generation of the group in which it was asked where it stands.
+    asked_in: Option<i32>,
 }
 
 /// Whether records of a source are taken.
@@ -99,6 +101,7 @@ impl<T> Owned<T> {
             last: None,
             next: None,
             committed: None,
+            asked_in: None,
         }
     }
 }
@@ -296,9 +299,17 @@ impl<T> Ledger<T> {
         self.sources.get(&source).is_some_and(|owned| owned.reading == Reading::Open)
     }
 
-    /// Whether nobody has told this member yet where the group stands in a source: it read from where its client began.
-    pub fn is_untold(&self, source: Source) -> bool {
-        self.sources.get(&source).is_some_and(|owned| owned.next.is_none())
+    /// Takes those of some sources for which the group was not asked yet in this generation where it stands: whoever takes them asks,
+    /// and does not commit before.
+    pub fn take_doubted(&mut self, reached: &[Reached], generation: i32) -> Vec<Source> {
+        let mut doubted = Vec::new();
+        for Reached { source, .. } in reached {
+            let Some(owned) = self.sources.get_mut(source) else { continue };
+            if owned.asked_in.replace(generation) != Some(generation) {
+                doubted.push(*source);
+            }
+        }
+        doubted
     }
 
     /// Whether the group, which is at `committed`, stands elsewhere in a source than what was read here supposes: another member

@@ -11,6 +11,6 @@ mod flow;
 mod ledger;
 
 pub use breaker::{Breaker, BreakerLimits};
-pub use exactly_once::{ExactlyOnce, Fault, LOST, Step, Transactions, Window};
+pub use exactly_once::{ExactlyOnce, Fault, Step, Transactions, Window};
 pub use flow::Flow;
 pub use ledger::{Ledger, Reached, Ticket};

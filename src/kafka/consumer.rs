@@ -13,12 +13,13 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _, ConsumerGroupMetadata, RebalanceProtocol},
+    consumer::{CommitMode, Consumer as _, RebalanceProtocol},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 
 use super::{
     connection::{Connection, KafkaError},
+    identity::Identity,
     inbox::Inbox,
     member::{self, Change, ConsumerOptions, GroupStatistics, Member, locked},
 };
@@ -210,9 +211,10 @@ impl Consumer {
         self.options.topics.get(usize::from(source.topic)).map_or("", String::as_str)
     }
 
-    /// This member's identity now, for a transaction.
-    pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
-        self.client.load().group_metadata()
+    /// This member's identity now, for a transaction; none while it is in no generation of its group, or was thrown out.
+    pub fn identity(&self) -> Option<Identity> {
+        let client = self.client.load();
+        Identity::of(&client).filter(|_| !client.assignment_lost())
     }
 
     pub(super) fn offsets(&self, offsets: &[(Source, i64)]) -> Result<TopicPartitionList, KafkaError> {

@@ -4,7 +4,7 @@
 //! * [`Consumer`]: the group member that reads requests; [`Change`]: which partitions come and go; `member`: its client, `inbox`: a
 //!   queue for each of its partitions.
 //! * [`Publisher`]: verdicts and dead letters out, acknowledgements back.
-//! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer.
+//! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer; [`Identity`]: who commits them.
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
@@ -17,6 +17,7 @@ mod consumer;
 mod control;
 mod embedded;
 mod feeder;
+mod identity;
 mod inbox;
 mod limits;
 mod member;
@@ -31,6 +32,7 @@ pub use consumer::Consumer;
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
+pub use identity::Identity;
 pub use member::{Change, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
 pub use publisher::{PublishError, Publisher, RecordLimits};
 pub use security::Credentials;

@@ -14,6 +14,7 @@ use rdkafka::{
 use super::{
     connection::{Connection, KafkaError, has_code, to_record},
     consumer::Consumer,
+    identity::Identity,
     publisher::RecordLimits,
     transactional_client::{Client, Refused, is_refusal, locked, outsider},
 };
@@ -194,27 +195,19 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
     }
 
-    /// Commits the open transaction with the next offset of each source. The member's identity in its group is taken first,
-    /// then `still_owned` is asked, so that an identity of before a loss meets brokers that refuse it.
+    /// Commits the open transaction with the next offset of each source, as the member of this identity.
     ///
     /// # Errors
     /// When the transaction is to be aborted, or the producer is of no use any more.
     pub fn commit(
         &mut self,
         consumer: &Consumer,
+        identity: &Identity,
         offsets: &[(Source, i64)],
-        still_owned: &dyn Fn() -> bool,
     ) -> Result<(), TransactionError> {
-        let Some(identity) = consumer.group_metadata() else {
-            return Err(TransactionError::Abort("this instance is in no group now".to_owned()));
-        };
-        if consumer.is_lost() || !still_owned() {
-            return Err(TransactionError::Abort("a partition went to another member".to_owned()));
-        }
         let list = consumer.offsets(offsets)?;
         let deadline = Instant::now() + self.options.wait_max;
-        let identity = Arc::new(identity);
-        self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity, wait))?;
+        self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity.metadata, wait))?;
         self.end(deadline)?;
         // It is committed, whatever comes of this; the next transaction tries it again.
         if self.client.is_disturbed()

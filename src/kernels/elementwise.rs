@@ -2,9 +2,10 @@
 
 use pulp::Arch;
 
-/// Runs a loop with the CPU's own vector instructions; the function must be inlined into it.
+/// Runs a loop with the CPU's own vector instructions; the function must be inlined into it: a closure by
+/// `#[inline(always)]`, and whatever it calls too, else it is compiled for the oldest CPU.
 #[inline(always)]
-pub(super) fn vectorized<R>(run: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorized<R>(run: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(run)
 }
 

@@ -1,4 +1,4 @@
-//! CPU kernels for what burn's own CPU device does slowly on OFA's shapes. The only room with unsafe code.
+//! CPU kernels for what burn's own CPU device does slowly on OFA's shapes. The room of unsafe code.
 //!
 //! * [`Kernels`]: the operations, as an extension of burn's backend; `flex` runs them.
 //! * `convolution`, `winograd`, `pool`, `attention`, `linear`: one operation each, on plain slices.
@@ -26,6 +26,7 @@ use burn::{
 use burn_flex::FlexTensor;
 
 pub use convolution::Geometry;
+pub(crate) use elementwise::vectorized;
 pub use linear::Activation;
 pub use winograd::{TILES as WINOGRAD_TILES, prepared as winograd_weights};
 

@@ -1,5 +1,7 @@
 //! One Kafka record, detached from the client library.
 
+use std::fmt;
+
 /// A record header: its name and, unless null, its value.
 pub type Header = (String, Option<Vec<u8>>);
 
@@ -16,6 +18,15 @@ impl Source {
     /// A partition of the requests topic.
     pub fn requests(partition: i32) -> Self {
         Self { topic: 0, partition }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.topic {
+            0 => write!(formatter, "partition {}", self.partition),
+            retry => write!(formatter, "partition {} of retry topic {retry}", self.partition),
+        }
     }
 }
 

@@ -27,7 +27,6 @@ impl Poller<'_> {
     /// Hears which partitions have come, and which are to go.
     pub(super) fn follow(&mut self, changes: Vec<Change>) -> Result<(), PipelineError> {
         for change in changes {
-            self.shared.regrouped.store(true, Ordering::Release);
             match change {
                 Change::Assigned(sources) => {
                     let mut ledger = lock(self.shared);

@@ -62,8 +62,6 @@ pub(super) struct Shared {
     pub(super) hurry: AtomicBool,
     /// Set while no records are taken for want of room.
     pub(super) held: AtomicBool,
-    /// Set when partitions came or are to go: what the group has of this member is looked at before the next commit.
-    pub(super) regrouped: AtomicBool,
     wake: Sender<()>,
     /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
     over: AtomicBool,
@@ -141,7 +139,6 @@ impl Pipeline {
             stop: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             held: AtomicBool::new(false),
-            regrouped: AtomicBool::new(false),
             wake: wake.clone(),
             over: AtomicBool::new(false),
         });

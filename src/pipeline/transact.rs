@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     delivery::{ExactlyOnce, Fault, Reached, Step, Ticket, Transactions, Window},
-    kafka::{Consumer, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
+    kafka::{Consumer, Identity, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::Source,
     settings::KafkaPlan,
     telemetry,
@@ -42,6 +42,8 @@ pub(super) struct Log {
     pub(super) shared: Arc<Shared>,
     pub(super) publisher: TransactionalPublisher<Ticket>,
     pub(super) consumer: Arc<Consumer>,
+    /// With which the open transaction is to be committed.
+    identity: Option<Identity>,
     /// What is to be told once it is committed.
     told: Vec<(Ticket, Told)>,
     /// Requests whose outcomes the brokers found too large, and how often: they get smaller ones the next time.
@@ -52,40 +54,11 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(shared: Arc<Shared>, publisher: TransactionalPublisher<Ticket>, consumer: Arc<Consumer>) -> Self {
         let patience = Patience::new(shared.plan.kafka.publish_timeout);
-        Self { shared, publisher, consumer, told: Vec::new(), too_large: BTreeMap::new(), patience }
-    }
-
-    /// Whether the group stands elsewhere than this member supposes. A member that brokers have thrown out in the middle of a
-    /// rebalance may be let in again without ever hearing of it, and would answer what another one has answered meanwhile. And
-    /// librdkafka 2.12 reads a new partition from its beginning, as if nothing were committed, where a transaction of the member
-    /// that had it before was still open when it asked and its assignment has changed since.
-    fn is_overtaken(&self, reached: &[Reached]) -> bool {
-        let sources: Vec<Source> = reached.iter().map(|reached| reached.source).collect();
-        let committed = match self.consumer.committed(&sources) {
-            Ok(committed) => committed,
-            Err(error) => {
-                tracing::warn!(%error, "Where the group stands is not known.");
-                return true;
-            }
-        };
-        let ledger = lock(&self.shared);
-        let is_overtaken = |source: Source| {
-            let committed = committed.get(&source).copied().flatten();
-            let is_overtaken = ledger.is_overtaken(source, committed);
-            if is_overtaken {
-                let topic = self.consumer.topic(source);
-                tracing::warn!(
-                    topic,
-                    partition = source.partition,
-                    ?committed,
-                    "The group stands elsewhere than was read."
-                );
-            }
-            is_overtaken
-        };
-        sources.into_iter().any(is_overtaken)
+        Self { shared, publisher, consumer, identity: None, told: Vec::new(), too_large: BTreeMap::new(), patience }
     }
 }
+
+const OUTSIDE: &str = "this instance is in no generation of its group now, or was thrown out";
 
 impl Transactions<Outcome> for Log {
     fn begin(&mut self) -> Result<(), Fault> {
@@ -112,18 +85,23 @@ impl Transactions<Outcome> for Log {
         Ok(())
     }
 
-    fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
+    fn identify(&mut self) -> Result<i32, Fault> {
+        self.identity = self.consumer.identity();
+        let identity = self.identity.as_ref().ok_or_else(|| Fault::Abort(OUTSIDE.to_owned()))?;
+        Ok(identity.generation())
+    }
+
+    fn committed(&mut self, sources: &[Source]) -> Result<BTreeMap<Source, Option<i64>>, Fault> {
+        let unknown = |error| Fault::Abort(format!("where the group stands is not known: {error}"));
+        self.consumer.committed(sources).map_err(unknown)
+    }
+
+    fn commit(&mut self, reached: &[Reached]) -> Result<(), Fault> {
         let offsets: Vec<(Source, i64)> = reached.iter().map(|reached| (reached.source, reached.next)).collect();
-        let is_untold = {
-            let ledger = lock(&self.shared);
-            reached.iter().any(|reached| ledger.is_untold(reached.source))
-        };
-        let is_regrouped = self.shared.regrouped.swap(false, Ordering::AcqRel);
-        if (is_regrouped || is_untold) && self.is_overtaken(reached) {
-            return Err(Fault::Abort("the group stands elsewhere in these partitions than was read".to_owned()));
-        }
+        let identity = self.identity.take().ok_or_else(|| Fault::Abort(OUTSIDE.to_owned()))?;
         let begun = Instant::now();
-        self.publisher.commit(&self.consumer, &offsets, still_owned).map_err(|error| self.patience.fault(error))?;
+        let committed = self.publisher.commit(&self.consumer, &identity, &offsets);
+        committed.map_err(|error| self.patience.fault(error))?;
         self.patience.restore();
         let took = begun.elapsed();
         telemetry::transaction_committed(self.told.len(), took);

@@ -146,12 +146,14 @@ impl Prompter {
         ids
     }
 
-    /// Ids `[tokens]` of a cleaned text that the decoder is to say, in no template: the first `source_tokens_max` tokens, end of
-    /// sentence.
+    /// Ids `[tokens]` of a cleaned text that the decoder is to say, in no template: its tokens and the end of sentence, or the first
+    /// `source_tokens_max` tokens and no end, lest a text that was cut is taken for a whole one.
     pub fn said_ids(&self, text: &str) -> Vec<u32> {
-        let text = format!(" {}", clean(text, self.source_tokens_max));
-        let mut ids: Vec<u32> = self.tokenizer.encode(&text).into_iter().take(self.source_tokens_max).collect();
-        ids.push(Tokenizer::END);
+        let mut ids = self.tokenizer.encode(&format!(" {}", clean(text, usize::MAX)));
+        match ids.len() > self.source_tokens_max {
+            true => ids.truncate(self.source_tokens_max),
+            false => ids.push(Tokenizer::END),
+        }
         ids
     }
 }

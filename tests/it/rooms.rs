@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("settings", &["message", "routing", "weights"]),
     ("message", &[]),
     ("routing", &["message"]),
-    ("vision", &[]),
+    ("vision", &["kernels"]),
     ("dataset", &["message"]),
     ("evaluation", &["message"]),
     ("training", &["dataset", "engine", "evaluation", "message", "ofa", "store", "text", "vision", "weights"]),

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Mutex};
 
-use super::{Fault, LOST, Ledger, Reached, Source, Ticket, Transactions, locked};
+use super::{Fault, Ledger, Reached, Source, Ticket, Transactions, locked};
 
 /// The brokers. Offsets of requests are the even ones: logs have gaps.
 #[derive(Default)]
@@ -13,7 +13,7 @@ pub(super) struct Cluster {
     /// The newest producer of each transactional id.
     pub(super) producers: BTreeMap<usize, u64>,
     /// The group's generation, and who owns what in it.
-    pub(super) generation: u64,
+    pub(super) generation: i32,
     pub(super) owners: BTreeMap<Source, usize>,
 }
 
@@ -24,13 +24,15 @@ pub(super) struct Log {
     pub(super) id: usize,
     pub(super) producer: u64,
     pub(super) membership: Rc<RefCell<Membership>>,
+    /// The generation in which it was identified.
+    pub(super) identity: i32,
     pub(super) open: Option<Vec<(Source, i64)>>,
     pub(super) faults: Vec<Trouble>,
 }
 
 /// What this member's client knows of its group.
 pub(super) struct Membership {
-    pub(super) generation: u64,
+    pub(super) generation: i32,
     /// It is not told of new generations, until it notices and joins again.
     pub(super) thrown_out: bool,
 }
@@ -41,12 +43,16 @@ pub(super) enum Trouble {
     Begin,
     Publish,
     Commit,
-    /// The member is thrown out, notices, and has joined again, all between the identity and the question.
+    /// The member is thrown out, notices, and has joined again, all between the identity and what is asked then.
     LostInCommit,
+    /// The coordinator does not say where the group stands.
+    Committed,
+    /// The client takes the next partition that comes for one in which nothing was ever committed.
+    Beginning,
 }
 
 impl Log {
-    fn takes(&mut self, fits: impl Fn(Trouble) -> bool) -> bool {
+    pub(super) fn takes(&mut self, fits: impl Fn(Trouble) -> bool) -> bool {
         let found = self.faults.iter().position(|fault| fits(*fault));
         found.map(|index| self.faults.remove(index)).is_some()
     }
@@ -78,19 +84,26 @@ impl Transactions<i64> for Log {
         Ok(())
     }
 
-    fn commit(&mut self, reached: &[Reached], still_owned: &dyn Fn() -> bool) -> Result<(), Fault> {
-        let identity = self.membership.borrow().generation;
+    fn identify(&mut self) -> Result<i32, Fault> {
+        self.identity = self.membership.borrow().generation;
         if self.takes(|fault| matches!(fault, Trouble::LostInCommit)) {
             lose(&self.cluster, self.id);
             notice(&self.cluster, &self.ledger, &self.membership);
         }
-        if !still_owned() {
-            return Err(Fault::Abort(LOST.to_owned()));
-        }
+        Ok(self.identity)
+    }
+
+    fn committed(&mut self, sources: &[Source]) -> Result<BTreeMap<Source, Option<i64>>, Fault> {
+        self.abort_if(|fault| matches!(fault, Trouble::Committed))?;
+        let cluster = self.cluster.borrow();
+        Ok(sources.iter().map(|source| (*source, cluster.committed.get(source).copied())).collect())
+    }
+
+    fn commit(&mut self, reached: &[Reached]) -> Result<(), Fault> {
         self.abort_if(|fault| matches!(fault, Trouble::Commit))?;
         let mut cluster = self.cluster.borrow_mut();
         // As the brokers do: they look at the generation, not at who owns the partitions of these offsets.
-        if identity != cluster.generation {
+        if self.identity != cluster.generation {
             return Err(Fault::Abort("illegal generation".to_owned()));
         }
         cluster.visible.extend(self.open.take().expect("begun"));
@@ -120,5 +133,17 @@ pub(super) fn notice(cluster: &Rc<RefCell<Cluster>>, ledger: &Mutex<Ledger<i64>>
     ledger.sources().into_iter().for_each(|source| {
         ledger.revoke(source);
     });
-    *membership.borrow_mut() = Membership { generation: cluster.borrow().generation, thrown_out: false };
+    let generation = cluster.borrow().generation;
+    *membership.borrow_mut() = Membership { generation, thrown_out: false };
+}
+
+/// A member that was thrown out is let in again with all that it had, and never hears that it was gone: its client tells it of a
+/// rebalance, and no more.
+pub(super) fn return_unnoticed(cluster: &RefCell<Cluster>, ledger: &Mutex<Ledger<i64>>, member: &Log) {
+    let mut cluster = cluster.borrow_mut();
+    cluster.generation += 1;
+    let had = locked(ledger).sources();
+    cluster.owners.extend(had.into_iter().map(|source| (source, member.id)));
+    let generation = cluster.generation;
+    *member.membership.borrow_mut() = Membership { generation, thrown_out: false };
 }

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use proptest::prelude::*;
 
 use super::{
-    brokers::{Cluster, Log, Membership, Trouble, lose, notice},
+    brokers::{Cluster, Log, Membership, Trouble, lose, notice, return_unnoticed},
     *,
 };
 
@@ -43,6 +43,7 @@ impl Member {
                 generation: cluster.borrow().generation,
                 thrown_out: false,
             })),
+            identity: 0,
             open: None,
             faults: Vec::new(),
         };
@@ -66,7 +67,9 @@ impl Member {
             let mine = *owner == self.id;
             if mine && !ledger.sources().contains(source) {
                 ledger.assign(*source);
-                self.position.insert(*source, cluster.borrow().committed.get(source).copied().unwrap_or(0));
+                let committed = cluster.borrow().committed.get(source).copied();
+                let begins = committed.filter(|_| !self.log.takes(|fault| matches!(fault, Trouble::Beginning)));
+                self.position.insert(*source, begins.unwrap_or(0));
             } else if !mine {
                 ledger.revoke(*source);
             }
@@ -127,14 +130,16 @@ enum Act {
     Ghosts,
     Lose(bool),
     Notice(bool),
+    /// Who was thrown out is back before it noticed.
+    Return(bool),
     /// Killed, and started again.
     Crash(bool),
     Fault(bool, Trouble),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let troubles = vec![Trouble::Begin, Trouble::Publish, Trouble::Commit, Trouble::LostInCommit];
-    let trouble = proptest::sample::select(troubles);
+    use Trouble::{Begin, Beginning, Commit, Committed, LostInCommit, Publish};
+    let trouble = proptest::sample::select(vec![Begin, Publish, Commit, LostInCommit, Committed, Beginning]);
     let act = prop_oneof![
         8 => (any::<bool>(), 0..PARTITIONS).prop_map(|(member, partition)| Act::Read(member, partition)),
         8 => (any::<bool>(), any::<usize>()).prop_map(|(member, pick)| Act::Complete(member, pick)),
@@ -148,6 +153,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => Just(Act::Ghosts),
         1 => any::<bool>().prop_map(Act::Lose),
         1 => any::<bool>().prop_map(Act::Notice),
+        1 => any::<bool>().prop_map(Act::Return),
         1 => any::<bool>().prop_map(Act::Crash),
         1 => (any::<bool>(), trouble).prop_map(|(member, trouble)| Act::Fault(member, trouble)),
     ];
@@ -159,8 +165,8 @@ struct Group {
     members: [Member; 2],
     /// Those whose name another one has taken.
     ghosts: Vec<Member>,
-    /// The partition that is about to be given up.
-    leaving: Option<i32>,
+    /// The partition that is about to be given up, and by whom.
+    leaving: Option<(i32, usize)>,
     now: Instant,
 }
 
@@ -181,12 +187,15 @@ impl Group {
             Act::Leave(partition) if self.leaving.is_none() => {
                 let source = Source::requests(partition);
                 let owner = self.cluster.borrow().owners[&source];
-                locked(&self.members[owner].ledger).leave(source);
-                self.leaving = Some(partition);
+                if self.members[owner].is_in_the_group() {
+                    locked(&self.members[owner].ledger).leave(source);
+                    self.leaving = Some((partition, owner));
+                }
             }
             Act::Leave(_) => {}
             Act::GiveUp => {
-                if let Some(partition) = self.leaving.take() {
+                if let Some((partition, owner)) = self.leaving.take() {
+                    locked(&self.members[owner].ledger).revoke(Source::requests(partition));
                     self.rebalance(partition, false);
                 }
             }
@@ -219,6 +228,14 @@ impl Group {
                 if !member.is_in_the_group() {
                     notice(&member.log.cluster, &member.ledger, &member.log.membership);
                     member.sync();
+                }
+            }),
+            Act::Return(member) if self.leaving.is_some_and(|(_, owner)| owner == usize::from(member)) => {
+                self.act(Act::GiveUp);
+            }
+            Act::Return(member) => self.running(member, |member| {
+                if !member.is_in_the_group() {
+                    return_unnoticed(&member.log.cluster, &member.ledger, &member.log);
                 }
             }),
             Act::Fault(member, trouble) => self.running(member, |member| member.log.faults.push(trouble)),

@@ -54,7 +54,7 @@ fn a_record_that_is_read_twice_is_registered_once() {
 fn reading_that_began_before_where_the_group_stands_is_noticed_and_so_is_another_members_commit() {
     let mut ledger: Ledger<()> = Ledger::default();
     ledger.assign(at(0));
-    assert!(ledger.is_untold(at(0)) && !ledger.is_overtaken(at(0), Some(7)), "nothing was read");
+    assert!(!ledger.is_overtaken(at(0), Some(7)), "nothing was read");
     let ticket = ledger.register(at(0), 3, 1).unwrap();
     for (committed, expected) in [(None, false), (Some(2), false), (Some(3), false), (Some(4), true)] {
         assert_eq!(ledger.is_overtaken(at(0), committed), expected, "{committed:?}");
@@ -63,11 +63,25 @@ fn reading_that_began_before_where_the_group_stands_is_noticed_and_so_is_another
     ledger.release();
     let reached = ledger.reached();
     ledger.settle(&reached);
-    assert!(!ledger.is_untold(at(0)));
     for (committed, expected) in [(None, true), (Some(3), true), (Some(4), false), (Some(5), true)] {
         assert_eq!(ledger.is_overtaken(at(0), committed), expected, "{committed:?}");
     }
     assert!(!ledger.is_overtaken(at(1), Some(5)), "it is not read here");
+}
+
+#[test]
+fn where_the_group_stands_is_asked_once_in_each_generation_and_again_after_a_rewind() {
+    let mut ledger: Ledger<()> = Ledger::default();
+    let reached = |partition| Reached { source: at(partition), epoch: 1, next: 9 };
+    ledger.assign(at(0));
+    ledger.assign(at(1));
+    assert_eq!(ledger.take_doubted(&[reached(0)], 4), [at(0)]);
+    assert_eq!(ledger.take_doubted(&[reached(0), reached(1), reached(2)], 4), [at(1)]);
+    assert_eq!(ledger.take_doubted(&[reached(0), reached(1)], 4), []);
+    assert_eq!(ledger.take_doubted(&[reached(1)], 5), [at(1)]);
+    assert_eq!(ledger.take_doubted(&[reached(0), reached(1)], 5), [at(0)]);
+    ledger.rewind();
+    assert_eq!(ledger.take_doubted(&[reached(0), reached(1)], 5), [at(0), at(1)]);
 }
 
 #[test]
