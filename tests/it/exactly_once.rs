@@ -30,10 +30,10 @@ pub(crate) fn long(short: usize, long: usize) -> usize {
 }
 
 /// Chance that can be repeated.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // Linear congruence (Knuth, The Art of Computer Programming, 3.3.4): good enough to choose moments.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
@@ -41,7 +41,7 @@ impl Chance {
 }
 
 /// Settings whose instances keep answers: what these tests load is delivery, not the network.
-fn quick(settings: &str) -> String {
+pub(crate) fn quick(settings: &str) -> String {
     settings.replace("answer_cache_bytes = 0", "answer_cache_bytes = 1_000_000")
 }
 
@@ -148,7 +148,7 @@ fn assert_exactly_once(outcomes: &[Outcome], offered: usize) {
     }
 }
 
-/// Offers load while `disturb` does its worst, lets one instance finish, and holds what came out to the promise.
+/// Holds what came out to the promise, and gives back how many requests were offered.
 fn under_load(
     kafka: &Kafka,
     topics: &Topics,
@@ -156,6 +156,20 @@ fn under_load(
     last: &str,
     disturb: impl FnOnce(&AtomicUsize),
 ) -> usize {
+    let (outcomes, offered) = outcomes_under_load(kafka, topics, per_second, last, disturb);
+    assert_exactly_once(&outcomes, offered);
+    offered
+}
+
+/// Offers load while `disturb` does its worst, and lets one instance finish. Gives back what came out, in the order of each topic's
+/// partitions, and how many requests were offered.
+pub(crate) fn outcomes_under_load(
+    kafka: &Kafka,
+    topics: &Topics,
+    per_second: usize,
+    last: &str,
+    disturb: impl FnOnce(&AtomicUsize),
+) -> (Vec<Outcome>, usize) {
     let (stop, offered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let consumer = committed_reader(kafka.address(), topics);
     let mut outcomes = Vec::new();
@@ -175,11 +189,10 @@ fn under_load(
             outcomes.push(outcome(&message));
         }
     }
-    assert_exactly_once(&outcomes, offered);
     if let Some(survivor) = survivor {
         assert_eq!(survivor.stop(), Some(0));
     }
-    offered
+    (outcomes, offered)
 }
 
 #[test]

@@ -8,6 +8,7 @@
     reason = "a test prints, and ends where it cannot go on"
 )]
 
+mod at_least_once;
 mod broker;
 mod commands;
 mod conformance;
