@@ -338,11 +338,16 @@ fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Res
                 return Err(TransactionError::Abort("a request is larger than `kafka.record_bytes_max`".to_owned()));
             }
         }
-        publisher.commit_alone()
+        Ok(())
     };
-    published().map_err(|error| {
+    if let Err(error) = published() {
         // What was begun must not hold readers up.
         publisher.abort().ok();
-        failed(format!("none went back: {error}"))
+        return Err(failed(format!("none went back: {error}")));
+    }
+    // A commit that was not answered may have come through; one that can be undone has not.
+    publisher.commit_alone().map_err(|error| match publisher.abort() {
+        Ok(()) => failed(format!("none went back: {error}")),
+        Err(_) => failed(format!("whether they went back is not known: {error}; look for them before you try again")),
     })
 }

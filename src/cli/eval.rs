@@ -1,7 +1,7 @@
 //! `eval`: how good versions are, on examples whose labels are known.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -31,16 +31,16 @@ pub(super) struct Arguments {
     /// The folder of the data set
     #[arg(long, value_name = "DIRECTORY")]
     data: PathBuf,
-    /// The split: the file of JSON lines without its ending
+    /// The split: the file of JSON lines without its ending; give it several times to see one beside the other
     #[arg(long, default_value = "test")]
-    split: String,
+    split: Vec<String>,
     /// Measure on the first examples only
     #[arg(long, value_name = "COUNT")]
     first: Option<usize>,
     /// Where to run: flex, ndarray, wgpu or wgpu:N
     #[arg(long, default_value = "flex")]
     device: Device,
-    /// Draw accuracy by kind, and confidence against accuracy
+    /// Draw accuracy by kind and label, confidence against accuracy, and latency
     #[arg(long, value_name = "FILE.svg")]
     picture: Option<PathBuf>,
     /// Print JSON
@@ -58,6 +58,7 @@ struct Evaluation {
 
 #[derive(Serialize)]
 struct Pair {
+    split: String,
     first: String,
     second: String,
     #[serde(flatten)]
@@ -67,29 +68,38 @@ struct Pair {
 const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let mut examples = dataset::read(&arguments.data.join(format!("{}.jsonl", arguments.split))).map_err(failed)?;
-    examples.truncate(arguments.first.unwrap_or(usize::MAX));
-    let bar = ProgressBar::new((examples.len() * arguments.version.len()) as u64);
+    let read = |split: &String| {
+        let path = arguments.data.join(format!("{split}.jsonl"));
+        let examples = dataset::read(&path).map_err(failed)?;
+        Ok(examples.into_iter().take(arguments.first.unwrap_or(usize::MAX)).collect())
+    };
+    let splits = arguments.split.iter().map(read).collect::<Result<Vec<Vec<Example>>, CliError>>()?;
+    let examples: usize = splits.iter().map(Vec::len).sum();
+    let bar = ProgressBar::new((examples * arguments.version.len()) as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
         bar.set_style(style);
     }
-    let mut all = Vec::new();
-    for version in &arguments.version {
-        let folder = VersionFolder::open(&arguments.models_dir.join(version), Thoroughness::Hashes).map_err(failed)?;
-        let judged = judge(&folder, arguments.device, &examples, &arguments.data, &bar)?;
-        let of = (version.as_str(), &*folder.manifest.digest(), folder.manifest.parameters);
-        all.push((Report::new(of, &arguments.split, &judged), judged));
+    let mut evaluation = Evaluation { versions: Vec::new(), pairs: Vec::new() };
+    for (split, examples) in arguments.split.iter().zip(&splits) {
+        let mut all = Vec::new();
+        for version in &arguments.version {
+            let folder =
+                VersionFolder::open(&arguments.models_dir.join(version), Thoroughness::Hashes).map_err(failed)?;
+            let judged = judge(&folder, arguments.device, examples, &arguments.data, &bar)?;
+            let of = (version.as_str(), &*folder.manifest.digest(), folder.manifest.parameters);
+            all.push((Report::new(of, split, &judged), judged));
+        }
+        for (index, (first, one)) in all.iter().enumerate() {
+            for (second, other) in &all[index + 1..] {
+                let both = one.iter().zip(other);
+                let paired = Paired::of(both.map(|(one, other)| (one.picture, one.is_right(), other.is_right())));
+                let [first, second] = [first, second].map(|report| report.version.clone());
+                evaluation.pairs.push(Pair { split: split.clone(), first, second, paired });
+            }
+        }
+        evaluation.versions.extend(all.into_iter().map(|(report, _)| report));
     }
     bar.finish_and_clear();
-    let pairs =
-        (0..all.len()).flat_map(|one| (one + 1..all.len()).map(move |other| (one, other))).map(|(one, other)| {
-            let (one, other) = (&all[one], &all[other]);
-            let both = one.1.iter().zip(&other.1);
-            let right = both.map(|(one, other)| (one.picture, one.is_right(), other.is_right()));
-            Pair { first: one.0.version.clone(), second: other.0.version.clone(), paired: Paired::of(right) }
-        });
-    let pairs = pairs.collect();
-    let evaluation = Evaluation { versions: all.into_iter().map(|(report, _)| report).collect(), pairs };
     if let Some(path) = &arguments.picture {
         let svg = picture(&evaluation.versions).map_err(failed)?;
         std::fs::write(path, svg).map_err(|error| failed(format!("{}: {error}", path.display())))?;
@@ -97,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if arguments.json {
         output::json(&evaluation);
     } else {
-        show(&evaluation);
+        arguments.split.iter().for_each(|split| show(split, &evaluation));
         if let Some(path) = &arguments.picture {
             output::line(format!("drawn: {}", path.display()));
         }
@@ -117,19 +127,26 @@ fn judge(
     let preparer = Preparer::new(&folder.definition, LIMITS);
     let reader = Reader::new(data);
     let mut judged = Vec::with_capacity(examples.len());
-    let mut pictures = HashMap::new();
+    let (mut pictures, mut lengths) = (HashMap::new(), HashSet::new());
     for (index, example) in examples.iter().enumerate() {
         let named = |error: &dyn std::fmt::Display| {
             let name = example.request_id.clone().unwrap_or_else(|| format!("example {}", index + 1));
             failed(format!("{name}: {error}"))
         };
         let bytes = reader.bytes(&example.image).map_err(|error| named(&error))?;
+        let mut answered = || {
+            let image = vision::decode(&bytes, &LIMITS).map_err(|error| named(&error))?;
+            let texts = std::slice::from_ref(&example.text);
+            let prepared: Prepared =
+                preparer.with_pixels(ImageId::of(&bytes), preparer.pixels(&image), texts, example.caption.as_deref());
+            model.judge(&[&prepared]).remove(0).map_err(|error| named(&error))
+        };
+        // What the first text of a length costs, a service pays once.
+        if lengths.insert(preparer.source(&example.text, example.caption.as_deref()).len()) {
+            answered()?;
+        }
         let begun = Instant::now();
-        let image = vision::decode(&bytes, &LIMITS).map_err(|error| named(&error))?;
-        let texts = std::slice::from_ref(&example.text);
-        let prepared: Prepared =
-            preparer.with_pixels(ImageId::of(&bytes), preparer.pixels(&image), texts, example.caption.as_deref());
-        let scores = model.judge(&[&prepared]).remove(0).map_err(|error| named(&error))?;
+        let scores = answered()?;
         let latency = begun.elapsed();
         let scores = scores.first().copied().unwrap_or_default();
         let seen = pictures.len();
@@ -144,11 +161,12 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn show(evaluation: &Evaluation) {
-    let Evaluation { versions, pairs } = evaluation;
+fn show(split: &str, evaluation: &Evaluation) {
+    let versions: Vec<&Report> = evaluation.versions.iter().filter(|report| report.split == split).collect();
+    let pairs: Vec<&Pair> = evaluation.pairs.iter().filter(|pair| pair.split == split).collect();
     let names: Vec<&str> = std::iter::once("").chain(versions.iter().map(|report| report.version.as_str())).collect();
     let row = |name: &str, of: &dyn Fn(&Report) -> String| {
-        std::iter::once(name.to_owned()).chain(versions.iter().map(of)).collect::<Vec<_>>()
+        std::iter::once(name.to_owned()).chain(versions.iter().map(|report| of(report))).collect::<Vec<_>>()
     };
     let mut rows = vec![
         row("accuracy", &|report| percent(report.overall.accuracy)),
@@ -177,7 +195,6 @@ fn show(evaluation: &Evaluation) {
     }));
     rows.push(row("parameters", &|report| output::count(report.parameters)));
     let examples = versions.first().map_or(0, |report| report.overall.all);
-    let split = versions.first().map_or("", |report| report.split.as_str());
     output::line(format!("{examples} examples of the split `{split}`"));
     output::line(output::table(&names, &names[1..], rows));
     for report in versions {
@@ -189,7 +206,7 @@ fn show(evaluation: &Evaluation) {
         output::line(output::table(&[&corner, "yes", "maybe", "no"], &labels, rows));
     }
     if !pairs.is_empty() {
-        let rows = pairs.iter().map(|Pair { first, second, paired }| {
+        let rows = pairs.iter().map(|Pair { first, second, paired, .. }| {
             vec![
                 format!("{second} against {first}"),
                 format!("{:+.1} %", paired.difference * 100.0),
@@ -200,9 +217,7 @@ fn show(evaluation: &Evaluation) {
         });
         let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
         output::line(output::table(&columns, &columns[1..], rows));
-        if !pairs.is_empty() {
-            output::line("p: permutation test over pictures; McNemar's exact test where each has one example");
-        }
+        output::line("p: permutation test over pictures; McNemar's exact test where each has one example");
     }
 }
 
