@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, failed, output};
 use crate::{
-    dataset::{Blind, Example, Writer},
+    dataset::{Blind, Example, Writer, glance},
     synth::{Generator, Split},
     vision::RgbImage,
 };
@@ -48,10 +48,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pictures, {eta} left") {
         bar.set_style(style);
     }
-    let (mut rows, mut learned) = (Vec::new(), Vec::new());
+    let (mut rows, mut learned, mut learned_beside) = (Vec::new(), Vec::new(), Vec::new());
     for split in Split::ALL {
         let mut writer = Writer::create(&arguments.out, split.as_str()).map_err(failed)?;
-        let mut examples = Vec::new();
+        // What hides something of its picture, for each example.
+        let (mut examples, mut obstacles) = (Vec::new(), Vec::new());
         let generator = Generator::new(arguments.seed, split, PER_LABEL).take(pictures(split) as usize);
         for (number, picture) in generator.enumerate() {
             let name = format!("{}-{number:06}", split.as_str());
@@ -69,32 +70,42 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
                 };
                 writer.example(&example).map_err(failed)?;
                 examples.push(example);
+                obstacles.push(picture.scene.obstacle.as_str());
             }
             bar.inc(1);
         }
         writer.finish().map_err(failed)?;
-        if split == Split::Train {
-            learned = examples.clone();
-        }
-        let blind = (split != Split::Train).then(|| Blind::measure(&learned, &examples));
-        rows.push((split, examples.len(), blind));
+        let count = examples.len();
+        let blind = if split == Split::Train {
+            (learned, learned_beside) = (examples, obstacles);
+            None
+        } else {
+            let beside = glance(
+                learned.iter().zip(learned_beside.iter().copied()),
+                examples.iter().zip(obstacles.iter().copied()),
+            );
+            Some((Blind::measure(&learned, &examples), beside))
+        };
+        rows.push((split, count, blind));
     }
     bar.finish_and_clear();
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let rows = rows.into_iter().map(|(split, examples, blind)| {
-        let shown = |of: fn(&Blind) -> f64| blind.as_ref().map_or("–".to_owned(), |blind| percent(of(blind)));
+        let shown = |of: fn(&(Blind, f64)) -> f64| blind.as_ref().map_or("–".to_owned(), |blind| percent(of(blind)));
         vec![
             split.as_str().to_owned(),
             (examples as u64 / per_picture).to_string(),
             examples.to_string(),
-            shown(|blind| blind.words),
-            shown(|blind| blind.picture),
+            shown(|(blind, _)| blind.words),
+            shown(|(blind, _)| blind.picture),
+            shown(|(_, beside)| *beside),
         ]
     });
-    let columns = ["split", "pictures", "examples", "words alone", "picture alone"];
+    let columns = ["split", "pictures", "examples", "words alone", "picture alone", "words and obstacle"];
     output::line(output::table(&columns, &columns[1..], rows));
     output::line(
-        "Chance is 33.3 %: what a judge reaches beyond the last two columns, it has from looking and reading.",
+        "Chance is 33.3 %. The last column is for one who reads, and sees no more than what hides a part of the picture: mostly, whether \
+         anything can be told.",
     );
     Ok(())
 }

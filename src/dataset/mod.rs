@@ -7,6 +7,6 @@ mod blind;
 mod example;
 mod files;
 
-pub use blind::Blind;
+pub use blind::{Blind, glance};
 pub use example::{Example, Picture};
 pub use files::{DatasetError, Reader, Writer, read};

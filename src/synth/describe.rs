@@ -5,21 +5,14 @@ use fastrand::Rng;
 
 use super::{
     phrase::name,
-    scene::{Object, Obstacle, Scene, Side},
+    scene::{Object, Obstacle, Scene},
     statement::{CLOSE, Description, Relation, Statement, Truth, matches, seen as all_seen},
 };
 
 /// What keeps the picture from telling all, each object from left to right with where it lies, and their order from the top.
 /// What cannot be seen is not said.
 pub fn describe(scene: &Scene, chance: &mut Rng) -> String {
-    let mut parts = vec![match scene.obstacle {
-        Obstacle::Panel(Side::Left) => "panel on the left".to_owned(),
-        Obstacle::Panel(Side::Right) => "panel on the right".to_owned(),
-        Obstacle::Panel(Side::Top) => "panel at the top".to_owned(),
-        Obstacle::Panel(Side::Bottom) => "panel at the bottom".to_owned(),
-        Obstacle::Grey => "no colour".to_owned(),
-        Obstacle::Mosaic(_) => "mosaic".to_owned(),
-    }];
+    let mut parts = vec![scene.obstacle.as_str().to_owned()];
     let along = |axis: usize| {
         let mut order: Vec<usize> = (0..scene.objects.len()).collect();
         order.sort_by(|one, other| scene.objects[*one].at[axis].total_cmp(&scene.objects[*other].at[axis]));
@@ -99,7 +92,7 @@ fn place(object: &Object) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synth::{Colour, Shape, Size, Texture};
+    use crate::synth::{Colour, Shape, Side, Size, Texture};
 
     #[test]
     fn a_description_says_all_that_is_seen_in_its_order_and_nothing_that_is_hidden() {

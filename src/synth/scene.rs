@@ -125,6 +125,20 @@ pub enum Obstacle {
     Mosaic(usize),
 }
 
+impl Obstacle {
+    /// What one who looks at nothing else of the picture sees of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Panel(Side::Left) => "panel on the left",
+            Self::Panel(Side::Right) => "panel on the right",
+            Self::Panel(Side::Top) => "panel at the top",
+            Self::Panel(Side::Bottom) => "panel at the bottom",
+            Self::Grey => "no colour",
+            Self::Mosaic(_) => "mosaic",
+        }
+    }
+}
+
 /// A picture's contents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {

@@ -47,7 +47,8 @@ fn lines(area: &Area<'_>, caption: &str, highest: f64, series: &[(RGBColor, &str
         .y_label_area_size(48)
         .build_cartesian_2d(0.0..last, 0.0..highest)?;
     chart.configure_mesh().x_desc("step").x_labels(6).draw()?;
-    for (index, (colour, name, points)) in series.iter().enumerate() {
+    let drawn = series.iter().filter(|(_, _, points)| !points.is_empty());
+    for (index, (colour, name, points)) in drawn.enumerate() {
         chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
         area.draw(&Text::new(
             (*name).to_owned(),
