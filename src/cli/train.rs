@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, failed, output};
 use crate::{
-    engine::open_device,
+    engine::open_gpu,
     message::{Device, VersionName},
     training::{Event, Job, Recipe, Workshop, curves, train},
     weights::Precision,
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         models,
         name,
         from: arguments.from.clone(),
-        device: arguments.device.unwrap_or_else(best_device),
+        device: arguments.device.or_else(open_gpu).unwrap_or(Device::Flex),
         dtype: arguments.dtype,
         replace: arguments.replace,
         restart: arguments.restart,
@@ -132,13 +132,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     output::line(format!("how it went: {}", drawn.display()));
     Ok(())
-}
-
-/// A GPU where there is one. A driver in software would be slower than the CPU itself.
-fn best_device() -> Device {
-    let is_gpu = open_device(Device::Wgpu(None)).is_ok_and(|device| {
-        let name = device.identity().map(|identity| identity.name.to_lowercase()).unwrap_or_default();
-        !["llvmpipe", "lavapipe", "swiftshader"].iter().any(|software| name.contains(software))
-    });
-    if is_gpu { Device::Wgpu(None) } else { Device::Flex }
 }

@@ -51,10 +51,7 @@ static OPENED: Mutex<Option<HashMap<Device, Opened>>> = Mutex::new(None);
 /// # Errors
 /// When the machine has none such, or it does not open.
 pub fn open(device: Device) -> Result<BurnDevice, DeviceError> {
-    let slot = {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.get_or_insert_default().entry(device).or_default().clone()
-    };
+    let slot = slot(device);
     let opened = slot.get_or_init(|| match device {
         Device::Flex => Ok(BurnDevice::flex()),
         #[expect(deprecated, reason = "burn drops ndarray after 0.22; people asked for it, and the pin keeps it")]
@@ -64,24 +61,42 @@ pub fn open(device: Device) -> Result<BurnDevice, DeviceError> {
     opened.clone()
 }
 
+fn slot(device: Device) -> Opened {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    opened.get_or_insert_default().entry(device).or_default().clone()
+}
+
+/// Opens the first GPU, where the machine has one. A driver in software, which would be slower than the CPU itself, is none, and is
+/// not opened only to find that out: what burn starts for a wgpu device looks for work thousands of times a second, for as long as the process
+/// lives.
+#[cfg(feature = "train")]
+pub fn open_gpu() -> Option<Device> {
+    let device = Device::Wgpu(Some(0));
+    let opened = open_first(device, hardware(0))?;
+    slot(device).set(opened).ok();
+    open(device).is_ok().then_some(device)
+}
+
 /// Adapters are counted within their kind; a number means the first kind that has it, the stronger
 /// kinds first.
 fn open_wgpu(device: Device, index: Option<usize>) -> Result<BurnDevice, DeviceError> {
     let kinds = match index {
         None => vec![DeviceKind::DefaultDevice],
-        Some(0) => {
-            vec![DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0), DeviceKind::Cpu]
-        }
-        Some(n) => vec![DeviceKind::DiscreteGpu(n), DeviceKind::IntegratedGpu(n), DeviceKind::VirtualGpu(n)],
+        Some(0) => [&hardware(0)[..], &[DeviceKind::Cpu]].concat(),
+        Some(n) => hardware(n).to_vec(),
     };
-    let mut missing = DeviceError::NoAdapter { device, reason: "no kind of adapter was tried".to_owned() };
-    for kind in kinds {
-        match open_adapter(device, kind) {
-            Err(error @ DeviceError::NoAdapter { .. }) => missing = error,
-            opened => return opened,
-        }
-    }
-    Err(missing)
+    let missing = DeviceError::NoAdapter { device, reason: "no adapter of any kind has this number".to_owned() };
+    open_first(device, kinds).unwrap_or(Err(missing))
+}
+
+fn hardware(number: usize) -> [DeviceKind; 3] {
+    [DeviceKind::DiscreteGpu(number), DeviceKind::IntegratedGpu(number), DeviceKind::VirtualGpu(number)]
+}
+
+/// The first adapter of these kinds that the machine has, whatever comes of opening it.
+fn open_first(device: Device, kinds: impl IntoIterator<Item = DeviceKind>) -> Option<Result<BurnDevice, DeviceError>> {
+    let mut tried = kinds.into_iter().map(|kind| open_adapter(device, kind));
+    tried.find(|opened| !matches!(opened, Err(DeviceError::NoAdapter { .. })))
 }
 
 fn open_adapter(device: Device, kind: DeviceKind) -> Result<BurnDevice, DeviceError> {

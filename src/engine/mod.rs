@@ -32,6 +32,8 @@ mod worker;
 pub use crate::ofa::Interrupt;
 pub use answers::AnswerKey;
 pub use budget::{Budget, Cost, Pass};
+#[cfg(feature = "train")]
+pub use device::open_gpu;
 pub use device::{DeviceError, open as open_device};
 pub use fleet::{Engine, Fleet, Reuse};
 pub use job::{Job, Judged, Reply};
