@@ -71,6 +71,11 @@ fn slot(device: Device) -> Opened {
 /// lives.
 #[cfg(feature = "train")]
 pub fn open_gpu() -> Option<Device> {
+    // Without one, drivers need not be asked: some complain on standard error where nobody is logged in.
+    const NODES: [&str; 3] = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"];
+    if cfg!(target_os = "linux") && !NODES.iter().any(|node| std::path::Path::new(node).exists()) {
+        return None;
+    }
     let device = Device::Wgpu(Some(0));
     let opened = open_first(device, hardware(0))?;
     slot(device).set(opened).ok();
