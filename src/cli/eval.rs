@@ -73,14 +73,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         let examples = dataset::read(&path).map_err(failed)?;
         Ok(examples.into_iter().take(arguments.first.unwrap_or(usize::MAX)).collect())
     };
-    let splits = arguments.split.iter().map(read).collect::<Result<Vec<Vec<Example>>, CliError>>()?;
+    let mut names: Vec<&String> = Vec::new();
+    for split in &arguments.split {
+        if !names.contains(&split) {
+            names.push(split);
+        }
+    }
+    let splits = names.iter().copied().map(read).collect::<Result<Vec<Vec<Example>>, CliError>>()?;
     let examples: usize = splits.iter().map(Vec::len).sum();
     let bar = ProgressBar::new((examples * arguments.version.len()) as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
         bar.set_style(style);
     }
     let mut evaluation = Evaluation { versions: Vec::new(), pairs: Vec::new() };
-    for (split, examples) in arguments.split.iter().zip(&splits) {
+    for (split, examples) in names.iter().copied().zip(&splits) {
         let mut all = Vec::new();
         for version in &arguments.version {
             let folder =
@@ -107,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if arguments.json {
         output::json(&evaluation);
     } else {
-        arguments.split.iter().for_each(|split| show(split, &evaluation));
+        names.into_iter().for_each(|split| show(split, &evaluation));
         if let Some(path) = &arguments.picture {
             output::line(format!("drawn: {}", path.display()));
         }

@@ -55,6 +55,8 @@ struct Owned<T> {
     /// Behind the last record whose predecessors are all done.
     next: Option<i64>,
     committed: Option<i64>,
+    /// Where the group stands, as far as is known here.
+    stands: Option<i64>,
     /// The generation of the group in which it was asked where it stands.
     asked_in: Option<i32>,
 }
@@ -101,6 +103,7 @@ impl<T> Owned<T> {
             last: None,
             next: None,
             committed: None,
+            stands: None,
             asked_in: None,
         }
     }
@@ -135,8 +138,13 @@ impl<T> Ledger<T> {
     /// or made anew: what was in flight then is void, and reading goes on from there.
     pub fn register(&mut self, source: Source, offset: i64, bytes: usize) -> Option<Ticket> {
         if self.is_rewind(source, offset) {
+            // The group still stands where it stood, though nothing is there any more.
+            let stands = self.sources.get(&source).and_then(|owned| owned.stands);
             self.revoke(source);
             self.assign(source);
+            if let Some(owned) = self.sources.get_mut(&source) {
+                owned.stands = stands;
+            }
         }
         let owned = self.sources.get_mut(&source).filter(|owned| owned.reading == Reading::Open)?;
         if owned.last.is_some_and(|last| last >= offset) {
@@ -263,6 +271,7 @@ impl<T> Ledger<T> {
             }
             owned.next = Some(*next);
             owned.committed = owned.next;
+            owned.stands = owned.next;
         }
     }
 
@@ -271,9 +280,9 @@ impl<T> Ledger<T> {
     pub fn rewind(&mut self) {
         for owned in self.sources.values_mut() {
             self.epochs += 1;
-            let (first, next) = (owned.first, owned.next);
+            let (first, next, stands) = (owned.first, owned.next, owned.stands);
             let reading = if owned.reading == Reading::Leaving { Reading::Leaving } else { Reading::Rewinding };
-            *owned = Owned { reading, first, next, committed: next, ..Owned::new(self.epochs) };
+            *owned = Owned { reading, first, next, committed: next, stands, ..Owned::new(self.epochs) };
         }
         (self.records, self.bytes, self.ready) = (0, 0, 0);
     }
@@ -289,8 +298,9 @@ impl<T> Ledger<T> {
     pub fn resume(&mut self, source: Source, committed: Option<i64>) {
         if let Some(owned) = self.sources.get_mut(&source).filter(|owned| owned.reading == Reading::Rewinding) {
             owned.reading = Reading::Open;
-            owned.next = committed.or(owned.next);
-            owned.committed = owned.next;
+            // Where the group has nothing any more, reading goes on from where it was, and that is its beginning now.
+            owned.first = owned.next.or(owned.first).filter(|_| committed.is_none());
+            (owned.next, owned.committed, owned.stands) = (committed, committed, committed);
         }
     }
 
@@ -316,8 +326,8 @@ impl<T> Ledger<T> {
     /// has answered meanwhile, or reading began before it.
     pub fn is_overtaken(&self, source: Source, committed: Option<i64>) -> bool {
         let Some(owned) = self.sources.get(&source) else { return false };
-        match (owned.next, owned.first) {
-            (Some(next), _) => committed != Some(next),
+        match (owned.stands, owned.first) {
+            (Some(stands), _) => committed != Some(stands),
             (None, Some(first)) => committed.is_some_and(|committed| committed > first),
             (None, None) => false,
         }

@@ -63,6 +63,14 @@ impl Consumer {
         if before.is_some_and(|before| before.elapsed() < FENCED_AGAIN) {
             return Err(self.twin());
         }
+        self.join_anew()
+    }
+
+    /// Joins the group anew with a client of its own: what it owned is not its own any more.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn join_anew(&self) -> Result<(), KafkaError> {
         self.client.load().context().closing.store(true, Ordering::Release);
         let so_far = self.statistics().rebalances;
         self.rebalances.store(so_far, Ordering::Release);

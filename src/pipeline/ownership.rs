@@ -1,7 +1,7 @@
 //! Partitions that come and go, and those that are read again. Part of the poll loop.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,11 @@ impl Poller<'_> {
         for change in changes {
             match change {
                 Change::Assigned(sources) => {
+                    let member = self.consumer.identity().map(|identity| Arc::new(identity.member().to_owned()));
                     let mut ledger = lock(self.shared);
+                    if ledger.sources().is_empty() {
+                        self.shared.member.store(member);
+                    }
                     sources.iter().for_each(|source| ledger.assign(*source));
                     drop(ledger);
                     tracing::info!(partitions = self.shown(&sources), "Partitions assigned.");
@@ -100,12 +104,26 @@ impl Poller<'_> {
     /// Another member has this one's name, or the brokers think so: what it owned is void, and it joins anew.
     pub(super) fn rejoin(&mut self) -> Result<(), PipelineError> {
         tracing::warn!("The group took this member for another of its name; it joins anew.");
+        self.lose_all();
+        Ok(self.consumer.rejoin()?)
+    }
+
+    /// Joins anew where the group has thrown this member out and let it in as another one: others may have what it owned.
+    pub(super) fn rejoin_if_replaced(&mut self) -> Result<(), PipelineError> {
+        if !self.shared.replaced.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        tracing::warn!("The group had thrown this member out without its knowing; it joins anew.");
+        self.lose_all();
+        Ok(self.consumer.join_anew()?)
+    }
+
+    /// Before a new client comes: with it comes a good identity, with which nothing of the old may be committed.
+    fn lose_all(&mut self) {
         self.giving_up.clear();
         let sources = lock(self.shared).sources();
         telemetry::partitions_lost(sources.len());
-        // First: with the new client comes a good identity, with which nothing of the old may be committed.
         self.forget(&sources);
-        Ok(self.consumer.rejoin()?)
     }
 
     /// Answers revocations that are still open: the client would wait for that at its end, for ever.

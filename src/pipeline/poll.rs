@@ -113,6 +113,7 @@ impl<'p> Poller<'p> {
             Err(KafkaError::Twin { .. }) => self.rejoin()?,
             Err(error) => return Err(error.into()),
         }
+        self.rejoin_if_replaced()?;
         let read = self.read()?;
         self.give_up()?;
         self.rewind();

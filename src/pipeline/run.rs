@@ -1,6 +1,7 @@
 //! The threads of a pipeline: started, watched, joined.
 
 use std::{
+    ffi::CString,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::{
@@ -62,6 +63,10 @@ pub(super) struct Shared {
     pub(super) hurry: AtomicBool,
     /// Set while no records are taken for want of room.
     pub(super) held: AtomicBool,
+    /// The name under which the brokers knew this member when what it owns was assigned.
+    pub(super) member: ArcSwapOption<CString>,
+    /// Set when they know it by another one now, of which its client said nothing.
+    pub(super) replaced: AtomicBool,
     wake: Sender<()>,
     /// Set when the poll loop has ended, however it ended: what is still on its way is given up.
     over: AtomicBool,
@@ -139,6 +144,8 @@ impl Pipeline {
             stop: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            member: ArcSwapOption::empty(),
+            replaced: AtomicBool::new(false),
             wake: wake.clone(),
             over: AtomicBool::new(false),
         });

@@ -88,12 +88,31 @@ impl Transactions<Outcome> for Log {
     fn identify(&mut self) -> Result<i32, Fault> {
         self.identity = self.consumer.identity();
         let identity = self.identity.as_ref().ok_or_else(|| Fault::Abort(OUTSIDE.to_owned()))?;
+        // Members with names of their own that were thrown out join again under another name of the brokers', keep what they had, and
+        // their client does not tell.
+        if self.shared.member.load().as_ref().is_none_or(|member| member.as_c_str() != identity.member()) {
+            self.shared.replaced.store(true, Ordering::Release);
+            return Err(Fault::Abort("the group has thrown this member out and let it in as another one".to_owned()));
+        }
         Ok(identity.generation())
     }
 
     fn committed(&mut self, sources: &[Source]) -> Result<BTreeMap<Source, Option<i64>>, Fault> {
-        let unknown = |error| Fault::Abort(format!("where the group stands is not known: {error}"));
-        self.consumer.committed(sources).map_err(unknown)
+        let begun = Instant::now();
+        loop {
+            match self.consumer.committed(sources) {
+                Ok(committed) => return Ok(committed),
+                // Coordinators move, and offsets are undecided for a while, just when the group has changed.
+                Err(error)
+                    if begun.elapsed() < self.shared.plan.kafka.publish_timeout
+                        && !self.shared.stop.load(Ordering::Acquire) =>
+                {
+                    tracing::debug!(%error, "The group is asked again where it stands.");
+                    thread::sleep(INBOX_TIMEOUT);
+                }
+                Err(error) => return Err(Fault::Abort(format!("where the group stands is not known: {error}"))),
+            }
+        }
     }
 
     fn commit(&mut self, reached: &[Reached]) -> Result<(), Fault> {

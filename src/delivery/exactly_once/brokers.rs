@@ -35,6 +35,9 @@ pub(super) struct Membership {
     pub(super) generation: i32,
     /// It is not told of new generations, until it notices and joins again.
     pub(super) thrown_out: bool,
+    /// The name that the brokers know it by, and by which they did when it was given what it owns.
+    pub(super) name: u32,
+    pub(super) assigned_as: u32,
 }
 
 /// What goes wrong with the next call that it can happen to.
@@ -90,7 +93,11 @@ impl Transactions<i64> for Log {
             lose(&self.cluster, self.id);
             notice(&self.cluster, &self.ledger, &self.membership);
         }
-        Ok(self.identity)
+        let membership = self.membership.borrow();
+        match membership.name == membership.assigned_as {
+            true => Ok(self.identity),
+            false => Err(Fault::Abort("let in as another one".to_owned())),
+        }
     }
 
     fn committed(&mut self, sources: &[Source]) -> Result<BTreeMap<Source, Option<i64>>, Fault> {
@@ -134,7 +141,19 @@ pub(super) fn notice(cluster: &Rc<RefCell<Cluster>>, ledger: &Mutex<Ledger<i64>>
         ledger.revoke(source);
     });
     let generation = cluster.borrow().generation;
-    *membership.borrow_mut() = Membership { generation, thrown_out: false };
+    let mut membership = membership.borrow_mut();
+    (membership.generation, membership.thrown_out) = (generation, false);
+    membership.assigned_as = membership.name;
+}
+
+/// A member that was thrown out is in the group again, under another name and with nothing; its client does not tell, and it goes on
+/// with what it had.
+pub(super) fn return_as_another(cluster: &RefCell<Cluster>, member: &Log) {
+    let mut cluster = cluster.borrow_mut();
+    cluster.generation += 1;
+    let mut membership = member.membership.borrow_mut();
+    membership.generation = cluster.generation;
+    membership.name += 1;
 }
 
 /// A member that was thrown out is let in again with all that it had, and never hears that it was gone: its client tells it of a
@@ -144,6 +163,6 @@ pub(super) fn return_unnoticed(cluster: &RefCell<Cluster>, ledger: &Mutex<Ledger
     cluster.generation += 1;
     let had = locked(ledger).sources();
     cluster.owners.extend(had.into_iter().map(|source| (source, member.id)));
-    let generation = cluster.generation;
-    *member.membership.borrow_mut() = Membership { generation, thrown_out: false };
+    let mut membership = member.membership.borrow_mut();
+    (membership.generation, membership.thrown_out) = (cluster.generation, false);
 }

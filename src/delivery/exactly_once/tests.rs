@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use proptest::prelude::*;
 
 use super::{
-    brokers::{Cluster, Log, Membership, Trouble, lose, notice, return_unnoticed},
+    brokers::{Cluster, Log, Membership, Trouble, lose, notice, return_as_another, return_unnoticed},
     *,
 };
 
@@ -42,6 +42,8 @@ impl Member {
             membership: Rc::new(RefCell::new(Membership {
                 generation: cluster.borrow().generation,
                 thrown_out: false,
+                name: 0,
+                assigned_as: 0,
             })),
             identity: 0,
             open: None,
@@ -99,8 +101,16 @@ impl Member {
         self.stopped |= advanced.is_err();
     }
 
-    /// The poll loop hears of a rewind, and seeks.
+    /// The poll loop hears of a rewind, and seeks; and joins anew where the brokers know this member by another name.
     fn seek(&mut self) {
+        let is_another = {
+            let membership = self.log.membership.borrow();
+            membership.name != membership.assigned_as
+        };
+        if is_another {
+            notice(&self.log.cluster, &self.ledger, &self.log.membership);
+            self.sync();
+        }
         let rewinding = locked(&self.ledger).rewinding();
         for (source, fallback) in rewinding {
             let committed = self.log.cluster.borrow().committed.get(&source).copied();
@@ -130,8 +140,9 @@ enum Act {
     Ghosts,
     Lose(bool),
     Notice(bool),
-    /// Who was thrown out is back before it noticed.
+    /// Who was thrown out is back before it noticed: with all that it had, or with nothing and as another one.
     Return(bool),
+    ReturnAsAnother(bool),
     /// Killed, and started again.
     Crash(bool),
     Fault(bool, Trouble),
@@ -154,6 +165,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => any::<bool>().prop_map(Act::Lose),
         1 => any::<bool>().prop_map(Act::Notice),
         1 => any::<bool>().prop_map(Act::Return),
+        1 => any::<bool>().prop_map(Act::ReturnAsAnother),
         1 => any::<bool>().prop_map(Act::Crash),
         1 => (any::<bool>(), trouble).prop_map(|(member, trouble)| Act::Fault(member, trouble)),
     ];
@@ -236,6 +248,11 @@ impl Group {
             Act::Return(member) => self.running(member, |member| {
                 if !member.is_in_the_group() {
                     return_unnoticed(&member.log.cluster, &member.ledger, &member.log);
+                }
+            }),
+            Act::ReturnAsAnother(member) => self.running(member, |member| {
+                if !member.is_in_the_group() {
+                    return_as_another(&member.log.cluster, &member.log);
                 }
             }),
             Act::Fault(member, trouble) => self.running(member, |member| member.log.faults.push(trouble)),

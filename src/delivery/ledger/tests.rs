@@ -70,6 +70,37 @@ fn reading_that_began_before_where_the_group_stands_is_noticed_and_so_is_another
 }
 
 #[test]
+fn a_group_whose_offsets_are_gone_or_whose_log_was_cut_is_believed() {
+    let mut ledger: Ledger<()> = Ledger::default();
+    ledger.assign(at(0));
+    let answer = |ledger: &mut Ledger<()>, offset| {
+        let ticket = ledger.register(at(0), offset, 1).unwrap();
+        assert!(ledger.complete(ticket, ()));
+        ledger.release();
+    };
+    answer(&mut ledger, 3);
+    let reached = ledger.reached();
+    ledger.settle(&reached);
+    // The topic was made anew, and the group's offset went with the old one.
+    ledger.rewind();
+    assert_eq!(ledger.rewinding(), [(at(0), Some(4))]);
+    ledger.resume(at(0), None);
+    assert!(ledger.register(at(0), 0, 1).is_some());
+    assert!(!ledger.is_overtaken(at(0), None) && ledger.is_overtaken(at(0), Some(9)));
+
+    // The log was cut to less than where the group stands, which it does not forget.
+    ledger.rewind();
+    ledger.resume(at(0), Some(7));
+    answer(&mut ledger, 7);
+    let reached = ledger.reached();
+    ledger.settle(&reached);
+    assert!(ledger.register(at(0), 5, 1).is_some(), "what is read anew");
+    assert!(!ledger.is_overtaken(at(0), Some(8)) && ledger.is_overtaken(at(0), Some(9)));
+    ledger.rewind();
+    assert_eq!(ledger.rewinding(), [(at(0), Some(5))]);
+}
+
+#[test]
 fn where_the_group_stands_is_asked_once_in_each_generation_and_again_after_a_rewind() {
     let mut ledger: Ledger<()> = Ledger::default();
     let reached = |partition| Reached { source: at(partition), epoch: 1, next: 9 };
