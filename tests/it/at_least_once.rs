@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    exactly_once::{Chance, long, outcomes_under_load, quick},
     kafka::Kafka,
+    offered::{Chance, long, outcomes_under_load, quick},
     support::{Running, metric, page},
 };
 

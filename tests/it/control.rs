@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{CONTROL, Outcome, VERDICTS, cluster, image, produce, produce_to, read, reader},
-    exactly_once::committed_reader,
     instance::{Instance, operated},
     kafka::Kafka,
+    offered::committed_reader,
     support::{Running, repository},
 };
 

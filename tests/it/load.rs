@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::{
     broker::{PARTITIONS, cluster, image, outcome, produce, read, reader},
-    exactly_once::{committed_reader, long, offer, offer_from, read_until},
     kafka::Kafka,
+    offered::{committed_reader, long, offer, offer_from, read_until},
     support::{Running, metric, page, resident, settings},
 };
 

@@ -26,6 +26,7 @@ mod kafka;
 #[cfg(feature = "train")]
 mod learning;
 mod load;
+mod offered;
 mod operate;
 mod pull;
 mod refusals;

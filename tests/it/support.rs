@@ -180,7 +180,12 @@ impl Running {
     /// Changes its settings, and tells it so.
     pub(crate) fn change_settings(&self, settings: &str) {
         self.write_settings(settings);
-        let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        self.signal("HUP");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
     }
 
@@ -227,8 +232,7 @@ impl Running {
     }
 
     fn end(&mut self) -> Option<i32> {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
+        self.signal("TERM");
         self.child.wait().unwrap().code()
     }
 }
