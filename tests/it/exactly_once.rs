@@ -12,7 +12,7 @@ use std::{
 use crate::{
     broker::Outcome,
     kafka::{Kafka, Topics},
-    offered::{Chance, long, outcomes_under_load, quick},
+    offered::{Chance, assert_in_order, kill_at_random, long, outcomes_under_load, quick},
     support::{Running, metric, page},
 };
 
@@ -23,11 +23,7 @@ fn assert_exactly_once(outcomes: &[Outcome], offered: usize) {
     let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "answered more than once: {twice:?}");
     assert_eq!(times.len(), offered, "requests answered");
-    let mut last: BTreeMap<(&str, &Option<Vec<u8>>), u64> = BTreeMap::new();
-    for outcome in outcomes {
-        let before = last.insert((&outcome.topic, &outcome.key), outcome.number);
-        assert!(before.is_none_or(|before| before < outcome.number), "{before:?}, then {}", outcome.number);
-    }
+    assert_in_order(outcomes);
 }
 
 /// Holds what came out to the promise, and gives back how many requests were offered.
@@ -52,17 +48,7 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
     let mut chance = Chance(7);
     let begun = Instant::now();
     let offered = under_load(kafka, &topics, 300, &settings, |_| {
-        for _ in 0..kills {
-            let running = Running::start(&settings);
-            let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
-            running.log_line("Partitions assigned");
-            // One that has done nothing yet proves nothing.
-            while metric(&page(&pages, "/metrics"), "ofa_transaction_commits_total", "") == 0.0 {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            std::thread::sleep(Duration::from_millis(chance.below(1_000)));
-            running.kill();
-        }
+        kill_at_random(&settings, kills, &mut chance, "ofa_transaction_commits_total");
     });
     println!(
         "SIGKILL {kills} times in {:.0?} under load: {offered} requests, each answered once, in order per key",

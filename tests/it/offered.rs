@@ -1,7 +1,7 @@
 //! Requests that come all the while, and what has become of them: for tests in which something goes wrong meanwhile.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     broker::{Outcome, PARTITIONS, image, outcome},
     kafka::{Kafka, Topics},
-    support::Running,
+    support::{Running, metric, page},
 };
 
 const KEYS: usize = 17;
@@ -54,6 +54,21 @@ fn request(number: usize, image: &str) -> Vec<u8> {
         _ => json!({"request_id": format!("r-{number}"), "text": text(number), "image": {"base64": image}})
             .to_string()
             .into_bytes(),
+    }
+}
+
+/// Starts the program and kills it at a moment by chance, once it has done something, so many times. What it has done, this metric counts.
+pub(crate) fn kill_at_random(settings: &str, times: usize, chance: &mut Chance, done: &str) {
+    for _ in 0..times {
+        let running = Running::start(settings);
+        let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+        running.log_line("Partitions assigned");
+        // One that has done nothing yet proves nothing.
+        while metric(&page(&pages, "/metrics"), done, "") == 0.0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(chance.below(1_000)));
+        running.kill();
     }
 }
 
@@ -163,4 +178,13 @@ pub(crate) fn outcomes_under_load(
         assert_eq!(survivor.stop(), Some(0));
     }
     (outcomes, offered)
+}
+
+/// Outcomes of one key are in the order of its requests, within each topic.
+pub(crate) fn assert_in_order<'o>(outcomes: impl IntoIterator<Item = &'o Outcome>) {
+    let mut last: BTreeMap<(&str, &Option<Vec<u8>>), u64> = BTreeMap::new();
+    for outcome in outcomes {
+        let before = last.insert((&outcome.topic, &outcome.key), outcome.number);
+        assert!(before.is_none_or(|before| before < outcome.number), "{before:?}, then {}", outcome.number);
+    }
 }
