@@ -15,7 +15,7 @@ use divan::{Bencher, black_box};
 use ofa_stream::{
     ofa::{AnswerTrie, NetworkConfig, Ofa, OfaOptions, Row, wanted_tensors},
     vision::{self, Limits},
-    weights::{Precision, Weights, Writer},
+    weights::{Arithmetic, Precision, Weights, Writer},
 };
 
 fn main() {
@@ -68,7 +68,7 @@ fn load(name: &str) -> Ofa {
     let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
     let options = OfaOptions {
-        precision: Precision::F32,
+        precision: Arithmetic::F32,
         kernels: name == "flex",
         absorb: true,
         token_multiple: 8,

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark ends where it cannot go on")]
 
+use std::sync::Arc;
+
 use burn::tensor::{
     Device, Tensor, TensorData,
     activation::{gelu, relu},
@@ -12,7 +14,9 @@ use burn::tensor::{
     ops::{AttentionModuleOptions, ConvOptions},
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
-use ofa_stream::kernels::{self, Activation, Geometry, WINOGRAD_TILES, winograd_weights};
+use ofa_stream::kernels::{
+    self, Activation, Geometry, QuantizedFilter, QuantizedProjection, WINOGRAD_TILES, Weight, winograd_weights,
+};
 
 fn main() {
     divan::main();
@@ -56,9 +60,24 @@ fn convolution_ours(bencher: Bencher<'_, '_>, shape: [usize; 5]) {
         false => weight,
     };
     let geometry = Geometry { kernel, stride, relu: true, winograd };
-    bencher
-        .counter(flop(shape))
-        .bench_local(|| black_box(kernels::convolution(images.clone(), weight.clone(), bias.clone(), None, geometry)));
+    bencher.counter(flop(shape)).bench_local(|| {
+        black_box(kernels::convolution(images.clone(), Weight::Floats(weight.clone()), bias.clone(), None, geometry))
+    });
+}
+
+/// Also of the shapes that a network keeps in 32 bits, for Winograd's algorithm.
+#[divan::bench(args = CONVOLUTIONS, sample_count = 30, sample_size = 1)]
+fn convolution_ours_in_8_bits(bencher: Bencher<'_, '_>, shape: [usize; 5]) {
+    let [inputs, outputs, side, kernel, stride] = shape;
+    let (images, bias) = (random([1, inputs, side, side]), random([outputs]));
+    let depth = inputs * kernel * kernel;
+    let weight = random([outputs, depth]).try_into_vec_as::<f32>().unwrap();
+    let filter = Arc::new(QuantizedFilter::new(&weight, depth));
+    let geometry = Geometry { kernel, stride, relu: true, winograd: false };
+    bencher.counter(flop(shape)).bench_local(|| {
+        let filter = Weight::Quantized(filter.clone());
+        black_box(kernels::convolution(images.clone(), filter, bias.clone(), None, geometry))
+    });
 }
 
 #[divan::bench(args = CONVOLUTIONS, sample_count = 30, sample_size = 1)]
@@ -104,9 +123,19 @@ const PROJECTIONS: [[usize; 3]; 4] = [[928, 256, 1024], [928, 768, 768], [928, 7
 fn linear_ours(bencher: Bencher<'_, '_>, [tokens, inputs, outputs]: [usize; 3]) {
     let (states, weight, bias) = (random([1, tokens, inputs]), random([inputs, outputs]), random([outputs]));
     let activation = if outputs > inputs { Activation::Gelu } else { Activation::None };
-    bencher
-        .counter(ItemsCount::new(2 * tokens * inputs * outputs))
-        .bench_local(|| black_box(kernels::linear(states.clone(), weight.clone(), bias.clone(), activation)));
+    bencher.counter(ItemsCount::new(2 * tokens * inputs * outputs)).bench_local(|| {
+        black_box(kernels::linear(states.clone(), Weight::Floats(weight.clone()), bias.clone(), activation))
+    });
+}
+
+#[divan::bench(args = PROJECTIONS, sample_count = 30, sample_size = 1)]
+fn linear_ours_in_8_bits(bencher: Bencher<'_, '_>, [tokens, inputs, outputs]: [usize; 3]) {
+    let (states, weight, bias) = (random([1, tokens, inputs]), random([outputs, inputs]), random([outputs]));
+    let weight = Arc::new(QuantizedProjection::new(&weight.try_into_vec_as::<f32>().unwrap(), inputs));
+    let activation = if outputs > inputs { Activation::Gelu } else { Activation::None };
+    bencher.counter(ItemsCount::new(2 * tokens * inputs * outputs)).bench_local(|| {
+        black_box(kernels::linear(states.clone(), Weight::Quantized(weight.clone()), bias.clone(), activation))
+    });
 }
 
 #[divan::bench(args = PROJECTIONS, sample_count = 30, sample_size = 1)]

@@ -10,7 +10,7 @@ use crate::{
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 #[derive(Args)]
@@ -39,7 +39,7 @@ struct Loaded {
     version: String,
     device: String,
     adapter: Option<String>,
-    precision: Precision,
+    precision: Arithmetic,
     parameters: u64,
     memory_bytes: Option<u64>,
     loading_seconds: Option<f64>,

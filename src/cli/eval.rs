@@ -18,6 +18,7 @@ use crate::{
     message::Device,
     store::{Thoroughness, VersionFolder},
     vision::{self, Limits},
+    weights::Arithmetic,
 };
 
 #[derive(Args)]
@@ -40,6 +41,9 @@ pub(super) struct Arguments {
     /// Where to run: flex, ndarray, wgpu or wgpu:N
     #[arg(long, default_value = "flex")]
     device: Device,
+    /// What to run in: f32, f16 on wgpu, or int8 on flex
+    #[arg(long, default_value = "f32")]
+    precision: Arithmetic,
     /// Draw accuracy by kind and label, confidence against accuracy, and latency
     #[arg(long, value_name = "FILE.svg")]
     picture: Option<PathBuf>,
@@ -85,13 +89,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
         bar.set_style(style);
     }
+    let options = ModelOptions { precision: arguments.precision, ..ModelOptions::on(arguments.device) };
     let mut evaluation = Evaluation { versions: Vec::new(), pairs: Vec::new() };
     for (split, examples) in names.iter().copied().zip(&splits) {
         let mut all = Vec::new();
         for version in &arguments.version {
             let folder =
                 VersionFolder::open(&arguments.models_dir.join(version), Thoroughness::Hashes).map_err(failed)?;
-            let judged = judge(&folder, arguments.device, examples, &arguments.data, &bar)?;
+            let judged = judge(&folder, options, examples, &arguments.data, &bar)?;
             let of = (version.as_str(), &*folder.manifest.digest(), folder.manifest.parameters);
             all.push((Report::new(of, split, &judged), judged));
         }
@@ -124,12 +129,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 /// Judges one example after the other, as a service without a queue does: latencies are those of one request.
 fn judge(
     folder: &VersionFolder,
-    device: Device,
+    options: ModelOptions,
     examples: &[Example],
     data: &Path,
     bar: &ProgressBar,
 ) -> Result<Vec<Judged>, CliError> {
-    let mut model = Model::load(folder, ModelOptions::on(device)).map_err(failed)?;
+    let mut model = Model::load(folder, options).map_err(failed)?;
     let preparer = Preparer::new(&folder.definition, LIMITS);
     let reader = Reader::new(data);
     let mut judged = Vec::with_capacity(examples.len());

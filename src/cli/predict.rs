@@ -16,7 +16,7 @@ use crate::{
     settings::{Plan, VersionPlan},
     store::VersionFolder,
     vision::{self, Limits},
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 #[derive(Args)]
@@ -39,9 +39,9 @@ pub(super) struct Arguments {
     /// Where to run: flex, ndarray, wgpu or wgpu:N; without it, what the settings say, or flex
     #[arg(long)]
     device: Option<Device>,
-    /// What to run in: f32, or f16 on wgpu
+    /// What to run in: f32, f16 on wgpu, or int8 on flex
     #[arg(long)]
-    precision: Option<Precision>,
+    precision: Option<Arithmetic>,
     /// Judge it this often, and report the median latency
     #[arg(long, value_name = "TIMES", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
@@ -195,7 +195,7 @@ fn choose(arguments: &Arguments) -> Result<Chosen, CliError> {
             None => only_folder(directory)?,
         };
         let options = ModelOptions {
-            precision: arguments.precision.unwrap_or(Precision::F32),
+            precision: arguments.precision.unwrap_or(Arithmetic::F32),
             ..ModelOptions::on(arguments.device.unwrap_or(Device::Flex))
         };
         return Ok(Chosen { folder: directory.join(&name), name, options, limits: LIMITS });

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{DType, Device as BurnDevice, DeviceKind, wgpu::WgpuInitError};
 
-use crate::{message::Device, weights::Precision};
+use crate::{message::Device, ofa::has_integer_products, weights::Arithmetic};
 
 /// A device that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,12 +23,14 @@ pub enum DeviceError {
         reason: String,
     },
     /// The device does not compute in this precision.
-    #[error("device `{device}` does not compute in half precision{hint}; set `precision = \"f32\"`")]
+    #[error("device `{device}` does not compute in `{precision}`: {reason}; set `precision = \"f32\"`")]
     Precision {
         /// The device asked for.
         device: Device,
-        /// Which does.
-        hint: &'static str,
+        /// What it does not compute in.
+        precision: Arithmetic,
+        /// Why not.
+        reason: &'static str,
     },
     /// The adapter is there and does not open.
     #[error("device `{device}` does not open: {reason}; set `device = \"flex\"` to run on the CPU")]
@@ -137,13 +139,17 @@ pub(super) fn cores() -> usize {
 }
 
 /// Whether a device computes in a precision. On the CPU half precision would only be slower.
-pub(super) fn supports(device: Device, opened: &BurnDevice, precision: Precision) -> Result<(), DeviceError> {
-    match (precision, device) {
-        (Precision::F32, _) => Ok(()),
-        (Precision::F16, Device::Wgpu(_)) if opened.supports_dtype(DType::F16) => Ok(()),
-        (Precision::F16, Device::Wgpu(_)) => Err(DeviceError::Precision { device, hint: " on this adapter" }),
-        (Precision::F16, _) => Err(DeviceError::Precision { device, hint: ", only wgpu does" }),
-    }
+pub(super) fn supports(device: Device, opened: &BurnDevice, precision: Arithmetic) -> Result<(), DeviceError> {
+    let reason = match (precision, device) {
+        (Arithmetic::F32, _) => return Ok(()),
+        (Arithmetic::F16, Device::Wgpu(_)) if opened.supports_dtype(DType::F16) => return Ok(()),
+        (Arithmetic::F16, Device::Wgpu(_)) => "this adapter has no half precision",
+        (Arithmetic::F16, _) => "only wgpu does",
+        (Arithmetic::Int8, Device::Flex) if has_integer_products() => return Ok(()),
+        (Arithmetic::Int8, Device::Flex) => "this CPU has no exact products of 8-bit numbers, such as AVX-512 VNNI",
+        (Arithmetic::Int8, _) => "only flex does",
+    };
+    Err(DeviceError::Precision { device, precision, reason })
 }
 
 /// The device by its own name; `threads` are those of a pass on the CPU.

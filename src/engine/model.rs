@@ -19,7 +19,7 @@ use crate::{
     ofa::{AnswerTrie, Interrupt, LoadError, Ofa, OfaOptions, Row, RunError},
     store::{FolderError, VersionFolder},
     vision::Normalization,
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 /// How a version is run.
@@ -28,7 +28,7 @@ pub struct ModelOptions {
     /// Where it runs.
     pub device: Device,
     /// What it runs in.
-    pub precision: Precision,
+    pub precision: Arithmetic,
     /// Threads of a pass on a CPU; zero means one for each core.
     pub threads: usize,
     /// Bound of the position biases kept per shape, in bytes.
@@ -46,7 +46,7 @@ impl ModelOptions {
     pub fn on(device: Device) -> Self {
         Self {
             device,
-            precision: Precision::F32,
+            precision: Arithmetic::F32,
             threads: 0,
             bias_cache_bytes: 256 << 20,
             image_cache_bytes: 0,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     message::{Device, Load},
     store::Thoroughness,
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 /// A version to be served.
@@ -79,7 +79,7 @@ pub struct Identity {
     /// Where it runs.
     pub device: Device,
     /// What it runs in.
-    pub precision: Precision,
+    pub precision: Arithmetic,
     /// Its parameters.
     pub parameters: u64,
 }

@@ -4,8 +4,9 @@
 use rayon::prelude::*;
 
 use super::{
-    elementwise::vectorized,
+    elementwise::{range, vectorized},
     product::{Matrix, Shared, Threads, filled},
+    quantized::{QuantizedFilter, Rounding},
     winograd,
 };
 
@@ -33,9 +34,17 @@ pub(super) struct Images<'i> {
 
 /// A filter and what follows it.
 pub(super) struct Filter<'f> {
-    pub(super) weight: &'f [f32],
+    pub(super) weight: Weight<'f>,
     pub(super) bias: &'f [f32],
     pub(super) geometry: Geometry,
+}
+
+/// What images are multiplied with.
+#[derive(Clone, Copy)]
+pub(super) enum Weight<'f> {
+    /// `[outputs, inputs * kernel²]`, or what Winograd's algorithm wants of it.
+    Floats(&'f [f32]),
+    Quantized(&'f QuantizedFilter),
 }
 
 /// Values of a tile's result: with a few inputs' worth of columns they stay within a core's second cache.
@@ -50,9 +59,9 @@ pub(super) fn run(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32
     let count = images.values.len() / (images.inputs * images.height * images.width).max(1);
     // SAFETY: both ways give every value of every image to exactly one tile, and write all of it.
     unsafe {
-        filled(count * filter.bias.len() * area, |shared| match filter.geometry.winograd {
-            true => winograd::run(images, filter, shared),
-            false => products(images, filter, around, shared),
+        filled(count * filter.bias.len() * area, |shared| match filter.weight {
+            Weight::Floats(weight) if filter.geometry.winograd => winograd::run(images, weight, filter, shared),
+            _ => products(images, filter, around, shared),
         })
     }
 }
@@ -65,8 +74,7 @@ fn products(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>, sh
     let columns = (TILE_VALUES / outputs.max(depth)).clamp(COLUMNS_MIN, COLUMNS_MAX).next_multiple_of(LANES);
     let tiles = area.div_ceil(columns);
     let count = shared.len() / (outputs * area).max(1);
-    let lhs = Matrix { values: filter.weight, start: 0, row_stride: depth, column_stride: 1 };
-    (0..count * tiles).into_par_iter().for_each_init(Vec::new, |patches, index| {
+    (0..count * tiles).into_par_iter().for_each_init(<(Vec<f32>, Rounded)>::default, |(patches, rounded), index| {
         let (image, first) = (index / tiles, index % tiles * columns);
         let columns = columns.min(area - first);
         let start = image * outputs * area + first;
@@ -82,12 +90,77 @@ fn products(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>, sh
             gather(images, image, filter.geometry, [first, columns, right], patches);
             Matrix { values: patches, start: 0, row_stride: columns, column_stride: 1 }
         };
-        tile.product(lhs, rhs, depth, 1.0, false, Threads::One);
-        for output in 0..outputs {
-            let around = around.map(|around| &around[start + output * area..][..columns]);
-            finish(tile.row(output), filter.bias[output], around, relu);
+        let around = |output: usize| around.map(|around| &around[start + output * area..][..columns]);
+        match filter.weight {
+            Weight::Floats(weight) => {
+                let lhs = Matrix { values: weight, start: 0, row_stride: depth, column_stride: 1 };
+                tile.product(lhs, rhs, depth, 1.0, false, Threads::One);
+                for output in 0..outputs {
+                    finish(tile.row(output), filter.bias[output], around(output), relu);
+                }
+            }
+            Weight::Quantized(weight) => {
+                let scale = rounded.product(weight, &rhs, columns);
+                for output in 0..outputs {
+                    let row = rounded.row(output, scale * weight.scales()[output]);
+                    finish(row, filter.bias[output], around(output), relu);
+                    tile.write(output, row);
+                }
+            }
         }
     });
+}
+
+/// The patches of a tile in 8 bits, and what their product comes to.
+#[derive(Default)]
+struct Rounded {
+    patches: Vec<i8>,
+    zeros: Vec<i8>,
+    sums: Vec<i32>,
+    row: Vec<f32>,
+}
+
+impl Rounded {
+    /// Multiplies a weight with patches `[depth, columns]`, and gives back the patches' scale.
+    fn product(&mut self, weight: &QuantizedFilter, patches: &Matrix<'_>, columns: usize) -> f32 {
+        let depth = weight.depth();
+        let row = |row: usize| &patches.values[patches.start + row * patches.row_stride..][..columns];
+        self.patches.resize(depth * columns, 0);
+        let rounding = vectorized(
+            #[inline(always)]
+            || {
+                let limits = (0..depth).map(row).map(range).reduce(|[least, most], [less, more]| {
+                    // No number stays none, which `min` and `max` would pass over.
+                    [
+                        if less < least || less.is_nan() { less } else { least },
+                        if more > most || more.is_nan() { more } else { most },
+                    ]
+                });
+                let rounding = Rounding::between(limits.unwrap_or_default());
+                for (row, whole) in (0..depth).map(row).zip(self.patches.chunks_exact_mut(columns)) {
+                    rounding.signed(row, whole);
+                }
+                rounding
+            },
+        );
+        self.zeros.clear();
+        self.zeros.resize(columns, rounding.signed_zero());
+        self.sums.resize(weight.scales().len() * columns, 0);
+        weight.products(&self.patches, &self.zeros, &mut self.sums);
+        rounding.scale
+    }
+
+    /// A row of the product, with its scale.
+    fn row(&mut self, output: usize, scale: f32) -> &mut [f32] {
+        let columns = self.zeros.len();
+        self.row.resize(columns, 0.0);
+        let sums = &self.sums[output * columns..][..columns];
+        vectorized(
+            #[inline(always)]
+            || self.row.iter_mut().zip(sums).for_each(|(value, sum)| *value = *sum as f32 * scale),
+        );
+        &mut self.row
+    }
 }
 
 const LANES: usize = 16;

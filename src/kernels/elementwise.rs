@@ -53,6 +53,29 @@ fn largest(values: &[f32]) -> f32 {
     most
 }
 
+/// The least and the largest of some values. Neither is a number where one of these is none, or infinite.
+#[inline(always)]
+pub(super) fn range(values: &[f32]) -> [f32; 2] {
+    let (mut least, mut most, mut poison) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0.0; LANES]);
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            least[i] = if chunk[i] < least[i] { chunk[i] } else { least[i] };
+            most[i] = if chunk[i] > most[i] { chunk[i] } else { most[i] };
+            // Nought times what is no number, or infinite, is no number.
+            poison[i] += chunk[i] * 0.0;
+        }
+    }
+    for (i, value) in rest.iter().enumerate() {
+        least[i] = least[i].min(*value);
+        most[i] = most[i].max(*value);
+        poison[i] += value * 0.0;
+    }
+    let poison: f32 = poison.iter().sum();
+    [least.iter().copied().fold(f32::INFINITY, f32::min) + poison, largest(&most) + poison]
+}
+
 /// Replaces logits by e^(logit - largest), and gives back the sum of these.
 #[inline(always)]
 pub(super) fn exponentials(row: &mut [f32]) -> f32 {

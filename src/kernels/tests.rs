@@ -1,5 +1,7 @@
 //! Every kernel against burn's own operation, on shapes with remainders everywhere.
 
+use std::sync::Arc;
+
 use burn::tensor::{
     Device, Int, Tensor, TensorData,
     activation::{gelu, relu},
@@ -20,6 +22,10 @@ fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
         })
         .collect();
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+fn floats<const D: usize, Q>(weight: &Tensor<D>) -> Weight<D, Q> {
+    Weight::Floats(weight.clone())
 }
 
 /// The largest difference, relative to the largest value.
@@ -61,10 +67,10 @@ fn convolutions_agree_with_burns_own() {
             let geometry = Geometry { kernel, stride, relu: rectified, winograd: false };
             let end = |tensor: Tensor<4>| if rectified { relu(tensor) } else { tensor };
             let expected = end(plain.clone() + around.clone());
-            let got = convolution(images.clone(), weight.clone(), bias.clone(), Some(around.clone()), geometry);
+            let got = convolution(images.clone(), floats(&weight), bias.clone(), Some(around.clone()), geometry);
             assert!(furthest(got, expected) < 1e-5, "{kernel} {stride} {height}x{width}, with something around");
             let expected = end(plain.clone());
-            let got = convolution(images.clone(), weight.clone(), bias.clone(), None, geometry);
+            let got = convolution(images.clone(), floats(&weight), bias.clone(), None, geometry);
             assert!(furthest(got, expected.clone()) < 1e-5, "{kernel} {stride} {height}x{width}");
             if kernel == 3 && stride == 1 {
                 let values: Vec<f32> = weight.clone().try_into_vec_as().unwrap();
@@ -72,11 +78,93 @@ fn convolutions_agree_with_burns_own() {
                     TensorData::new(winograd_weights(&values, outputs, inputs), [WINOGRAD_TILES, outputs, inputs, 1]);
                 let prepared = Tensor::from_data(prepared, &Device::flex());
                 let geometry = Geometry { winograd: true, ..geometry };
-                let off = furthest(convolution(images.clone(), prepared, bias.clone(), None, geometry), expected);
+                let off = furthest(
+                    convolution(images.clone(), Weight::Floats(prepared), bias.clone(), None, geometry),
+                    expected,
+                );
                 assert!(off < 2e-5, "Winograd {inputs}->{outputs} {height}x{width}: {off}");
             }
         }
     }
+}
+
+/// Each of two numbers is rounded by half of a 127th of the largest at most, and errors of many products cancel out.
+#[test]
+fn products_of_8_bits_are_near_those_of_32() {
+    if !has_integer_products() {
+        return println!("SKIPPED: this CPU has no exact products of 8 bits");
+    }
+    for (seed, [batch, tokens, inputs, outputs]) in
+        [[1, 1, 1, 1], [2, 5, 7, 3], [1, 33, 64, 48], [3, 40, 96, 288], [1, 70, 768, 130]].into_iter().enumerate()
+    {
+        let seed = seed as u64 * 3 + 50;
+        let (states, rows, bias) =
+            (random([batch, tokens, inputs], seed), random([outputs, inputs], seed + 1), random([outputs], seed + 2));
+        let weight = Arc::new(QuantizedProjection::new(&rows.clone().try_into_vec_as::<f32>().unwrap(), inputs));
+        for activation in [Activation::None, Activation::Gelu] {
+            let exact = linear(states.clone(), Weight::Floats(rows.clone().transpose()), bias.clone(), activation);
+            let got = linear(states.clone(), Weight::Quantized(weight.clone()), bias.clone(), activation);
+            let off = furthest(got, exact);
+            assert!(off < 2e-2, "{inputs} to {outputs}: {off}");
+        }
+    }
+    for (seed, [count, inputs, outputs, height, width, kernel, stride]) in [
+        [1, 3, 8, 30, 30, 7, 2],
+        [2, 5, 7, 13, 17, 3, 2],
+        [3, 16, 24, 9, 11, 1, 1],
+        [1, 64, 64, 60, 61, 1, 1],
+        [2, 17, 19, 30, 30, 3, 1],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let seed = seed as u64 * 4 + 80;
+        let (images, weight) =
+            (random([count, inputs, height, width], seed), random([outputs, inputs, kernel, kernel], seed + 1));
+        let bias = random([outputs], seed + 2);
+        let rows = weight.clone().try_into_vec_as::<f32>().unwrap();
+        let filter = Arc::new(QuantizedFilter::new(&rows, inputs * kernel * kernel));
+        let geometry = Geometry { kernel, stride, relu: true, winograd: false };
+        let plain = convolution(images.clone(), floats(&weight), bias.clone(), None, geometry);
+        let around = random(plain.dims(), seed + 3);
+        for around in [None, Some(around)] {
+            let exact = convolution(images.clone(), floats(&weight), bias.clone(), around.clone(), geometry);
+            let got = convolution(images.clone(), Weight::Quantized(filter.clone()), bias.clone(), around, geometry);
+            let off = furthest(got, exact);
+            assert!(off < 2e-2, "{kernel} {stride} {height}x{width}: {off}");
+        }
+    }
+}
+
+/// A request is judged as if it were alone, whatever else is in its batch.
+#[test]
+fn a_row_in_8_bits_depends_on_itself_alone_and_one_that_is_no_number_stays_none() {
+    if !has_integer_products() {
+        return println!("SKIPPED: this CPU has no exact products of 8 bits");
+    }
+    let (states, rows, bias) = (random([1, 3, 40], 1), random([16, 40], 2), random([16], 3));
+    let weight = Arc::new(QuantizedProjection::new(&rows.try_into_vec_as::<f32>().unwrap(), 40));
+    let product = |states: Tensor<3>| -> Vec<f32> {
+        let weight = Weight::Quantized(weight.clone());
+        linear(states, weight, bias.clone(), Activation::Gelu).try_into_vec_as().unwrap()
+    };
+    let alone = product(states.clone().slice_dim(1, 0..1));
+    for disturbance in [1e6, f32::NAN, f32::INFINITY] {
+        let mut values: Vec<f32> = states.clone().try_into_vec_as().unwrap();
+        values[40 + 7] = disturbance;
+        let got = product(Tensor::from_data(TensorData::new(values, [1, 3, 40]), &Device::flex()));
+        assert_eq!(got[..16], alone, "beside {disturbance}");
+        assert_eq!(got[16..32].iter().all(|value| value.is_nan()), !disturbance.is_finite(), "{disturbance}");
+    }
+    // An image is one tile here, and the other image another.
+    let filter = Arc::new(QuantizedFilter::new(&random([4, 3], 4).try_into_vec_as::<f32>().unwrap(), 3));
+    let geometry = Geometry { kernel: 1, stride: 1, relu: true, winograd: false };
+    let mut values: Vec<f32> = random([2, 3, 2, 2], 5).try_into_vec_as().unwrap();
+    values[14] = f32::NAN;
+    let images = Tensor::from_data(TensorData::new(values, [2, 3, 2, 2]), &Device::flex());
+    let result: Vec<f32> =
+        convolution(images, Weight::Quantized(filter), random([4], 6), None, geometry).try_into_vec_as().unwrap();
+    assert!(result[..16].iter().all(|value| value.is_finite()) && result[16..].iter().all(|value| value.is_nan()));
 }
 
 #[test]
@@ -150,7 +238,7 @@ fn every_side_that_a_configuration_may_ask_for_is_gathered() {
     let geometry = Geometry { kernel: 7, stride: 2, relu: false, winograd: false };
     for side in (1..=200).chain([478, 482]) {
         let images = random([1, 3, side, side], side as u64);
-        let result = convolution(images, weight.clone(), bias.clone(), None, geometry);
+        let result = convolution(images, floats(&weight), bias.clone(), None, geometry);
         assert_eq!(result.dims(), [1, 64, side.div_ceil(2), side.div_ceil(2)]);
     }
 }
@@ -167,7 +255,7 @@ fn shapes_that_do_not_fit_are_refused_before_anything_is_read() {
         ([36, 2, 3, 1], Geometry { winograd: true, stride: 2, ..plain }),
         ([2, 3, 2, 2], Geometry { kernel: 2, ..plain }),
     ] {
-        refused(&|| drop(convolution(image(), random(weight, 2), random([2], 3), None, geometry)));
+        refused(&|| drop(convolution(image(), floats(&random(weight, 2)), random([2], 3), None, geometry)));
     }
     let states = |tokens, width| random([1, tokens, width], 4);
     for (width, heads, to, from) in [(10, 3, 4, 4), (12, 3, 5, 4), (12, 3, 4, 5)] {
@@ -177,7 +265,7 @@ fn shapes_that_do_not_fit_are_refused_before_anything_is_read() {
             drop(attention(q, k, v, bias.clone(), random([heads], 6), 1.0));
         });
     }
-    refused(&|| drop(linear(states(4, 6), random([4, 6], 7), random([5], 8), Activation::None)));
+    refused(&|| drop(linear(states(4, 6), floats(&random([4, 6], 7)), random([5], 8), Activation::None)));
 }
 
 #[test]
@@ -195,9 +283,9 @@ fn linear_agrees_with_a_product() {
         let states = random([batch, tokens, inputs], 7);
         let (weight, bias) = (random([inputs, outputs], 8), random([outputs], 9));
         let expected = states.clone().matmul(weight.clone().unsqueeze()) + bias.clone().unsqueeze();
-        let got = linear(states.clone(), weight.clone(), bias.clone(), Activation::None);
+        let got = linear(states.clone(), floats(&weight), bias.clone(), Activation::None);
         assert!(furthest(got, expected.clone()) < 1e-5);
-        assert!(furthest(linear(states, weight, bias, Activation::Gelu), gelu(expected)) < 1e-5);
+        assert!(furthest(linear(states, floats(&weight), bias, Activation::Gelu), gelu(expected)) < 1e-5);
     }
 }
 
@@ -211,6 +299,7 @@ fn what_is_no_number_stays_none() {
     let image = Tensor::<4>::from_data(TensorData::new(vec![f32::NAN; 64], [1, 1, 8, 8]), &Device::flex());
     let geometry = Geometry { kernel: 1, stride: 1, relu: true, winograd: false };
     let ones = (Tensor::ones([1, 1, 1, 1], &Device::flex()), Tensor::zeros([1], &Device::flex()));
-    let result: Vec<f32> = convolution(image, ones.0, ones.1, None, geometry).try_into_vec_as().unwrap();
+    let result: Vec<f32> =
+        convolution(image, Weight::Floats(ones.0), ones.1, None, geometry).try_into_vec_as().unwrap();
     assert!(result.iter().all(|value| value.is_nan()), "ReLU must not hide it");
 }

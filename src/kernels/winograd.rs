@@ -93,7 +93,7 @@ struct Scratch {
     lines: Vec<f32>,
 }
 
-pub(super) fn run(images: &Images<'_>, filter: &Filter<'_>, shared: &Shared<'_>) {
+pub(super) fn run(images: &Images<'_>, weight: &[f32], filter: &Filter<'_>, shared: &Shared<'_>) {
     let (inputs, outputs) = (images.inputs, filter.bias.len());
     let area = images.height * images.width;
     let count = shared.len() / (outputs * area).max(1);
@@ -115,12 +115,8 @@ pub(super) fn run(images: &Images<'_>, filter: &Filter<'_>, shared: &Shared<'_>)
             patches(plane, images, &grid, here.clone(), inputs * block, sums, &mut scratch.lines);
         }
         for product in 0..TILES {
-            let lhs = Matrix {
-                values: filter.weight,
-                start: product * outputs * inputs,
-                row_stride: inputs,
-                column_stride: 1,
-            };
+            let lhs =
+                Matrix { values: weight, start: product * outputs * inputs, row_stride: inputs, column_stride: 1 };
             let rhs =
                 Matrix { values: &scratch.sums, start: product * inputs * block, row_stride: block, column_stride: 1 };
             let to = &mut scratch.products[product * outputs * block..][..outputs * block];

@@ -7,7 +7,7 @@ use burn::{
 
 use super::{
     checkpoint::Checkpoint,
-    layers::{Projection, linear, linears, split_heads},
+    layers::{Projection, exact_linears, linear, linears, split_heads},
     position::indices,
 };
 use crate::kernels::{self, Positions, Sequence};
@@ -119,11 +119,16 @@ impl Selection {
 impl CrossAttention {
     pub(super) fn load(checkpoint: &mut Checkpoint, prefix: &str, d_model: usize, heads: usize, scale: f64) -> Self {
         let parts = ["k_proj", "v_proj"].map(|part| format!("{prefix}.{part}"));
+        let absorb = checkpoint.absorb();
         Self {
             query: linear(checkpoint, &format!("{prefix}.q_proj"), d_model, d_model),
-            others: linears(checkpoint, &parts, d_model, d_model),
+            // Absorbed, its weight is multiplied with queries, head by head, and as such it is read.
+            others: match absorb {
+                true => exact_linears(checkpoint, &parts, d_model, d_model),
+                false => linears(checkpoint, &parts, d_model, d_model),
+            },
             core: Core::load(checkpoint, prefix, d_model, heads, scale),
-            absorb: checkpoint.absorb(),
+            absorb,
         }
     }
 
@@ -132,8 +137,11 @@ impl CrossAttention {
         let ([_, from, width], [_, heads, _, _]) = (states.dims(), bias.dims());
         let queries = self.query.forward(states);
         // What each way multiplies: both projections of all others, or every head's queries with all others, twice.
-        if self.absorb && from * heads < width {
-            return self.absorbed(queries, others, bias);
+        if self.absorb
+            && from * heads < width
+            && let Some(weight) = self.others.exact_weight()
+        {
+            return self.absorbed(queries, others, weight, bias);
         }
         let both = self.others.forward(others.clone());
         let (keys, values) = (both.clone().slice_dim(2, 0..width), both.slice_dim(2, width..2 * width));
@@ -143,11 +151,11 @@ impl CrossAttention {
     /// The same without projecting the others, of which there are many more than queries: with q a query of one head
     /// and e one of the others, q·(Wₖe + bₖ) = (Wₖᵀq)·e + q·bₖ, whose second part is the same for all others and falls
     /// out of the softmax; and Σp(Wᵥe + bᵥ) = Wᵥ(Σpe) + bᵥ, because the weights p sum to one.
-    fn absorbed(&self, queries: Tensor<3>, others: &Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
+    fn absorbed(&self, queries: Tensor<3>, others: &Tensor<3>, weight: Tensor<2>, bias: Tensor<4>) -> Tensor<3> {
         let ([batch, from, width], [_, to, _]) = (queries.dims(), others.dims());
         let [biases, heads, _, _] = bias.dims();
         // `[1, heads, d_model, head_dim]` each.
-        let weight = self.others.weight().reshape([width, 2, heads, width / heads]);
+        let weight = weight.reshape([width, 2, heads, width / heads]);
         let part = |index: usize| weight.clone().slice_dim(1, index..index + 1).permute([1, 2, 0, 3]);
         let queries = split_heads(queries, heads).matmul(part(0).transpose()).reshape([batch, heads * from, width]);
         let logits = queries.matmul(others.clone().transpose()) * self.core.scale;

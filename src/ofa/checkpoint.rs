@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::model::OfaOptions;
-use crate::weights::{Precision, Stored, Weights};
+use crate::weights::{Arithmetic, Precision, Stored, Weights};
 
 /// A tensor that the network asks its checkpoint for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub(super) struct Checkpoint {
     /// Of each parameter; its id is its index.
     origins: Vec<Origin>,
     device: Device,
-    precision: Precision,
+    arithmetic: Arithmetic,
+    quantized_bytes: usize,
     kernels: bool,
     absorb: bool,
     trains: bool,
@@ -58,7 +59,8 @@ impl Checkpoint {
         let OfaOptions { precision, kernels, absorb, trains, .. } = *options;
         let source = Source::Weights(weights);
         let (problems, origins) = (Vec::new(), Vec::new());
-        Self { source, problems, origins, device: device.clone(), precision, kernels, absorb, trains }
+        let device = device.clone();
+        Self { source, problems, origins, device, arithmetic: precision, quantized_bytes: 0, kernels, absorb, trains }
     }
 
     /// A checkpoint without values, which tells what a network asks for and costs no memory.
@@ -68,7 +70,8 @@ impl Checkpoint {
             problems: Vec::new(),
             origins: Vec::new(),
             device: device.clone(),
-            precision: Precision::F32,
+            arithmetic: Arithmetic::F32,
+            quantized_bytes: 0,
             kernels: false,
             absorb: false,
             trains: false,
@@ -83,6 +86,21 @@ impl Checkpoint {
     /// Whether the network runs on our own kernels.
     pub(super) fn kernels(&self) -> bool {
         self.kernels
+    }
+
+    /// Whether weights are kept in 8 bits, where nothing but products reads them.
+    pub(super) fn quantizes(&self) -> bool {
+        self.arithmetic == Arithmetic::Int8
+    }
+
+    /// Counts a weight that is kept in 8 bits.
+    pub(super) fn count_quantized(&mut self, bytes: usize) {
+        self.quantized_bytes += bytes;
+    }
+
+    /// Bytes of the weights that are kept in 8 bits.
+    pub(super) fn quantized_bytes(&self) -> usize {
+        self.quantized_bytes
     }
 
     /// Whether the network is to be trained: batch norm stays what it is then.
@@ -163,7 +181,7 @@ impl Checkpoint {
 
     /// Puts values on the device, in the precision that the network runs in.
     pub(super) fn put<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-        self.put_as(values, shape, self.precision)
+        self.put_as(values, shape, self.arithmetic.states())
     }
 
     /// Puts values on the device in a precision.

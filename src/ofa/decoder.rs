@@ -11,7 +11,7 @@ use super::{
     config::NetworkConfig,
     encoder::{FeedForward, attention_scale},
     interrupt::{Interrupt, RunError},
-    layers::{Norm, Projection, layer_norm, linear, split_heads},
+    layers::{Norm, Projection, exact_linear, layer_norm, split_heads},
     position::{mask, relative_bias, token_bucket},
 };
 
@@ -134,7 +134,7 @@ impl DecoderPositions {
         let tables = table_names.map(|name| checkpoint.parameter(&name, [2 * token_bucket_size - 1, heads]));
         let token_tables = tables.collect();
         let positions = config.max_position_embeddings + 2;
-        let mut projection = |name: &str| linear(checkpoint, &format!("decoder.{name}"), d_model, d_model);
+        let mut projection = |name: &str| exact_linear(checkpoint, &format!("decoder.{name}"), d_model, d_model);
         Self {
             self_query: projection("self_pos_q_linear"),
             self_key: projection("self_pos_k_linear"),

@@ -1,8 +1,10 @@
 //! Linear layers and norms, taken from a checkpoint.
 
+use std::sync::Arc;
+
 use super::checkpoint::Checkpoint;
 use crate::{
-    kernels::{self, Activation},
+    kernels::{self, Activation, QuantizedProjection, Weight},
     weights::Precision,
 };
 use burn::{
@@ -16,49 +18,77 @@ const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// A product with a bias.
 #[derive(Module, Debug)]
 pub(super) struct Projection {
-    /// `[inputs, outputs]`: products are slower on a transposed view of the published layout.
-    weight: Param<Tensor<2>>,
+    weight: ProjectionWeight,
     bias: Param<Tensor<1>>,
     kernels: bool,
 }
 
+#[derive(Module, Debug)]
+enum ProjectionWeight {
+    /// `[inputs, outputs]`: products are slower on a transposed view of the published layout.
+    Floats(Param<Tensor<2>>),
+    Quantized(Quantized),
+}
+
+/// What burn does not know as a parameter: nothing but our own product reads it.
+#[derive(Module, Debug)]
+struct Quantized {
+    #[module(skip)]
+    weight: Arc<QuantizedProjection>,
+}
+
 impl Projection {
     pub(super) fn forward(&self, states: Tensor<3>) -> Tensor<3> {
-        match self.kernels {
-            true => kernels::linear(states, self.weight.val(), self.bias.val(), Activation::None),
-            false => self.plain(states),
-        }
+        self.product(states, Activation::None)
     }
 
-    /// `[inputs, outputs]`
-    pub(super) fn weight(&self) -> Tensor<2> {
-        self.weight.val()
+    /// The projection through the exact GELU.
+    pub(super) fn forward_gelu(&self, states: Tensor<3>) -> Tensor<3> {
+        self.product(states, Activation::Gelu)
+    }
+
+    fn product(&self, states: Tensor<3>, activation: Activation) -> Tensor<3> {
+        let weight = match &self.weight {
+            ProjectionWeight::Floats(weight) if !self.kernels => {
+                let product = plain(states, weight.val(), self.bias.val());
+                return match activation {
+                    Activation::None => product,
+                    Activation::Gelu => gelu(product),
+                };
+            }
+            ProjectionWeight::Floats(weight) => Weight::Floats(weight.val()),
+            ProjectionWeight::Quantized(quantized) => Weight::Quantized(quantized.weight.clone()),
+        };
+        kernels::linear(states, weight, self.bias.val(), activation)
+    }
+
+    /// `[inputs, outputs]`, where it is not quantized.
+    pub(super) fn exact_weight(&self) -> Option<Tensor<2>> {
+        match &self.weight {
+            ProjectionWeight::Floats(weight) => Some(weight.val()),
+            ProjectionWeight::Quantized(_) => None,
+        }
     }
 
     /// Width of what it reads.
     pub(super) fn inputs(&self) -> usize {
-        self.weight.dims()[0]
+        match &self.weight {
+            ProjectionWeight::Floats(weight) => weight.dims()[0],
+            ProjectionWeight::Quantized(quantized) => quantized.weight.inputs(),
+        }
     }
 
     /// `[outputs]`
     pub(super) fn bias(&self) -> Tensor<1> {
         self.bias.val()
     }
+}
 
-    /// The projection through the exact GELU.
-    pub(super) fn forward_gelu(&self, states: Tensor<3>) -> Tensor<3> {
-        match self.kernels {
-            true => kernels::linear(states, self.weight.val(), self.bias.val(), Activation::Gelu),
-            false => gelu(self.plain(states)),
-        }
-    }
-
-    fn plain(&self, states: Tensor<3>) -> Tensor<3> {
-        // One product of all tokens: of a product of each row of the batch, learning would sum as many gradients of the weights.
-        let [batch, tokens, inputs] = states.dims();
-        let product = states.reshape([batch * tokens, inputs]).matmul(self.weight.val());
-        (product + self.bias.val().unsqueeze()).reshape([batch as i32, tokens as i32, -1])
-    }
+fn plain(states: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    // One product of all tokens: of a product of each row of the batch, learning would sum as many gradients of the weights.
+    let [batch, tokens, inputs] = states.dims();
+    let product = states.reshape([batch * tokens, inputs]).matmul(weight);
+    (product + bias.unsqueeze()).reshape([batch as i32, tokens as i32, -1])
 }
 
 /// `prefix.weight` and `prefix.bias`.
@@ -66,22 +96,54 @@ pub(super) fn linear(checkpoint: &mut Checkpoint, prefix: &str, inputs: usize, o
     linears(checkpoint, &[prefix.to_owned()], inputs, outputs)
 }
 
+/// As [`linear`], never quantized: for what is computed once and kept.
+pub(super) fn exact_linear(checkpoint: &mut Checkpoint, prefix: &str, inputs: usize, outputs: usize) -> Projection {
+    exact_linears(checkpoint, &[prefix.to_owned()], inputs, outputs)
+}
+
 /// Several projections of the same states as one, their outputs beside each other.
 pub(super) fn linears(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: usize, outputs: usize) -> Projection {
-    let (mut weight, mut bias) = (Vec::new(), Vec::new());
-    for prefix in prefixes {
-        joined(&mut weight, checkpoint.values(&format!("{prefix}.weight"), &[outputs, inputs]));
-        joined(&mut bias, checkpoint.values(&format!("{prefix}.bias"), &[outputs]));
+    if !checkpoint.quantizes() {
+        return exact_linears(checkpoint, prefixes, inputs, outputs);
     }
+    let (weight, bias) = rows_of(checkpoint, prefixes, inputs, outputs);
+    let weight = QuantizedProjection::new(&weight, inputs);
+    checkpoint.count_quantized(weight.bytes());
+    let bias = checkpoint.put(bias, [outputs * prefixes.len()]);
+    Projection {
+        weight: ProjectionWeight::Quantized(Quantized { weight: Arc::new(weight) }),
+        bias: Param::from_tensor(bias),
+        kernels: true,
+    }
+}
+
+/// As [`linears`], never quantized.
+pub(super) fn exact_linears(
+    checkpoint: &mut Checkpoint,
+    prefixes: &[String],
+    inputs: usize,
+    outputs: usize,
+) -> Projection {
+    let (weight, bias) = rows_of(checkpoint, prefixes, inputs, outputs);
     let outputs = outputs * prefixes.len();
     let weight = checkpoint.put(transposed(&weight, inputs), [inputs, outputs]);
     let bias = checkpoint.put(bias, [outputs]);
     let names = |part: &str| prefixes.iter().map(|prefix| format!("{prefix}.{part}")).collect();
     Projection {
-        weight: checkpoint.made_from(weight, names("weight"), true),
+        weight: ProjectionWeight::Floats(checkpoint.made_from(weight, names("weight"), true)),
         bias: checkpoint.made_from(bias, names("bias"), false),
         kernels: checkpoint.kernels(),
     }
+}
+
+/// Weights, a row for each output, and biases, of several projections one behind the other.
+fn rows_of(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: usize, outputs: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    for prefix in prefixes {
+        joined(&mut weight, checkpoint.values(&format!("{prefix}.weight"), &[outputs, inputs]));
+        joined(&mut bias, checkpoint.values(&format!("{prefix}.bias"), &[outputs]));
+    }
+    (weight, bias)
 }
 
 /// The first values are kept where they are: most projections stand alone, and some are large.

@@ -26,6 +26,7 @@ mod shape_cache;
 #[cfg(feature = "train")]
 mod training;
 
+pub use crate::kernels::has_integer_products;
 pub use answers::{AnswerError, AnswerTrie};
 pub use checkpoint::{CheckpointError, SHARED_EMBEDDING, Wanted, compare};
 pub use config::{ConfigError, NetworkConfig, TaskConfig};

@@ -16,17 +16,17 @@ use super::{
     position::indices,
     shape_cache::ShapeCache,
 };
-use crate::weights::{Precision, Weights};
+use crate::weights::{Arithmetic, Weights};
 
 const PADDING: u32 = 1;
 /// Rows of the position tables beyond `max_position_embeddings`.
 const EXTRA_POSITIONS: usize = 2;
 
-/// How a network is run; nothing here changes its answers, but for the rounding of half precision.
+/// How a network is run; nothing here changes its answers, but for the rounding of what it computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfaOptions {
-    /// Of weights and states. Norms and the answers' logits have 32 bits always.
-    pub precision: Precision,
+    /// What it computes in.
+    pub precision: Arithmetic,
     /// Whether our own CPU kernels are used in place of burn's operations; `flex` has them.
     pub kernels: bool,
     /// Whether cross attention goes round projecting every image token where that is less work. How much it is depends on
@@ -102,6 +102,8 @@ pub fn wanted_tensors(config: &NetworkConfig) -> Result<Vec<Wanted>, ConfigError
 /// A loaded network with its answers. Not shared between threads: the thread that loads it runs it.
 pub struct Ofa {
     pub(super) network: Network,
+    /// Bytes of the weights that burn does not count among its parameters.
+    quantized_bytes: usize,
     /// By the id of a parameter, which is an index.
     #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only training gives tensors back"))]
     pub(super) origins: Vec<Origin>,
@@ -135,6 +137,7 @@ impl Ofa {
         let grid = config.grid(side)?;
         let mut checkpoint = Checkpoint::new(weights, device, &options);
         let network = Network::load(&mut checkpoint, config)?;
+        let quantized_bytes = checkpoint.quantized_bytes();
         let origins = checkpoint.finish()?;
         if let Some(&token) = trie.tokens().iter().find(|&&token| token as usize >= config.vocab_size) {
             return Err(LoadError::AnswerOutside { token, rows: config.vocab_size });
@@ -143,6 +146,7 @@ impl Ofa {
         Ok(Self {
             image_bias,
             network,
+            quantized_bytes,
             origins,
             trie,
             side,
@@ -181,9 +185,9 @@ impl Ofa {
 
     /// Memory of the weights and of the position biases held so far, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        let width = self.options.precision.bytes();
+        let width = self.options.precision.states().bytes();
         let cached = self.encoder_biases.bytes() + self.decoder_biases.bytes();
-        ((self.network.num_params() + self.image_bias.values()) * width) as u64 + cached
+        ((self.network.num_params() + self.image_bias.values()) * width + self.quantized_bytes) as u64 + cached
     }
 
     /// About what a pass holds at its widest, in bytes: for the ResNet four of the largest feature maps of each new
@@ -194,7 +198,7 @@ impl Ofa {
         let sequence = self.patches() + tokens;
         let logits = if self.options.kernels { 0 } else { 3 * self.heads * sequence };
         let states = rows * sequence * (12 * self.d_model + logits);
-        (maps.max(states) * self.options.precision.bytes()) as u64
+        (maps.max(states) * self.options.precision.states().bytes()) as u64
     }
 
     /// Log-probabilities of the answers, `[rows][answers]`, in the answers' order, about images given as
@@ -222,7 +226,7 @@ impl Ofa {
     /// When it was asked to give up.
     pub fn feature_map(&self, pixels: Vec<f32>, interrupt: Option<&Interrupt>) -> Result<Tensor<4>, RunError> {
         let shape = [pixels.len() / (3 * self.side * self.side), 3, self.side, self.side];
-        let pixels = on_device(pixels, shape, &self.device, self.options.precision);
+        let pixels = on_device(pixels, shape, &self.device, self.options.precision.states());
         self.network.encoder.feature_map(pixels, interrupt)
     }
 
@@ -372,7 +376,7 @@ impl Ofa {
     }
 
     fn encoder_bias(&mut self, tokens: usize) -> EncoderBias {
-        let (network, image, width) = (&self.network, &self.image_bias, self.options.precision.bytes());
+        let (network, image, width) = (&self.network, &self.image_bias, self.options.precision.states().bytes());
         self.encoder_biases.get_or_make(tokens, || {
             let bias = network.encoder.bias(image, tokens);
             let bytes = bias.values() * width;
@@ -382,7 +386,7 @@ impl Ofa {
 
     pub(super) fn decoder_bias(&mut self, tokens: usize, source_tokens: usize) -> DecoderBias {
         let positions = self.encoder_bias(source_tokens).positions;
-        let (network, width) = (&self.network, self.options.precision.bytes());
+        let (network, width) = (&self.network, self.options.precision.states().bytes());
         self.decoder_biases.get_or_make((tokens, source_tokens), || {
             let bias = network.decoder.bias(tokens, &positions);
             let bytes = bias.values() * width;

@@ -1,5 +1,7 @@
 //! The image half before the encoder: a ResNet of bottleneck blocks without its last layer.
 
+use std::sync::Arc;
+
 use burn::{
     module::{Module, Param, RunningState},
     nn::{BatchNorm, BatchNormConfig},
@@ -16,7 +18,7 @@ use super::{
     config::{ConfigError, NetworkConfig},
     interrupt::{Interrupt, RunError},
 };
-use crate::kernels::{self, Geometry, WINOGRAD_TILES, winograd_weights};
+use crate::kernels::{self, Geometry, QuantizedFilter, WINOGRAD_TILES, Weight, winograd_weights};
 
 const BATCH_NORM_EPSILON: f32 = 1e-5;
 const STEM_KERNEL: usize = 7;
@@ -29,6 +31,7 @@ const EXPANSION: usize = 4;
 pub(super) struct ResNet {
     stem: Convolution,
     blocks: Vec<Bottleneck>,
+    kernels: bool,
 }
 
 impl ResNet {
@@ -48,7 +51,7 @@ impl ResNet {
                 inputs = planes * EXPANSION;
             }
         }
-        Ok(Self { stem, blocks })
+        Ok(Self { stem, blocks, kernels: checkpoint.kernels() })
     }
 
     /// Channels of the output.
@@ -58,7 +61,7 @@ impl ResNet {
 
     pub(super) fn forward(&self, images: Tensor<4>, interrupt: Option<&Interrupt>) -> Result<Tensor<4>, RunError> {
         let stem = self.stem.forward(images, None, true);
-        let pooled = match self.stem.kernels {
+        let pooled = match self.kernels {
             true => kernels::max_pool(stem),
             false => max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1])),
         };
@@ -107,13 +110,44 @@ impl Bottleneck {
 /// A square convolution with a bias or a batch norm, padded by half its side.
 #[derive(Module, Debug)]
 struct Convolution {
-    /// `[outputs, inputs, kernel, kernel]`, or what Winograd's algorithm wants of it.
-    weight: Param<Tensor<4>>,
-    behind: Behind,
+    product: Product,
     kernel: usize,
     stride: usize,
+}
+
+/// What a convolution multiplies with, and adds.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a network has a hundred of them at most, beside millions of weights")]
+enum Product {
+    Folded(Folded),
+    Quantized(Quantized),
+    Unfolded(Unfolded),
+}
+
+/// A batch norm that was folded into the weight.
+#[derive(Module, Debug)]
+struct Folded {
+    /// `[outputs, inputs, kernel, kernel]`, or what Winograd's algorithm wants of it.
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
     winograd: bool,
     kernels: bool,
+}
+
+/// The same, with a weight of 8 bits. Burn does not know it as a parameter: nothing but our own convolution reads it.
+#[derive(Module, Debug)]
+struct Quantized {
+    #[module(skip)]
+    filter: Arc<QuantizedFilter>,
+    bias: Param<Tensor<1>>,
+}
+
+/// A batch norm that is trained.
+#[derive(Module, Debug)]
+struct Unfolded {
+    /// `[outputs, inputs, kernel, kernel]`
+    weight: Param<Tensor<4>>,
+    norm: BatchNorm,
 }
 
 /// Where a convolution stands: its name and that of the norm behind it, and its shape.
@@ -125,39 +159,35 @@ struct Site {
     stride: usize,
 }
 
-/// What comes behind a convolution's product.
-#[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a network has a hundred of them at most, beside millions of weights")]
-enum Behind {
-    /// A batch norm that was folded into the product.
-    Bias(Param<Tensor<1>>),
-    /// A batch norm that is trained.
-    Norm(BatchNorm),
-}
-
 impl Convolution {
     fn load(checkpoint: &mut Checkpoint, site: &Site) -> Self {
-        match checkpoint.trains() {
-            true => unfolded(checkpoint, site),
+        let product = match checkpoint.trains() {
+            true => Product::Unfolded(unfolded(checkpoint, site)),
             false => folded(checkpoint, site),
-        }
+        };
+        Self { product, kernel: site.kernel, stride: site.stride }
     }
 
     /// The convolution, plus what goes around it, through ReLU.
     fn forward(&self, images: Tensor<4>, around: Option<Tensor<4>>, rectified: bool) -> Tensor<4> {
-        let padding = self.kernel / 2;
-        let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
-        let weight = self.weight.val();
-        let result = match &self.behind {
-            Behind::Bias(bias) if self.kernels => {
-                let Self { kernel, stride, winograd, .. } = *self;
-                let geometry = Geometry { kernel, stride, relu: rectified, winograd };
-                return kernels::convolution(images, weight, bias.val(), around, geometry);
+        let Self { kernel, stride, .. } = *self;
+        let geometry = |winograd| Geometry { kernel, stride, relu: rectified, winograd };
+        let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+        let result = match &self.product {
+            Product::Quantized(Quantized { filter, bias }) => {
+                let filter = Weight::Quantized(filter.clone());
+                return kernels::convolution(images, filter, bias.val(), around, geometry(false));
             }
-            Behind::Bias(bias) => conv2d(images, weight, Some(bias.val()), options),
-            Behind::Norm(norm) if self.kernel == 1 && self.stride == 1 => norm.forward(pointwise(images, weight)),
-            Behind::Norm(norm) if self.kernel == STEM_KERNEL => norm.forward(of_pixels(images, weight, self.stride)),
-            Behind::Norm(norm) => norm.forward(conv2d(images, weight, None, options)),
+            Product::Folded(Folded { weight, bias, winograd, kernels: true }) => {
+                let filter = Weight::Floats(weight.val());
+                return kernels::convolution(images, filter, bias.val(), around, geometry(*winograd));
+            }
+            Product::Folded(Folded { weight, bias, .. }) => conv2d(images, weight.val(), Some(bias.val()), options),
+            Product::Unfolded(Unfolded { weight, norm }) => norm.forward(match (kernel, stride) {
+                (1, 1) => pointwise(images, weight.val()),
+                (STEM_KERNEL, _) => of_pixels(images, weight.val(), stride),
+                _ => conv2d(images, weight.val(), None, options),
+            }),
         };
         let result = match around {
             Some(around) => result + around,
@@ -197,22 +227,29 @@ fn of_pixels(pixels: Tensor<4>, weight: Tensor<4>, stride: usize) -> Tensor<4> {
 
 /// A convolution without bias and the batch norm behind it, as one convolution: with running mean m,
 /// variance v, scale g and shift b, the weight becomes w·g/√(v+ε) and the bias b − m·g/√(v+ε).
-fn folded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
+fn folded(checkpoint: &mut Checkpoint, site: &Site) -> Product {
     let Site { names: [conv, norm], channels: [inputs, outputs], kernel, stride } = site;
     let (inputs, outputs, kernel, stride) = (*inputs, *outputs, *kernel, *stride);
+    let depth = inputs * kernel * kernel;
     let mut weight = checkpoint.values(&format!("{conv}.weight"), &[outputs, inputs, kernel, kernel]);
     let mut of_norm = |part: &str| checkpoint.values(&format!("{norm}.{part}"), &[outputs]);
     let (scale, shift) = (of_norm("weight"), of_norm("bias"));
     let (mean, variance) = (of_norm("running_mean"), of_norm("running_var"));
     let mut bias = Vec::with_capacity(outputs);
-    for (channel, filter) in weight.chunks_exact_mut(inputs * kernel * kernel).enumerate() {
+    for (channel, filter) in weight.chunks_exact_mut(depth).enumerate() {
         let gain = scale[channel] / (variance[channel] + BATCH_NORM_EPSILON).sqrt();
         filter.iter_mut().for_each(|value| *value *= gain);
         bias.push(shift[channel] - mean[channel] * gain);
     }
+    let bias = Param::from_tensor(checkpoint.put(bias, [outputs]));
     let kernels = checkpoint.kernels();
     // Fewer operations, but only where neighbouring patches overlap as the algorithm wants.
     let winograd = kernels && kernel == 3 && stride == 1;
+    if checkpoint.quantizes() && !winograd {
+        let filter = QuantizedFilter::new(&weight, depth);
+        checkpoint.count_quantized(filter.bytes());
+        return Product::Quantized(Quantized { filter: Arc::new(filter), bias });
+    }
     let weight = match winograd {
         true => {
             let prepared = winograd_weights(&weight, outputs, inputs);
@@ -220,20 +257,13 @@ fn folded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
         }
         false => checkpoint.put(weight, [outputs, inputs, kernel, kernel]),
     };
-    Convolution {
-        weight: Param::from_tensor(weight),
-        behind: Behind::Bias(Param::from_tensor(checkpoint.put(bias, [outputs]))),
-        kernel,
-        stride,
-        winograd,
-        kernels,
-    }
+    Product::Folded(Folded { weight: Param::from_tensor(weight), bias, winograd, kernels })
 }
 
 /// A convolution without bias, and the batch norm behind it as it is published.
-fn unfolded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
-    let Site { names: [conv, norm], channels: [inputs, outputs], kernel, stride } = site;
-    let (inputs, outputs, kernel, stride) = (*inputs, *outputs, *kernel, *stride);
+fn unfolded(checkpoint: &mut Checkpoint, site: &Site) -> Unfolded {
+    let Site { names: [conv, norm], channels: [inputs, outputs], kernel, .. } = site;
+    let (inputs, outputs, kernel) = (*inputs, *outputs, *kernel);
     let weight = checkpoint.parameter(&format!("{conv}.weight"), [outputs, inputs, kernel, kernel]);
     let config = BatchNormConfig::new(outputs).with_epsilon(BATCH_NORM_EPSILON.into());
     let mut behind = config.init(checkpoint.device());
@@ -246,5 +276,5 @@ fn unfolded(checkpoint: &mut Checkpoint, site: &Site) -> Convolution {
     };
     behind.running_mean = running("running_mean");
     behind.running_var = running("running_var");
-    Convolution { weight, behind: Behind::Norm(behind), kernel, stride, winograd: false, kernels: false }
+    Unfolded { weight, norm: behind }
 }

@@ -9,7 +9,7 @@ use super::kafka::{Delivery, GroupProtocol, Tombstones};
 use crate::{
     message::{Device, Load},
     routing::{ExperimentSpec, HoldoutSpec, RuleSpec},
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 #[derive(Debug, Deserialize)]
@@ -140,9 +140,10 @@ fn models() -> String {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Version {
+    pub(super) folder: Option<String>,
     pub(super) model_id: Option<String>,
     pub(super) device: Device,
-    pub(super) precision: Precision,
+    pub(super) precision: Arithmetic,
     pub(super) load: Load,
     pub(super) threads: usize,
     pub(super) batch_size: usize,
@@ -162,9 +163,10 @@ pub(super) struct Version {
 impl Default for Version {
     fn default() -> Self {
         Self {
+            folder: None,
             model_id: None,
             device: Device::Flex,
-            precision: Precision::F32,
+            precision: Arithmetic::F32,
             load: Load::Start,
             threads: 0,
             batch_size: 4,

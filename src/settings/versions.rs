@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     message::{Device, Load, VersionName},
-    weights::Precision,
+    weights::Arithmetic,
 };
 
 /// One version.
@@ -25,7 +25,7 @@ pub struct VersionPlan {
     /// Where it runs.
     pub device: Device,
     /// What it runs in.
-    pub precision: Precision,
+    pub precision: Arithmetic,
     /// When it is loaded.
     pub load: Load,
     /// Threads of a pass on the CPU; zero means one for each core.
@@ -126,7 +126,11 @@ pub(super) fn plans(source: &Source, raw: &Raw) -> Result<BTreeMap<String, Versi
             );
             return Err(source.field(&place(".batch_size"), reason));
         }
-        plans.insert(name.clone(), plan(directory.join(name), version));
+        let folder = version.folder.as_ref().unwrap_or(name);
+        if let Err(error) = folder.parse::<VersionName>() {
+            return Err(source.field(&place(".folder"), error.to_string()));
+        }
+        plans.insert(name.clone(), plan(directory.join(folder), version));
     }
     Ok(plans)
 }

@@ -18,7 +18,7 @@ use crate::{
     message::Label,
     ofa::{Ofa, OfaOptions, Row},
     store::Definition,
-    weights::{Precision, Weights},
+    weights::{Arithmetic, Weights},
 };
 
 /// Pictures of one pass over the validation split.
@@ -194,7 +194,7 @@ fn first(loss: &Tensor<1>) -> Result<f64, TrainError> {
 
 fn options() -> OfaOptions {
     OfaOptions {
-        precision: Precision::F32,
+        precision: Arithmetic::F32,
         kernels: false,
         absorb: false,
         token_multiple: 1,

@@ -11,7 +11,7 @@ use crate::{
     ofa::{Ofa, OfaOptions, Published, Row},
     store::{Definition, Texts},
     vision::{Limits, Normalization},
-    weights::{Precision, Weights, Writer},
+    weights::{Arithmetic, Precision, Weights, Writer},
 };
 
 const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
@@ -67,7 +67,7 @@ fn open(definition: &Definition, weights: &[Published], trains: bool) -> Ofa {
     weights.iter().for_each(|(_, _, values)| assert!(writer.write(values).unwrap()));
     writer.finish().unwrap();
     let options = OfaOptions {
-        precision: Precision::F32,
+        precision: Arithmetic::F32,
         kernels: false,
         absorb: false,
         token_multiple: 1,

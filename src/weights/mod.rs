@@ -2,9 +2,11 @@
 //!
 //! * [`Weights`]: the tensors of one or several files, by name.
 //! * `safetensors`, `torch`: the formats; `pickle` reads what PyTorch wrote, and calls nothing.
+//! * [`Precision`], [`Arithmetic`]: what weights are stored in, and what is computed with them.
 //! * [`Writer`]: writes safetensors one tensor after the other.
 
 mod pickle;
+mod precision;
 mod safetensors;
 mod torch;
 mod writer;
@@ -17,7 +19,8 @@ use std::{
 };
 
 pub use pickle::Value;
-pub use writer::{Precision, Writer};
+pub use precision::{Arithmetic, Precision};
+pub use writer::Writer;
 
 /// A file of tensors that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -11,68 +11,9 @@ use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// How many bits a weight has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "&'static str", try_from = "String")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-}
-
-impl Precision {
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// Its name in settings and manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
-
-impl From<Precision> for &'static str {
-    fn from(precision: Precision) -> Self {
-        precision.as_str()
-    }
-}
-
-impl TryFrom<String> for Precision {
-    type Error = &'static str;
-
-    fn try_from(written: String) -> Result<Self, Self::Error> {
-        written.parse()
-    }
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written {
-            "f32" => Ok(Self::F32),
-            "f16" => Ok(Self::F16),
-            _ => Err("expected `f32` or `f16`"),
-        }
-    }
-}
+use super::Precision;
 
 /// A safetensors file being written.
 pub struct Writer {

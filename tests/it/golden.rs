@@ -15,7 +15,7 @@ use ofa_stream::{
     ofa::Row,
     store::{Thoroughness, VersionFolder},
     vision::{self, Limits, RgbImage},
-    weights::Precision,
+    weights::{Arithmetic, Precision},
 };
 use serde_json::Value;
 
@@ -56,10 +56,10 @@ impl Set {
     }
 
     fn load(&self, device: Device) -> Model {
-        self.try_load(device, Precision::F32).unwrap()
+        self.try_load(device, Arithmetic::F32).unwrap()
     }
 
-    fn try_load(&self, device: Device, precision: Precision) -> Result<Model, String> {
+    fn try_load(&self, device: Device, precision: Arithmetic) -> Result<Model, String> {
         let options = ModelOptions { precision, ..ModelOptions::on(device) };
         Model::load(&self.version, options).map_err(|error| error.to_string())
     }
@@ -154,11 +154,13 @@ struct Tolerance {
 
 const SINGLE: Tolerance = Tolerance { resnet: 1e-4, encoder: 2e-4, logits: 1e-3, probabilities: 2e-4 };
 const HALF: Tolerance = Tolerance { resnet: 1e-2, encoder: 6e-2, logits: 1e-2, probabilities: 1e-2 };
+const EIGHT_BITS: Tolerance = Tolerance { resnet: 5e-2, encoder: 0.5, logits: 0.1, probabilities: 5e-2 };
 
-fn every_stage_is_within_tolerance(device: Device, precision: Precision) {
+fn every_stage_is_within_tolerance(device: Device, precision: Arithmetic) {
     let tolerance = match precision {
-        Precision::F32 => SINGLE,
-        Precision::F16 => HALF,
+        Arithmetic::F32 => SINGLE,
+        Arithmetic::F16 => HALF,
+        Arithmetic::Int8 => EIGHT_BITS,
     };
     for name in SETS {
         let set = Set::open(name);
@@ -169,7 +171,7 @@ fn every_stage_is_within_tolerance(device: Device, precision: Precision) {
 /// Also used by the tests of imports: a version that came another way gives the same figures.
 pub(crate) fn a_version_agrees_with_the_reference(set: &str, models: tempfile::TempDir, version: &Path) {
     let golden = Set::of(set, models, version);
-    stages_are_within(&golden, set, Device::Flex, Precision::F32, &SINGLE);
+    stages_are_within(&golden, set, Device::Flex, Arithmetic::F32, &SINGLE);
 }
 
 /// The furthest that a version's probabilities are from the reference's, over a golden set.
@@ -187,7 +189,7 @@ pub(crate) fn furthest_probability(set: &str, models: tempfile::TempDir) -> f32 
     off
 }
 
-fn stages_are_within(set: &Set, name: &str, device: Device, precision: Precision, tolerance: &Tolerance) {
+fn stages_are_within(set: &Set, name: &str, device: Device, precision: Arithmetic, tolerance: &Tolerance) {
     let mut model = set.try_load(device, precision).unwrap();
     let (mut stem, mut encoder, mut logit, mut probability) = (0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32);
     for (index, case) in set.cases.iter().enumerate().filter(|(_, case)| !has_special_literal(case)) {
@@ -231,30 +233,40 @@ fn stages_are_within(set: &Set, name: &str, device: Device, precision: Precision
 
 #[test]
 fn flex_agrees_with_the_reference_at_every_stage() {
-    every_stage_is_within_tolerance(Device::Flex, Precision::F32);
+    every_stage_is_within_tolerance(Device::Flex, Arithmetic::F32);
+}
+
+/// The labels are the reference's in every case.
+#[test]
+fn flex_agrees_with_the_reference_in_8_bits_within_its_own_tolerance() {
+    let set = Set::open("dev");
+    if let Err(error) = set.try_load(Device::Flex, Arithmetic::Int8) {
+        return skip(&format!("no products of 8 bits on this CPU: {error}"));
+    }
+    every_stage_is_within_tolerance(Device::Flex, Arithmetic::Int8);
 }
 
 #[test]
 fn ndarray_agrees_with_the_reference_at_every_stage() {
-    every_stage_is_within_tolerance(Device::NdArray, Precision::F32);
+    every_stage_is_within_tolerance(Device::NdArray, Arithmetic::F32);
 }
 
 #[test]
 fn wgpu_agrees_with_the_reference_at_every_stage() {
     let set = Set::open("dev");
-    if let Err(error) = set.try_load(Device::Wgpu(None), Precision::F32) {
+    if let Err(error) = set.try_load(Device::Wgpu(None), Arithmetic::F32) {
         return skip(&format!("no wgpu device, not even a software one: {error}"));
     }
-    every_stage_is_within_tolerance(Device::Wgpu(None), Precision::F32);
+    every_stage_is_within_tolerance(Device::Wgpu(None), Arithmetic::F32);
 }
 
 #[test]
 fn wgpu_agrees_with_the_reference_in_half_precision_within_its_own_tolerance() {
     let set = Set::open("dev");
-    if let Err(error) = set.try_load(Device::Wgpu(None), Precision::F16) {
+    if let Err(error) = set.try_load(Device::Wgpu(None), Arithmetic::F16) {
         return skip(&format!("no wgpu device with half precision: {error}"));
     }
-    every_stage_is_within_tolerance(Device::Wgpu(None), Precision::F16);
+    every_stage_is_within_tolerance(Device::Wgpu(None), Arithmetic::F16);
 }
 
 #[test]
@@ -294,7 +306,7 @@ fn a_batch_of_unequal_texts_answers_as_each_alone() {
 #[test]
 fn wgpu_answers_a_padded_batch_as_each_request_alone() {
     let set = Set::open("dev");
-    let mut model = match set.try_load(Device::Wgpu(None), Precision::F32) {
+    let mut model = match set.try_load(Device::Wgpu(None), Arithmetic::F32) {
         Ok(model) => model,
         Err(error) => return skip(&format!("no wgpu device, not even a software one: {error}")),
     };

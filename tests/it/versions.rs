@@ -211,7 +211,7 @@ fn a_device_that_is_not_there_is_a_clear_error_at_the_start() {
     for device in ["flex", "ndarray"] {
         let (code, error) = check(&format!("device = '{device}'\nprecision = 'f16'"));
         assert_eq!(code, Some(78), "{error}");
-        assert!(error.contains("does not compute in half precision, only wgpu does"), "{error}");
+        assert!(error.contains("does not compute in `f16`: only wgpu does"), "{error}");
     }
 }
 

@@ -1,0 +1,194 @@
+//! Weights rounded to 8 bits once, when they are loaded, and the products with them, whose other side is rounded as it comes.
+//!
+//! A weight is `scale · whole`, with a scale for each output and whole numbers from -127 to 127; what it is multiplied with is
+//! `scale · (whole - zero)`, with 8 bits without a sign, over the range that its values have (Jacob et al., 2018). Sums of
+//! products have 32 bits and are exact.
+
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
+use rten_tensor::NdTensorView;
+
+type Products = GemmExecutor<u8, i8, i32>;
+
+thread_local! {
+    /// For this CPU.
+    static PRODUCTS: Products = Products::default();
+}
+
+/// What is added to a whole number of 8 bits with a sign, so that it needs none.
+const MIDDLE: u8 = 128;
+
+/// Whether this CPU multiplies numbers of 8 bits exactly. Those without instructions for their dot products add up pairs of
+/// them in 16 bits, which such weights overflow, and gain little.
+pub fn has_integer_products() -> bool {
+    PRODUCTS.with(|products| !products.may_saturate() && !products.kernel_name().contains("generic"))
+}
+
+/// The weight of a projection, `[inputs, outputs]`.
+pub struct QuantizedProjection {
+    inputs: usize,
+    packed: PackedBMatrix<i8>,
+    /// Of each output.
+    scales: Vec<f32>,
+    /// The sum of each output's whole numbers.
+    sums: Vec<i32>,
+}
+
+/// The weight of a convolution, `[outputs, inputs · kernel²]`.
+pub struct QuantizedFilter {
+    depth: usize,
+    /// With [`MIDDLE`] as nought.
+    whole: Vec<u8>,
+    /// Of each output.
+    scales: Vec<f32>,
+    zeros: Vec<u8>,
+}
+
+impl QuantizedProjection {
+    /// From rows of one output each, `[outputs, inputs]`, as they are published.
+    pub fn new(rows: &[f32], inputs: usize) -> Self {
+        let (whole, scales) = rounded_rows(rows, inputs);
+        let whole: Vec<i8> = whole.iter().map(|whole| (whole ^ MIDDLE).cast_signed()).collect();
+        let sums = whole.chunks_exact(inputs.max(1)).map(|row| row.iter().copied().map(i32::from).sum()).collect();
+        let weight = NdTensorView::from_data([scales.len(), inputs], whole.as_slice());
+        Self { inputs, packed: PRODUCTS.with(|products| products.prepack_b(weight.transposed())), scales, sums }
+    }
+
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.scales.len() * (self.inputs + size_of::<f32>() + size_of::<i32>())
+    }
+
+    /// Width of what it is multiplied with.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Of each output, its scale and the sum of its whole numbers.
+    #[inline(always)]
+    pub(super) fn outputs(&self) -> impl ExactSizeIterator<Item = (f32, i32)> {
+        self.scales.iter().copied().zip(self.sums.iter().copied())
+    }
+
+    /// Whole states `[rows, inputs]` times whole weights, `[rows, outputs]`, whatever stands for nought: `zero` times the sum of
+    /// an output's whole numbers is still to be taken away. Said by row, `rten-gemm` 0.27 takes the noughts of the first eight
+    /// rows for all.
+    pub(super) fn products(&self, states: &[u8], sums: &mut [i32]) {
+        let states = NdTensorView::from_data([states.len() / self.inputs, self.inputs], states);
+        let (states, weight) = (GemmInputA::Unpacked(states), GemmInputB::Packed(&self.packed));
+        let done = PRODUCTS.with(|products| products.gemm(sums, states, weight, GemmOptions::default()));
+        assert!(done.is_ok(), "sides that fit each other: {done:?}");
+    }
+}
+
+impl QuantizedFilter {
+    /// From rows of one output each, `[outputs, inputs · kernel²]`.
+    pub fn new(rows: &[f32], depth: usize) -> Self {
+        let (whole, scales) = rounded_rows(rows, depth);
+        Self { depth, whole, zeros: vec![MIDDLE; scales.len()], scales }
+    }
+
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.scales.len() * (self.depth + size_of::<f32>() + size_of::<u8>())
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// `weight · patches` but for the scales: whole patches `[depth, columns]` to sums `[outputs, columns]`. `zeros` is nought
+    /// of each column, the same of all.
+    pub(super) fn products(&self, patches: &[i8], zeros: &[i8], sums: &mut [i32]) {
+        let weight = GemmInputA::Unpacked(NdTensorView::from_data([self.scales.len(), self.depth], &*self.whole));
+        let patches = GemmInputB::Unpacked(NdTensorView::from_data([self.depth, zeros.len()], patches));
+        let options = GemmOptions {
+            a_quant: Some(QuantParams { zero_point: &self.zeros }),
+            b_quant: Some(QuantParams { zero_point: zeros }),
+            ..GemmOptions::default()
+        };
+        let done = PRODUCTS.with(|products| products.gemm(sums, weight, patches, options));
+        assert!(done.is_ok(), "sides that fit each other: {done:?}");
+    }
+}
+
+impl std::fmt::Debug for QuantizedProjection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "QuantizedProjection({} to {})", self.inputs, self.scales.len())
+    }
+}
+
+impl std::fmt::Debug for QuantizedFilter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "QuantizedFilter({} to {})", self.depth, self.scales.len())
+    }
+}
+
+/// Rows of a weight with [`MIDDLE`] as nought, and the scale of each.
+fn rounded_rows(rows: &[f32], width: usize) -> (Vec<u8>, Vec<f32>) {
+    let mut whole = Vec::with_capacity(rows.len());
+    let scales = rows
+        .chunks_exact(width.max(1))
+        .map(|row| {
+            let scale = row.iter().fold(0.0_f32, |most, value| most.max(value.abs())) / 127.0;
+            let per_value = if scale > 0.0 { scale.recip() } else { 0.0 };
+            whole.extend(
+                row.iter().map(|value| ((value * per_value).round() as i8).cast_unsigned().wrapping_add(MIDDLE)),
+            );
+            scale
+        })
+        .collect();
+    (whole, scales)
+}
+
+/// How values were rounded: each is about `scale · (whole - zero)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rounding {
+    /// No number where one of the values was none, or infinite: so is then what comes of them.
+    pub(super) scale: f32,
+    pub(super) zero: u8,
+}
+
+impl Rounding {
+    /// For values between two limits, which [`super::elementwise::range`] finds.
+    #[inline(always)]
+    pub(super) fn between([least, most]: [f32; 2]) -> Self {
+        // Nought itself must be a whole number: padding is made of it.
+        let (least, most) = (if least > 0.0 { 0.0 } else { least }, if most < 0.0 { 0.0 } else { most });
+        let scale = (most - least) / 255.0;
+        let zero = if scale > 0.0 { (-least / scale + 0.5) as u8 } else { 0 };
+        Self { scale, zero }
+    }
+
+    /// Nought among whole numbers with a sign.
+    pub(super) fn signed_zero(self) -> i8 {
+        (self.zero ^ MIDDLE).cast_signed()
+    }
+
+    /// Rounds values to whole numbers without a sign.
+    #[inline(always)]
+    pub(super) fn unsigned(self, values: &[f32], whole: &mut [u8]) {
+        values.iter().zip(whole).for_each(|(value, whole)| *whole = self.whole(*value));
+    }
+
+    /// Rounds values to whole numbers with a sign, 128 less.
+    #[inline(always)]
+    pub(super) fn signed(self, values: &[f32], whole: &mut [i8]) {
+        values.iter().zip(whole).for_each(|(value, whole)| *whole = (self.whole(*value) ^ MIDDLE).cast_signed());
+    }
+
+    #[inline(always)]
+    fn whole(self, value: f32) -> u8 {
+        // Adding it moves the fraction out of the mantissa, which rounds to the nearest whole number and leaves it in the
+        // lowest bits, without a conversion that the compiler cannot vectorize.
+        const ROUNDING: f32 = 12_582_912.0;
+        let per_value = if self.scale > 0.0 { self.scale.recip() } else { 0.0 };
+        let at = value * per_value + f32::from(self.zero);
+        let at = if at > 255.0 { 255.0 } else { at };
+        let at = if at < 0.0 { 0.0 } else { at };
+        (at + ROUNDING).to_bits() as u8
+    }
+}
