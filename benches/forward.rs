@@ -1,4 +1,4 @@
-//! The forward pass per stage, on both CPU devices: OFA's tiny architecture with random weights, a
+//! The forward pass per stage, on both CPU devices, on flex in 8 bits too: OFA's tiny architecture with random weights, a
 //! 480x480 image, a text of 28 tokens, batch 1.
 //!
 //! cargo bench --bench forward
@@ -24,12 +24,12 @@ fn main() {
 
 const SIDE: usize = 480;
 const TOKENS: u32 = 28;
-/// "flex" runs our kernels, "burn-flex" burn's own operations.
-const DEVICES: [&str; 3] = ["flex", "burn-flex", "ndarray"];
+/// "flex" runs our kernels, "flex-int8" with weights of 8 bits, "burn-flex" burn's own operations.
+const DEVICES: [&str; 4] = ["flex", "flex-int8", "burn-flex", "ndarray"];
 
 fn device(name: &str) -> Device {
     match name {
-        "flex" | "burn-flex" => Device::flex(),
+        "flex" | "flex-int8" | "burn-flex" => Device::flex(),
         #[expect(deprecated, reason = "measured beside flex for as long as burn has it")]
         _ => Device::ndarray(),
     }
@@ -68,8 +68,8 @@ fn load(name: &str) -> Ofa {
     let weights = Weights::open(&[CHECKPOINT.path().join("weights.safetensors")]).unwrap();
     let trie = AnswerTrie::new(&[vec![117], vec![4420], vec![2085]], 2).unwrap();
     let options = OfaOptions {
-        precision: Arithmetic::F32,
-        kernels: name == "flex",
+        precision: if name == "flex-int8" { Arithmetic::Int8 } else { Arithmetic::F32 },
+        kernels: name.starts_with("flex"),
         absorb: true,
         token_multiple: 8,
         bias_cache_bytes: 1 << 30,

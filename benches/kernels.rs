@@ -72,7 +72,7 @@ fn convolution_ours_in_8_bits(bencher: Bencher<'_, '_>, shape: [usize; 5]) {
     let (images, bias) = (random([1, inputs, side, side]), random([outputs]));
     let depth = inputs * kernel * kernel;
     let weight = random([outputs, depth]).try_into_vec_as::<f32>().unwrap();
-    let filter = Arc::new(QuantizedFilter::new(&weight, depth));
+    let filter = Arc::new(QuantizedFilter::new(&weight, depth).unwrap());
     let geometry = Geometry { kernel, stride, relu: true, winograd: false };
     bencher.counter(flop(shape)).bench_local(|| {
         let filter = Weight::Quantized(filter.clone());

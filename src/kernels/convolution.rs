@@ -4,9 +4,10 @@
 use rayon::prelude::*;
 
 use super::{
-    elementwise::{range, vectorized},
+    dot_product,
+    elementwise::{range, vectorized, wider},
     product::{Matrix, Shared, Threads, filled},
-    quantized::{QuantizedFilter, Rounding},
+    quantized::{QuantizedFilter, Rounding, WORD},
     winograd,
 };
 
@@ -100,9 +101,9 @@ fn products(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>, sh
                 }
             }
             Weight::Quantized(weight) => {
-                let scale = rounded.product(weight, &rhs, columns);
-                for output in 0..outputs {
-                    let row = rounded.row(output, scale * weight.scales()[output]);
+                rounded.multiply(weight, &rhs, columns);
+                for (output, (scale, whole)) in weight.outputs().enumerate() {
+                    let row = rounded.row(output, scale, whole);
                     finish(row, filter.bias[output], around(output), relu);
                     tile.write(output, row);
                 }
@@ -114,50 +115,55 @@ fn products(images: &Images<'_>, filter: &Filter<'_>, around: Option<&[f32]>, sh
 /// The patches of a tile in 8 bits, and what their product comes to.
 #[derive(Default)]
 struct Rounded {
-    patches: Vec<i8>,
-    zeros: Vec<i8>,
+    columns: usize,
+    rounding: Rounding,
+    words: Vec<u32>,
     sums: Vec<i32>,
     row: Vec<f32>,
 }
 
 impl Rounded {
-    /// Multiplies a weight with patches `[depth, columns]`, and gives back the patches' scale.
-    fn product(&mut self, weight: &QuantizedFilter, patches: &Matrix<'_>, columns: usize) -> f32 {
-        let depth = weight.depth();
-        let row = |row: usize| &patches.values[patches.start + row * patches.row_stride..][..columns];
-        self.patches.resize(depth * columns, 0);
-        let rounding = vectorized(
+    /// Multiplies a weight with patches `[depth, columns]`, rounded over the range of all of them.
+    fn multiply(&mut self, weight: &QuantizedFilter, patches: &Matrix<'_>, columns: usize) {
+        let (depth, padded) = (weight.depth(), columns.next_multiple_of(dot_product::LANES));
+        self.columns = columns;
+        self.words.resize(depth.div_ceil(WORD) * padded, 0);
+        self.rounding = vectorized(
+            // Loops and no iterators of closures: these would be functions of their own, compiled for the oldest CPU.
             #[inline(always)]
             || {
-                let limits = (0..depth).map(row).map(range).reduce(|[least, most], [less, more]| {
-                    // No number stays none, which `min` and `max` would pass over.
-                    [
-                        if less < least || less.is_nan() { less } else { least },
-                        if more > most || more.is_nan() { more } else { most },
-                    ]
-                });
-                let rounding = Rounding::between(limits.unwrap_or_default());
-                for (row, whole) in (0..depth).map(row).zip(self.patches.chunks_exact_mut(columns)) {
-                    rounding.signed(row, whole);
+                let mut limits = [0.0; 2];
+                for at in 0..depth {
+                    limits = wider(limits, range(patches.row(at, columns)));
+                }
+                let rounding = Rounding::between(limits);
+                let mut group = 0;
+                for words in self.words.chunks_exact_mut(padded) {
+                    let mut rows = [None; WORD];
+                    for (at, slot) in rows.iter_mut().enumerate() {
+                        if group + at < depth {
+                            *slot = Some(patches.row(group + at, columns));
+                        }
+                    }
+                    rounding.words(rows, &mut words[..columns]);
+                    group += WORD;
                 }
                 rounding
             },
         );
-        self.zeros.clear();
-        self.zeros.resize(columns, rounding.signed_zero());
-        self.sums.resize(weight.scales().len() * columns, 0);
-        weight.products(&self.patches, &self.zeros, &mut self.sums);
-        rounding.scale
+        self.sums.resize(weight.outputs().len() * padded, 0);
+        weight.products(&self.words, padded, &mut self.sums);
     }
 
-    /// A row of the product, with its scale.
-    fn row(&mut self, output: usize, scale: f32) -> &mut [f32] {
-        let columns = self.zeros.len();
-        self.row.resize(columns, 0.0);
-        let sums = &self.sums[output * columns..][..columns];
+    /// A row of the product, given its scale and the sum of its whole weights.
+    fn row(&mut self, output: usize, scale: f32, whole: i32) -> &mut [f32] {
+        let Rounding { scale: of_patches, zero } = self.rounding;
+        let (scale, nought) = (scale * of_patches, i32::from(zero) * whole);
+        self.row.resize(self.columns, 0.0);
+        let sums = &self.sums[output * self.columns.next_multiple_of(dot_product::LANES)..][..self.columns];
         vectorized(
             #[inline(always)]
-            || self.row.iter_mut().zip(sums).for_each(|(value, sum)| *value = *sum as f32 * scale),
+            || self.row.iter_mut().zip(sums).for_each(|(value, sum)| *value = (sum - nought) as f32 * scale),
         );
         &mut self.row
     }
@@ -220,6 +226,10 @@ fn gather(images: &Images<'_>, image: usize, geometry: Geometry, [first, columns
             let from = (begin + (before * stride) as isize).unsigned_abs();
             match stride {
                 1 => to[before..inside].copy_from_slice(&source[from..from + inside - before]),
+                2 => vectorized(
+                    #[inline(always)]
+                    || every_second(&source[from..], &mut to[before..inside]),
+                ),
                 _ => {
                     for (value, source) in to[before..inside].iter_mut().zip(source[from..].iter().step_by(stride)) {
                         *value = *source;
@@ -227,5 +237,18 @@ fn gather(images: &Images<'_>, image: usize, geometry: Geometry, [first, columns
                 }
             }
         }
+    }
+}
+
+/// What a step of two leaves, in whole vectors.
+#[inline(always)]
+fn every_second(values: &[f32], to: &mut [f32]) {
+    let (pairs, rest) = values.as_chunks::<2>();
+    for (to, pair) in to.iter_mut().zip(pairs) {
+        *to = pair[0];
+    }
+    // The last of a row may have nothing behind it.
+    if let Some(last) = to.get_mut(pairs.len()) {
+        *last = rest[0];
     }
 }

@@ -76,6 +76,12 @@ pub(super) fn range(values: &[f32]) -> [f32; 2] {
     [least.iter().copied().fold(f32::INFINITY, f32::min) + poison, largest(&most) + poison]
 }
 
+/// The wider of two ranges. What is no number stays none, which `min` and `max` would pass over.
+#[inline(always)]
+pub(super) fn wider([least, most]: [f32; 2], [less, more]: [f32; 2]) -> [f32; 2] {
+    [if less < least || less.is_nan() { less } else { least }, if more > most || more.is_nan() { more } else { most }]
+}
+
 /// Replaces logits by e^(logit - largest), and gives back the sum of these.
 #[inline(always)]
 pub(super) fn exponentials(row: &mut [f32]) -> f32 {

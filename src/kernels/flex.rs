@@ -285,7 +285,7 @@ fn convolved(
     assert!(kernel % 2 == 1 && stride > 0, "an odd filter, moved by at least one");
     assert!([inputs, outputs, height, width].iter().all(|side| *side > 0), "sides above 0");
     if let Weight::Quantized(weight) = weight {
-        let shape = [weight.scales().len(), weight.depth()];
+        let shape = [weight.outputs().len(), weight.depth()];
         assert!(!winograd && shape == [outputs, inputs * kernel * kernel], "the weight's shape");
     }
     let [below, right] = [height, width].map(|side| side.div_ceil(stride));

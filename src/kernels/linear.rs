@@ -119,7 +119,7 @@ impl Scratch {
                 #[inline(always)]
                 || {
                     let rounding = Rounding::between(range(row));
-                    rounding.unsigned(row, whole);
+                    rounding.bytes(row, whole);
                     rounding
                 },
             ));

@@ -4,7 +4,7 @@
 //! * `flex`: the operations as an extension of burn's backend, which looks at shapes; `flex` runs them.
 //! * `convolution`, `winograd`, `pool`, `attention`, `linear`: one operation each, on plain slices.
 //! * `product`: matrix products into parts of a shared result.
-//! * `quantized`: weights of 8 bits, and products with them.
+//! * `quantized`: weights of 8 bits, and products with them; `dot_product`: that of convolutions.
 //! * `elementwise`: exponential, GELU and sums that the compiler can vectorize.
 //!
 //! The network calls these where it runs on `flex`, and burn's own operations elsewhere; both are held to the
@@ -12,6 +12,7 @@
 
 mod attention;
 mod convolution;
+mod dot_product;
 mod elementwise;
 mod flex;
 mod linear;

@@ -146,6 +146,12 @@ pub(super) enum Threads {
 }
 
 impl Matrix<'_> {
+    /// The first values of a row whose values lie side by side.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, columns: usize) -> &[f32] {
+        &self.values[self.start + row * self.row_stride..][..columns]
+    }
+
     fn check(&self, [rows, columns]: [usize; 2]) {
         let far = |side: usize, stride: usize| side.saturating_sub(1).saturating_mul(stride);
         let last =

@@ -4,8 +4,10 @@
 //! `scale · (whole - zero)`, with 8 bits without a sign, over the range that its values have (Jacob et al., 2018). Sums of
 //! products have 32 bits and are exact.
 
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
+
+use super::dot_product;
 
 type Products = GemmExecutor<u8, i8, i32>;
 
@@ -13,9 +15,6 @@ thread_local! {
     /// For this CPU.
     static PRODUCTS: Products = Products::default();
 }
-
-/// What is added to a whole number of 8 bits with a sign, so that it needs none.
-const MIDDLE: u8 = 128;
 
 /// Whether this CPU multiplies numbers of 8 bits exactly. Those without instructions for their dot products add up pairs of
 /// them in 16 bits, which such weights overflow, and gain little.
@@ -36,19 +35,19 @@ pub struct QuantizedProjection {
 /// The weight of a convolution, `[outputs, inputs · kernel²]`.
 pub struct QuantizedFilter {
     depth: usize,
-    /// With [`MIDDLE`] as nought.
-    whole: Vec<u8>,
+    /// Four whole numbers each, with zeros behind the last of an output.
+    words: Vec<u32>,
     /// Of each output.
     scales: Vec<f32>,
-    zeros: Vec<u8>,
+    /// The sum of each output's whole numbers.
+    sums: Vec<i32>,
 }
 
 impl QuantizedProjection {
     /// From rows of one output each, `[outputs, inputs]`, as they are published.
     pub fn new(rows: &[f32], inputs: usize) -> Self {
         let (whole, scales) = rounded_rows(rows, inputs);
-        let whole: Vec<i8> = whole.iter().map(|whole| (whole ^ MIDDLE).cast_signed()).collect();
-        let sums = whole.chunks_exact(inputs.max(1)).map(|row| row.iter().copied().map(i32::from).sum()).collect();
+        let sums = whole.chunks_exact(inputs.max(1)).map(total).collect();
         let weight = NdTensorView::from_data([scales.len(), inputs], whole.as_slice());
         Self { inputs, packed: PRODUCTS.with(|products| products.prepack_b(weight.transposed())), scales, sums }
     }
@@ -81,38 +80,47 @@ impl QuantizedProjection {
 }
 
 impl QuantizedFilter {
-    /// From rows of one output each, `[outputs, inputs · kernel²]`.
-    pub fn new(rows: &[f32], depth: usize) -> Self {
+    /// From rows of one output each, `[outputs, inputs · kernel²]`. None where the CPU has no dot products for it.
+    pub fn new(rows: &[f32], depth: usize) -> Option<Self> {
+        if !dot_product::available() {
+            return None;
+        }
         let (whole, scales) = rounded_rows(rows, depth);
-        Self { depth, whole, zeros: vec![MIDDLE; scales.len()], scales }
+        let outputs = || whole.chunks_exact(depth.max(1));
+        let word = |four: &[i8]| {
+            let byte = |at: usize| four.get(at).copied().unwrap_or_default().cast_unsigned();
+            u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)])
+        };
+        let words = outputs().flat_map(|row| row.chunks(WORD).map(word)).collect();
+        Some(Self { depth, words, scales, sums: outputs().map(total).collect() })
     }
 
     /// Bytes that it takes, about.
     pub fn bytes(&self) -> usize {
-        self.scales.len() * (self.depth + size_of::<f32>() + size_of::<u8>())
+        self.scales.len() * (self.depth + size_of::<f32>() + size_of::<i32>())
     }
 
     pub(super) fn depth(&self) -> usize {
         self.depth
     }
 
-    pub(super) fn scales(&self) -> &[f32] {
-        &self.scales
+    /// Of each output, its scale and the sum of its whole numbers.
+    pub(super) fn outputs(&self) -> impl ExactSizeIterator<Item = (f32, i32)> {
+        self.scales.iter().copied().zip(self.sums.iter().copied())
     }
 
-    /// `weight · patches` but for the scales: whole patches `[depth, columns]` to sums `[outputs, columns]`. `zeros` is nought
-    /// of each column, the same of all.
-    pub(super) fn products(&self, patches: &[i8], zeros: &[i8], sums: &mut [i32]) {
-        let weight = GemmInputA::Unpacked(NdTensorView::from_data([self.scales.len(), self.depth], &*self.whole));
-        let patches = GemmInputB::Unpacked(NdTensorView::from_data([self.depth, zeros.len()], patches));
-        let options = GemmOptions {
-            a_quant: Some(QuantParams { zero_point: &self.zeros }),
-            b_quant: Some(QuantParams { zero_point: zeros }),
-            ..GemmOptions::default()
-        };
-        let done = PRODUCTS.with(|products| products.gemm(sums, weight, patches, options));
-        assert!(done.is_ok(), "sides that fit each other: {done:?}");
+    /// Whole weights times whole patches `[depth / 4, columns]`, four to a word, `[outputs, columns]`: as of a projection's,
+    /// what stands for nought is still to be taken away.
+    pub(super) fn products(&self, patches: &[u32], columns: usize, sums: &mut [i32]) {
+        dot_product::product(&self.words, patches, [self.scales.len(), self.depth.div_ceil(WORD), columns], sums);
     }
+}
+
+/// Whole numbers in a word.
+pub(super) const WORD: usize = 4;
+
+fn total(row: &[i8]) -> i32 {
+    row.iter().copied().map(i32::from).sum()
 }
 
 impl std::fmt::Debug for QuantizedProjection {
@@ -127,17 +135,15 @@ impl std::fmt::Debug for QuantizedFilter {
     }
 }
 
-/// Rows of a weight with [`MIDDLE`] as nought, and the scale of each.
-fn rounded_rows(rows: &[f32], width: usize) -> (Vec<u8>, Vec<f32>) {
+/// Rows of a weight, from -127 to 127, and the scale of each.
+fn rounded_rows(rows: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
     let mut whole = Vec::with_capacity(rows.len());
     let scales = rows
         .chunks_exact(width.max(1))
         .map(|row| {
             let scale = row.iter().fold(0.0_f32, |most, value| most.max(value.abs())) / 127.0;
             let per_value = if scale > 0.0 { scale.recip() } else { 0.0 };
-            whole.extend(
-                row.iter().map(|value| ((value * per_value).round() as i8).cast_unsigned().wrapping_add(MIDDLE)),
-            );
+            whole.extend(row.iter().map(|value| (value * per_value).round() as i8));
             scale
         })
         .collect();
@@ -145,7 +151,7 @@ fn rounded_rows(rows: &[f32], width: usize) -> (Vec<u8>, Vec<f32>) {
 }
 
 /// How values were rounded: each is about `scale · (whole - zero)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rounding {
     /// No number where one of the values was none, or infinite: so is then what comes of them.
     pub(super) scale: f32,
@@ -163,25 +169,32 @@ impl Rounding {
         Self { scale, zero }
     }
 
-    /// Nought among whole numbers with a sign.
-    pub(super) fn signed_zero(self) -> i8 {
-        (self.zero ^ MIDDLE).cast_signed()
+    /// Rounds values to bytes.
+    #[inline(always)]
+    pub(super) fn bytes(self, values: &[f32], whole: &mut [u8]) {
+        values.iter().zip(whole).for_each(|(value, whole)| *whole = self.whole(*value) as u8);
     }
 
-    /// Rounds values to whole numbers without a sign.
+    /// Rounds four rows of values, or what there is of them, to words of a byte of each, the first in the lowest bits.
     #[inline(always)]
-    pub(super) fn unsigned(self, values: &[f32], whole: &mut [u8]) {
-        values.iter().zip(whole).for_each(|(value, whole)| *whole = self.whole(*value));
+    pub(super) fn words(self, rows: [Option<&[f32]>; WORD], words: &mut [u32]) {
+        if let [Some(first), Some(second), Some(third), Some(fourth)] = rows {
+            let rows = first.iter().zip(second).zip(third.iter().zip(fourth));
+            for (word, ((first, second), (third, fourth))) in words.iter_mut().zip(rows) {
+                let low = self.whole(*first) | self.whole(*second) << 8;
+                *word = low | self.whole(*third) << 16 | self.whole(*fourth) << 24;
+            }
+            return;
+        }
+        words.fill(0);
+        for (at, row) in rows.into_iter().enumerate().filter_map(|(at, row)| row.map(|row| (at, row))) {
+            words.iter_mut().zip(row).for_each(|(word, value)| *word |= self.whole(*value) << (8 * at));
+        }
     }
 
-    /// Rounds values to whole numbers with a sign, 128 less.
+    /// From 0 to 255.
     #[inline(always)]
-    pub(super) fn signed(self, values: &[f32], whole: &mut [i8]) {
-        values.iter().zip(whole).for_each(|(value, whole)| *whole = (self.whole(*value) ^ MIDDLE).cast_signed());
-    }
-
-    #[inline(always)]
-    fn whole(self, value: f32) -> u8 {
+    fn whole(self, value: f32) -> u32 {
         // Adding it moves the fraction out of the mantissa, which rounds to the nearest whole number and leaves it in the
         // lowest bits, without a conversion that the compiler cannot vectorize.
         const ROUNDING: f32 = 12_582_912.0;
@@ -189,6 +202,6 @@ impl Rounding {
         let at = value * per_value + f32::from(self.zero);
         let at = if at > 255.0 { 255.0 } else { at };
         let at = if at < 0.0 { 0.0 } else { at };
-        (at + ROUNDING).to_bits() as u8
+        (at + ROUNDING).to_bits() & 255
     }
 }

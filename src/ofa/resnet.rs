@@ -245,8 +245,10 @@ fn folded(checkpoint: &mut Checkpoint, site: &Site) -> Product {
     let kernels = checkpoint.kernels();
     // Fewer operations, but only where neighbouring patches overlap as the algorithm wants.
     let winograd = kernels && kernel == 3 && stride == 1;
-    if checkpoint.quantizes() && !winograd {
-        let filter = QuantizedFilter::new(&weight, depth);
+    if checkpoint.quantizes()
+        && !winograd
+        && let Some(filter) = QuantizedFilter::new(&weight, depth)
+    {
         checkpoint.count_quantized(filter.bytes());
         return Product::Quantized(Quantized { filter: Arc::new(filter), bias });
     }
