@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn sums_are_exact_whatever_the_sides_are() {
         if !available() {
-            return println!("SKIPPED: this CPU has no dot products of 8 bits");
+            return super::super::tests::skipped();
         }
         for (rows, depth, columns) in [(1, 1, 16), (8, 5, 48), (9, 16, 64), (23, 37, 80), (16, 3, 112)] {
             let some = |count: usize, step: u32| (0..count as u32).map(|at| at.wrapping_mul(step)).collect::<Vec<_>>();

@@ -13,6 +13,7 @@ use super::{
 
 /// A weight, in one of two precisions. `Q` is what a quantized one is kept as.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "handed on, one at a time, and never kept")]
 pub enum Weight<const D: usize, Q> {
     /// In 32 bits.
     Floats(Tensor<D>),

@@ -13,6 +13,7 @@ use ofa_stream::{
     ofa::Interrupt,
     vision::Limits,
 };
+use serde_json::{Value, json};
 
 use crate::support::{import_into, program, repository, resident, skip};
 
@@ -213,6 +214,32 @@ fn a_device_that_is_not_there_is_a_clear_error_at_the_start() {
         assert_eq!(code, Some(78), "{error}");
         assert!(error.contains("does not compute in `f16`: only wgpu does"), "{error}");
     }
+}
+
+#[test]
+fn a_folder_serves_in_8_bits_beside_itself_and_takes_less_memory_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipeline.toml");
+    let models = repository("models");
+    let settings = format!(
+        "[model_versions]\ndirectory = {models:?}\ndefault = 'exact'\n[model_versions.versions.exact]\nfolder = 'ofa_large'\n\
+         load = 'always'\n[model_versions.versions.quick]\nfolder = 'ofa_large'\nprecision = 'int8'\nload = 'always'\n"
+    );
+    std::fs::write(&file, settings).unwrap();
+    let output = program().args(["check", "--json", "--config"]).arg(&file).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    if error.contains("does not compute in `int8`") {
+        // Nobody can install a CPU: what it does not have it must refuse.
+        assert!(error.contains("no exact products of 8-bit numbers"), "{error}");
+        return eprintln!("\n*** SKIPPED: {error} ***\n");
+    }
+    assert!(output.status.success(), "{error}");
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [exact, quick] = [0, 1].map(|index| &checked["versions"][index]);
+    assert_eq!((&exact["precision"], &quick["precision"]), (&json!("f32"), &json!("int8")));
+    assert_eq!(exact["digest"], quick["digest"]);
+    let memory = |version: &Value| version["memory_bytes"].as_u64().unwrap();
+    assert!(memory(quick) < memory(exact), "{} and {}", memory(quick), memory(exact));
 }
 
 #[test]

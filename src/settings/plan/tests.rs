@@ -35,6 +35,17 @@ fn the_shipped_pipeline_toml_is_read_and_explains_every_default() {
 }
 
 #[test]
+fn one_folder_may_serve_as_several_versions() {
+    let plan =
+        read(&format!("{SMALL}[model_versions.versions.quick]\nfolder = 'ofa_base'\nprecision = 'int8'")).unwrap();
+    let [base, quick] = ["ofa_base", "quick"].map(|name| &plan.versions[name]);
+    assert_eq!((&base.folder, base.precision.as_str()), (&quick.folder, "f32"));
+    assert_eq!(quick.precision.as_str(), "int8");
+    let error = refusal(&format!("{SMALL}folder = '../elsewhere'"));
+    assert!(error.contains("model_versions.versions.ofa_base.folder"), "{error}");
+}
+
+#[test]
 fn what_a_request_meets_may_change_while_the_program_runs_and_nothing_else() {
     let plan = |text: &str| read(text).unwrap();
     let before = plan(SMALL);
