@@ -1,8 +1,8 @@
 //! Weights rounded to 8 bits once, when they are loaded, and the products with them, whose other side is rounded as it comes.
 //!
 //! A weight is `scale · whole`, with a scale for each output and whole numbers from -127 to 127; what it is multiplied with is
-//! `scale · (whole - zero)`, with 8 bits without a sign, over the range that its values have (Jacob et al., 2018). Sums of
-//! products have 32 bits and are exact.
+//! `scale · (whole - zero)`, with 8 bits without a sign, over the range that its values have (Jacob et al., 2018). Sums
+//! have 32 bits and are exact: a configuration allows 65,536 products, of 255 · 127 each.
 
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
