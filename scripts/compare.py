@@ -72,6 +72,10 @@ def compare(program, size, folder, devices):
         peer(step, published, ids, answers)
     importing = [program, "models", "import", published, "--as", "v", "--models-dir", models]
     measured(importing, stderr=subprocess.DEVNULL)
+    # A CPU without dot products of 8 bits refuses to load a version so.
+    trial = [program, "predict", "--image", IMAGE, "--text", TEXT, "--models-dir", models, "--version", "v", "--precision", "int8"]
+    if subprocess.run(trial, capture_output=True).returncode:
+        devices = [device for device in devices if "int8" not in device]
     results = {"ModelScope": [], "ONNX Runtime": [], "ONNX Runtime int8": [], **{device: [] for device in devices}}
     rates = []
     for _ in range(ROUNDS):
@@ -90,7 +94,7 @@ def compare(program, size, folder, devices):
     stage = lambda name, key: statistics.median(result["milliseconds"].get(key, 0) for result in results[name])
     for name, rounds in results.items():
         off = max(abs(a - b) for a, b in zip(rounds[0]["probabilities"], expected))
-        if off > (0.1 if "int8" in name else 0.01):
+        if off > (0.02 if "int8" in name else 0.01):
             sys.exit(f"{size}: {name} gives {rounds[0]['probabilities']}, ModelScope {expected}")
         # Each against flex of the same round: the machine's own rate changes from minute to minute.
         pairs = zip(rounds, results["flex"])
@@ -98,7 +102,9 @@ def compare(program, size, folder, devices):
         operations = encoder_operations(config, len(ids)) / 1e9
         shares = [operations / result["milliseconds"]["encoder"] * 1e3 / rate for result, rate in zip(rounds, rates)]
         cells = [name, *(f"{stage(name, key):.1f} ms" for key in STAGES)]
-        cells += [f"{ratio:.2f}", f"{statistics.median(shares) * 100:.0f} %", f"{median(name, 'load_seconds'):.2f} s"]
+        # The machine's rate is that of single precision.
+        share = "" if "int8" in name else f"{statistics.median(shares) * 100:.0f} %"
+        cells += [f"{ratio:.2f}", share, f"{median(name, 'load_seconds'):.2f} s"]
         cells += [f"{median(name, 'peak_mb'):.0f} MB", f"{off:.0e}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 

@@ -2,7 +2,8 @@
 
     peers.py NAME FOLDER IMAGE IDS ANSWERS REPEATS      prints one JSON object
 
-IDS are the source ids, ANSWERS the three answer ids, both JSON. `export` must have run before `onnxruntime`.
+IDS are the source ids, ANSWERS the three answer ids, both JSON. `export` must have run before `onnxruntime` and
+`onnxruntime8`.
 """
 import functools
 import importlib.abc

@@ -146,7 +146,7 @@ pub(super) fn supports(device: Device, opened: &BurnDevice, precision: Arithmeti
         (Arithmetic::F16, Device::Wgpu(_)) => "this adapter has no half precision",
         (Arithmetic::F16, _) => "only wgpu does",
         (Arithmetic::Int8, Device::Flex) if has_integer_products() => return Ok(()),
-        (Arithmetic::Int8, Device::Flex) => "this CPU has no exact products of 8-bit numbers, such as AVX-512 VNNI",
+        (Arithmetic::Int8, Device::Flex) => "this CPU has no dot products of 8-bit numbers, such as AVX-512 VNNI",
         (Arithmetic::Int8, _) => "only flex does",
     };
     Err(DeviceError::Precision { device, precision, reason })

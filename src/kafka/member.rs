@@ -217,7 +217,9 @@ impl ConsumerContext for Context {
     /// Called from within [`serve`](super::Consumer::serve), which must not be held up: a revocation is noted and answered later, by
     /// [`give_up`](super::Consumer::give_up), for which the client keeps the rebalance open.
     fn rebalance(&self, client: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let cooperative = matches!(client.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        // While it closes nobody may answer that question any more, and it waits for the answer for ever.
+        let closing = self.closing.load(Ordering::Acquire);
+        let cooperative = closing || matches!(client.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let answered = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 let sources = self.sources(list);
@@ -225,7 +227,7 @@ impl ConsumerContext for Context {
                 self.note(Change::Assigned(sources));
                 if cooperative { client.incremental_assign(list) } else { client.assign(list) }
             }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !self.closing.load(Ordering::Acquire) => {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !closing => {
                 let sources = self.sources(list);
                 let lost = client.assignment_lost();
                 return self.note(if lost { Change::Lost(sources) } else { Change::Leaving(sources) });

@@ -16,10 +16,13 @@ thread_local! {
     static PRODUCTS: Products = Products::default();
 }
 
-/// Whether this CPU multiplies numbers of 8 bits exactly. Those without instructions for their dot products add up pairs of
-/// them in 16 bits, which such weights overflow, and gain little.
+/// Whether this CPU has instructions for dot products of 8 bits. Without them pairs are added up in 16 bits, which such weights
+/// overflow, or nothing is gained.
 pub fn has_integer_products() -> bool {
-    PRODUCTS.with(|products| !products.may_saturate() && !products.kernel_name().contains("generic"))
+    PRODUCTS.with(|products| {
+        let named = ["avx512", "dotprod", "i8mm"].iter().any(|kernel| products.kernel_name().contains(kernel));
+        named && !products.may_saturate()
+    })
 }
 
 /// The weight of a projection, `[inputs, outputs]`.

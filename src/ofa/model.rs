@@ -12,6 +12,7 @@ use super::{
     config::{ConfigError, NetworkConfig},
     decoder::{Decoder, DecoderBias},
     encoder::{Encoder, EncoderBias, ImageBias, Visible},
+    has_integer_products,
     interrupt::{Interrupt, RunError},
     position::indices,
     shape_cache::ShapeCache,
@@ -135,6 +136,9 @@ impl Ofa {
         (device, options): (&Device, OfaOptions),
     ) -> Result<Self, LoadError> {
         let grid = config.grid(side)?;
+        if options.precision == Arithmetic::Int8 && (options.trains || !options.kernels || !has_integer_products()) {
+            return Err(LoadError::NoIntegerProducts);
+        }
         let mut checkpoint = Checkpoint::new(weights, device, &options);
         let network = Network::load(&mut checkpoint, config)?;
         let quantized_bytes = checkpoint.quantized_bytes();
@@ -404,6 +408,9 @@ pub enum LoadError {
     /// The configuration is not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// 8 bits were asked for where nothing multiplies them, or nothing could be learned.
+    #[error("weights of 8 bits are for our own kernels, on a CPU with dot products for them, and not for training")]
+    NoIntegerProducts,
     /// An answer's token lies outside the embedding.
     #[error("answer token {token} lies outside the embedding's {rows} rows")]
     AnswerOutside {

@@ -293,9 +293,24 @@ fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
     });
     let left = lock(&shared).records();
     engine.stop();
+    leave(consumer, shared.plan.kafka.publish_timeout);
     polled?;
     match shared.failure.get() {
         Some(reason) => Err(PipelineError::Stopped(reason.clone())),
         None => Ok(left),
+    }
+}
+
+/// Leaves the group, which takes a moment, and for which nobody waits longer than for brokers: librdkafka was seen to wait for ever
+/// at its end, within a rebalance, for an answer of its own. All is committed by then, and who does not leave is missed when its
+/// session ends.
+fn leave(consumer: Arc<Consumer>, longest: Duration) {
+    let (leaving, left) = bounded::<()>(1);
+    let thread = thread::Builder::new().name("leave".to_owned()).spawn(move || {
+        drop(consumer);
+        drop(leaving);
+    });
+    if thread.is_ok() && left.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!(waited = ?longest, "The group was not left in time; it misses this member when its session ends.");
     }
 }

@@ -242,7 +242,7 @@ fn flex_agrees_with_the_reference_in_8_bits_within_its_own_tolerance() {
     let set = Set::open("dev");
     if let Err(error) = set.try_load(Device::Flex, Arithmetic::Int8) {
         // Nobody can install a CPU: what it does not have it must refuse.
-        assert!(error.contains("no exact products of 8-bit numbers"), "{error}");
+        assert!(error.contains("no dot products of 8-bit numbers"), "{error}");
         return eprintln!("\n*** SKIPPED: {error} ***\n");
     }
     every_stage_is_within_tolerance(Device::Flex, Arithmetic::Int8);
