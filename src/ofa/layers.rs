@@ -18,13 +18,13 @@ const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// A product with a bias.
 #[derive(Module, Debug)]
 pub(super) struct Projection {
-    weight: ProjectionWeight,
+    weight: KeptWeight,
     bias: Param<Tensor<1>>,
     kernels: bool,
 }
 
 #[derive(Module, Debug)]
-enum ProjectionWeight {
+enum KeptWeight {
     /// `[inputs, outputs]`: products are slower on a transposed view of the published layout.
     Floats(Param<Tensor<2>>),
     Quantized(Quantized),
@@ -49,15 +49,15 @@ impl Projection {
 
     fn product(&self, states: Tensor<3>, activation: Activation) -> Tensor<3> {
         let weight = match &self.weight {
-            ProjectionWeight::Floats(weight) if !self.kernels => {
+            KeptWeight::Floats(weight) if !self.kernels => {
                 let product = plain(states, weight.val(), self.bias.val());
                 return match activation {
                     Activation::None => product,
                     Activation::Gelu => gelu(product),
                 };
             }
-            ProjectionWeight::Floats(weight) => Weight::Floats(weight.val()),
-            ProjectionWeight::Quantized(quantized) => Weight::Quantized(quantized.weight.clone()),
+            KeptWeight::Floats(weight) => Weight::Floats(weight.val()),
+            KeptWeight::Quantized(quantized) => Weight::Quantized(quantized.weight.clone()),
         };
         kernels::linear(states, weight, self.bias.val(), activation)
     }
@@ -65,16 +65,16 @@ impl Projection {
     /// `[inputs, outputs]`, where it is not quantized.
     pub(super) fn exact_weight(&self) -> Option<Tensor<2>> {
         match &self.weight {
-            ProjectionWeight::Floats(weight) => Some(weight.val()),
-            ProjectionWeight::Quantized(_) => None,
+            KeptWeight::Floats(weight) => Some(weight.val()),
+            KeptWeight::Quantized(_) => None,
         }
     }
 
     /// Width of what it reads.
     pub(super) fn inputs(&self) -> usize {
         match &self.weight {
-            ProjectionWeight::Floats(weight) => weight.dims()[0],
-            ProjectionWeight::Quantized(quantized) => quantized.weight.inputs(),
+            KeptWeight::Floats(weight) => weight.dims()[0],
+            KeptWeight::Quantized(quantized) => quantized.weight.inputs(),
         }
     }
 
@@ -111,7 +111,7 @@ pub(super) fn linears(checkpoint: &mut Checkpoint, prefixes: &[String], inputs: 
     checkpoint.count_quantized(weight.bytes());
     let bias = checkpoint.put(bias, [outputs * prefixes.len()]);
     Projection {
-        weight: ProjectionWeight::Quantized(Quantized { weight: Arc::new(weight) }),
+        weight: KeptWeight::Quantized(Quantized { weight: Arc::new(weight) }),
         bias: Param::from_tensor(bias),
         kernels: true,
     }
@@ -130,7 +130,7 @@ pub(super) fn exact_linears(
     let bias = checkpoint.put(bias, [outputs]);
     let names = |part: &str| prefixes.iter().map(|prefix| format!("{prefix}.{part}")).collect();
     Projection {
-        weight: ProjectionWeight::Floats(checkpoint.made_from(weight, names("weight"), true)),
+        weight: KeptWeight::Floats(checkpoint.made_from(weight, names("weight"), true)),
         bias: checkpoint.made_from(bias, names("bias"), false),
         kernels: checkpoint.kernels(),
     }

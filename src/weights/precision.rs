@@ -13,6 +13,8 @@ pub enum Precision {
 }
 
 impl Precision {
+    const ALL: [Self; 2] = [Self::F32, Self::F16];
+
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
         match self {
@@ -26,38 +28,6 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
-        }
-    }
-}
-
-impl From<Precision> for &'static str {
-    fn from(precision: Precision) -> Self {
-        precision.as_str()
-    }
-}
-
-impl TryFrom<String> for Precision {
-    type Error = &'static str;
-
-    fn try_from(written: String) -> Result<Self, Self::Error> {
-        written.parse()
-    }
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written {
-            "f32" => Ok(Self::F32),
-            "f16" => Ok(Self::F16),
-            _ => Err("expected `f32` or `f16`"),
         }
     }
 }
@@ -96,30 +66,38 @@ impl Arithmetic {
     }
 }
 
-impl From<Arithmetic> for &'static str {
-    fn from(arithmetic: Arithmetic) -> Self {
-        arithmetic.as_str()
-    }
+/// Written and read by its name, in settings, manifests and on the command line.
+macro_rules! by_name {
+    ($kind:ty, $expected:literal) => {
+        impl From<$kind> for &'static str {
+            fn from(it: $kind) -> Self {
+                it.as_str()
+            }
+        }
+
+        impl TryFrom<String> for $kind {
+            type Error = &'static str;
+
+            fn try_from(written: String) -> Result<Self, Self::Error> {
+                written.parse()
+            }
+        }
+
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $kind {
+            type Err = &'static str;
+
+            fn from_str(written: &str) -> Result<Self, Self::Err> {
+                Self::ALL.into_iter().find(|it| it.as_str() == written).ok_or($expected)
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for Arithmetic {
-    type Error = &'static str;
-
-    fn try_from(written: String) -> Result<Self, Self::Error> {
-        written.parse()
-    }
-}
-
-impl std::fmt::Display for Arithmetic {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Arithmetic {
-    type Err = &'static str;
-
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|it| it.as_str() == written).ok_or("expected `f32`, `f16` or `int8`")
-    }
-}
+by_name!(Precision, "expected `f32` or `f16`");
+by_name!(Arithmetic, "expected `f32`, `f16` or `int8`");
