@@ -14,7 +14,7 @@ use super::{CliError, failed, output};
 use crate::{
     dataset::{self, Example, Reader},
     engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
-    evaluation::{Judged, Paired, Report, picture},
+    evaluation::{Judged, Paired, Report, Subject, picture},
     message::Device,
     store::{Thoroughness, VersionFolder},
     vision::{self, Limits},
@@ -23,9 +23,10 @@ use crate::{
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The version; give it several times to compare several
-    #[arg(long, required = true)]
-    version: Vec<String>,
+    /// The version, with what to run it in where that is not f32: ofa_large@int8 on flex, or @f16 on wgpu; give it several times to
+    /// compare several
+    #[arg(long, required = true, value_name = "VERSION[@PRECISION]")]
+    version: Vec<Wanted>,
     /// The folder of versions
     #[arg(long, value_name = "DIRECTORY", default_value = "models")]
     models_dir: PathBuf,
@@ -41,15 +42,41 @@ pub(super) struct Arguments {
     /// Where to run: flex, ndarray, wgpu or wgpu:N
     #[arg(long, default_value = "flex")]
     device: Device,
-    /// What to run in: f32, f16 on wgpu, or int8 on flex
-    #[arg(long, default_value = "f32")]
-    precision: Arithmetic,
     /// Draw accuracy by kind and label, confidence against accuracy, and latency
     #[arg(long, value_name = "FILE.svg")]
     picture: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A version, and what to run it in.
+#[derive(Clone, Debug, PartialEq)]
+struct Wanted {
+    name: String,
+    precision: Arithmetic,
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(written: &str) -> Result<Self, String> {
+        // No version's name has this sign in it.
+        let (name, precision) = match written.split_once('@') {
+            None => (written, Arithmetic::default()),
+            Some((name, precision)) => (name, precision.parse()?),
+        };
+        Ok(Self { name: name.to_owned(), precision })
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.precision {
+            Arithmetic::F32 => formatter.write_str(&self.name),
+            precision => write!(formatter, "{}@{precision}", self.name),
+        }
+    }
 }
 
 /// What `--json` prints.
@@ -89,16 +116,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
         bar.set_style(style);
     }
-    let options = ModelOptions { precision: arguments.precision, ..ModelOptions::on(arguments.device) };
     let mut evaluation = Evaluation { versions: Vec::new(), pairs: Vec::new() };
     for (split, examples) in names.iter().copied().zip(&splits) {
         let mut all = Vec::new();
-        for version in &arguments.version {
+        for wanted in &arguments.version {
+            let (device, precision) = (arguments.device, wanted.precision);
             let folder =
-                VersionFolder::open(&arguments.models_dir.join(version), Thoroughness::Hashes).map_err(failed)?;
+                VersionFolder::open(&arguments.models_dir.join(&wanted.name), Thoroughness::Hashes).map_err(failed)?;
+            let options = ModelOptions { precision, ..ModelOptions::on(device) };
             let judged = judge(&folder, options, examples, &arguments.data, &bar)?;
-            let of = (version.as_str(), &*folder.manifest.digest(), folder.manifest.parameters);
-            all.push((Report::new(of, split, &judged), judged));
+            let (version, digest) = (&*wanted.to_string(), &*folder.manifest.digest());
+            let parameters = folder.manifest.parameters;
+            all.push((Report::new(Subject { version, device, precision, digest, parameters }, split, &judged), judged));
         }
         for (index, (first, one)) in all.iter().enumerate() {
             for (second, other) in &all[index + 1..] {
@@ -235,4 +264,23 @@ fn show(split: &str, evaluation: &Evaluation) {
 /// What is too small for a float is not nought.
 fn probability(p: f64) -> String {
     if p < f64::MIN_POSITIVE { "< 1e-307".to_owned() } else { format!("{p:.2e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_asked_for_by_its_name_and_by_what_it_runs_in_where_that_is_not_single_precision() {
+        let wanted = |name: &str, precision| Ok(Wanted { name: name.to_owned(), precision });
+        for (written, expected, shown) in [
+            ("ofa_large", wanted("ofa_large", Arithmetic::F32), "ofa_large"),
+            ("ofa_large@f32", wanted("ofa_large", Arithmetic::F32), "ofa_large"),
+            ("ofa_large@int8", wanted("ofa_large", Arithmetic::Int8), "ofa_large@int8"),
+        ] {
+            assert_eq!(written.parse(), expected);
+            assert_eq!(expected.unwrap().to_string(), shown);
+        }
+        assert_eq!("ofa_large@int4".parse::<Wanted>(), Err("expected `f32`, `f16` or `int8`".to_owned()));
+    }
 }

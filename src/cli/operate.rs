@@ -258,9 +258,10 @@ fn show_report(report: &Report) {
             (false, "loading") => "being made ready",
             (false, _) => "not named",
         };
-        vec![it.name.clone(), it.state.clone(), it.device.clone(), output::digest(&it.digest), named.to_owned()]
+        let (device, precision) = (it.device.clone(), it.precision.clone());
+        vec![it.name.clone(), it.state.clone(), device, precision, output::digest(&it.digest), named.to_owned()]
     });
-    output::line(output::table(&["version", "state", "device", "digest", ""], &[], versions));
+    output::line(output::table(&["version", "state", "device", "precision", "digest", ""], &[], versions));
 }
 
 fn show_audit(lines: &[Value]) {

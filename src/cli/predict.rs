@@ -65,6 +65,7 @@ struct Prediction {
     model_version: String,
     model_digest: String,
     backend: Device,
+    precision: Arithmetic,
     image_hash: String,
     image_width: u32,
     image_height: u32,
@@ -129,6 +130,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         model_version: chosen.name,
         model_digest: folder.manifest.digest(),
         backend: chosen.options.device,
+        precision: chosen.options.precision,
         image_hash: id.to_string(),
         image_width: header.width,
         image_height: header.height,
@@ -179,9 +181,10 @@ fn show(prediction: &Prediction, answers: &[Answer]) {
     });
     output::line(output::table(&["text", "result", "yes", "maybe", "no"], &["yes", "maybe", "no"], rows));
     output::line(format!(
-        "version {} on {}, image {}x{}, {:.1} ms after loading",
+        "version {} on {} in {}, image {}x{}, {:.1} ms after loading",
         prediction.model_version,
         prediction.backend,
+        prediction.precision,
         prediction.image_width,
         prediction.image_height,
         prediction.latency_ms

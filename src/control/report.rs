@@ -82,6 +82,9 @@ pub struct VersionReport {
     pub state: String,
     /// Where it runs.
     pub device: String,
+    /// What it computes in: `f32`, `f16` or `int8`.
+    #[serde(default)]
+    pub precision: String,
     /// SHA-256 over its files.
     pub digest: String,
     /// Whether the configuration in force names it; it is kept warm for a while otherwise.
@@ -97,6 +100,7 @@ pub(super) fn of(serving: &Serving, versions: &[(Arc<Version>, bool)], report: R
             name: identity.name.clone(),
             state: version.state().as_str().to_owned(),
             device: identity.device.to_string(),
+            precision: identity.precision.to_string(),
             digest: identity.digest.clone(),
             named: *named,
         }

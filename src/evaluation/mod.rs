@@ -18,5 +18,5 @@ pub use accuracy::{Interval, Share};
 pub use calibration::{Bin, Calibration, temperature};
 pub use paired::Paired;
 pub use picture::picture;
-pub use report::{Confusion, Judged, Latency, Report};
+pub use report::{Confusion, Judged, Latency, Report, Subject};
 pub use svg::{Area, Drawn, svg};

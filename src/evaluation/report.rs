@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 
 use super::{Calibration, Share};
-use crate::message::{Label, Scores};
+use crate::{
+    message::{Device, Label, Scores},
+    weights::Arithmetic,
+};
 
 /// An example with what a version said of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,11 +32,30 @@ impl Judged {
     }
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The version's name, as [`Report`] has it.
+    pub version: &'a str,
+    /// Where it ran.
+    pub device: Device,
+    /// What it computed in.
+    pub precision: Arithmetic,
+    /// Its digest.
+    pub digest: &'a str,
+    /// Its parameters.
+    pub parameters: u64,
+}
+
 /// A version measured on a data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// The version's name.
+    /// The version's name, with what it computed in where that was asked for: `ofa_large@int8`.
     pub version: String,
+    /// Where it ran.
+    pub device: Device,
+    /// What it computed in.
+    pub precision: Arithmetic,
     /// Its digest.
     pub digest: String,
     /// Parameters.
@@ -73,9 +95,9 @@ pub struct Latency {
 pub(super) const ORDER: [Label; 3] = [Label::Yes, Label::Maybe, Label::No];
 
 impl Report {
-    /// Measures what a version said of examples; `of` names the version and the split.
-    pub fn new(of: (&str, &str, u64), split: &str, judged: &[Judged]) -> Self {
-        let (version, digest, parameters) = of;
+    /// Measures what a version said of the examples of a split.
+    pub fn new(subject: Subject<'_>, split: &str, judged: &[Judged]) -> Self {
+        let Subject { version, device, precision, digest, parameters } = subject;
         let share = |is_among: &dyn Fn(&Judged) -> bool| {
             Share::of(judged.iter().filter(|judged| is_among(judged)).map(|judged| (judged.picture, judged.is_right())))
         };
@@ -89,6 +111,8 @@ impl Report {
         let loss = |judged: &Judged| -f64::from(judged.scores.of(judged.expected).max(f32::MIN_POSITIVE)).ln();
         Self {
             version: version.to_owned(),
+            device,
+            precision,
             digest: digest.to_owned(),
             parameters,
             split: split.to_owned(),
@@ -139,7 +163,9 @@ mod tests {
             judged(Label::No, 0.1, 0.1, "count"),
             judged(Label::Maybe, 0.5, 0.4, "count"),
         ];
-        let report = Report::new(("v", "sha256:0", 7), "test", &all);
+        let (device, precision) = (Device::Flex, Arithmetic::F32);
+        let subject = Subject { version: "v", device, precision, digest: "sha256:0", parameters: 7 };
+        let report = Report::new(subject, "test", &all);
         assert_eq!((report.overall.right, report.overall.all), (2, 4));
         assert_eq!((report.labels["yes"].right, report.labels["maybe"].right, report.labels["no"].right), (1, 0, 1));
         assert_eq!((report.kinds["colour"].accuracy, report.kinds["count"].accuracy), (0.5, 0.5));

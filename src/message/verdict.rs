@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Device;
+use crate::weights::Arithmetic;
 
 /// Does the image entail the text?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -200,6 +201,9 @@ pub struct Verdict {
     pub model_digest: String,
     /// The device it ran on.
     pub backend: Device,
+    /// What it computed in.
+    #[serde(default)]
+    pub precision: Arithmetic,
     /// The experiment that took the request.
     pub ab_experiment: Option<String>,
     /// The variant it was assigned to.

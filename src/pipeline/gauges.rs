@@ -127,5 +127,6 @@ pub(super) fn show_version(version: &Version) {
 }
 
 fn labels<'i>(identity: &'i Identity, device: &'i str) -> telemetry::ModelLabels<'i> {
-    telemetry::ModelLabels { version: &identity.name, device, digest: &identity.digest }
+    let precision = identity.precision.as_str();
+    telemetry::ModelLabels { version: &identity.name, device, precision, digest: &identity.digest }
 }

@@ -149,6 +149,7 @@ impl<'a> Outcomes<'a> {
             model_version: version.name.clone(),
             model_digest: version.digest.clone(),
             backend: version.device,
+            precision: version.precision,
             ab_experiment,
             ab_variant,
             ab_role: Role::Live,

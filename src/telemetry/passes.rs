@@ -51,16 +51,28 @@ pub struct ModelLabels<'a> {
     pub version: &'a str,
     /// Where it runs.
     pub device: &'a str,
+    /// What it computes in.
+    pub precision: &'static str,
     /// SHA-256 over its files.
     pub digest: &'a str,
+}
+
+impl ModelLabels<'_> {
+    fn all(&self) -> [(&'static str, String); 4] {
+        [
+            ("version", self.version.to_owned()),
+            ("device", self.device.to_owned()),
+            ("precision", self.precision.to_owned()),
+            ("digest", self.digest.to_owned()),
+        ]
+    }
 }
 
 /// The state a version is in, out of all states that there are; and how long loading took and how many bytes it holds,
 /// where it is loaded.
 pub fn model(model: &ModelLabels<'_>, state: &str, states: &[&'static str], loaded: Option<(Duration, u64)>) {
     let version = || model.version.to_owned();
-    let labels = [("version", version()), ("device", model.device.to_owned()), ("digest", model.digest.to_owned())];
-    gauge!(MODEL_INFO, &labels).set(1.0);
+    gauge!(MODEL_INFO, &model.all()).set(1.0);
     for &name in states {
         gauge!(MODEL_STATE, "version" => version(), "state" => name).set(if name == state { 1.0 } else { 0.0 });
     }
@@ -73,8 +85,7 @@ pub fn model(model: &ModelLabels<'_>, state: &str, states: &[&'static str], load
 /// A version was let go.
 pub fn model_unloaded(model: &ModelLabels<'_>, states: &[&'static str]) {
     let version = || model.version.to_owned();
-    let labels = [("version", version()), ("device", model.device.to_owned()), ("digest", model.digest.to_owned())];
-    gauge!(MODEL_INFO, &labels).set(0.0);
+    gauge!(MODEL_INFO, &model.all()).set(0.0);
     for &name in states {
         gauge!(MODEL_STATE, "version" => version(), "state" => name).set(0.0);
     }

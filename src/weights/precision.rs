@@ -1,5 +1,6 @@
 //! What weights are stored in, and what is computed with them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many bits a weight has.
@@ -33,10 +34,12 @@ impl Precision {
 }
 
 /// What a network computes in, whatever its weights are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(into = "&'static str", try_from = "String")]
+#[schemars(with = "String", extend("enum" = ["f32", "f16", "int8"]))]
 pub enum Arithmetic {
     /// Weights and states of 32 bits.
+    #[default]
     F32,
     /// Weights and states of 16 bits; norms and the answers' logits have 32.
     F16,

@@ -220,7 +220,10 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::collect::Refused, *};
-    use crate::message::{Answer, Decision, Device, Role, RouteTaken, Scores, TimingsMs};
+    use crate::{
+        message::{Answer, Decision, Device, Role, RouteTaken, Scores, TimingsMs},
+        weights::Arithmetic,
+    };
 
     fn verdict(number: u32, rule: Option<&str>, variant: Option<&str>, scores: Scores) -> Verdict {
         let answer = Answer::new(scores, "a text that goes on for longer than the column is wide", 80);
@@ -236,6 +239,7 @@ mod tests {
             model_version: "ofa_base".to_owned(),
             model_digest: String::new(),
             backend: Device::Flex,
+            precision: Arithmetic::F32,
             ab_experiment: variant.map(|_| "compare".to_owned()),
             ab_variant: variant.map(str::to_owned),
             ab_role: Role::Live,

@@ -21,11 +21,14 @@ pub(in crate::cli) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let inventory = arguments.models.inventory()?;
     let folder = inventory.path(&arguments.version).map_err(failed)?;
-    if !arguments.force && is_served(arguments, &folder)? {
+    let serving = if arguments.force { Vec::new() } else { serving(arguments, &folder)? };
+    if !serving.is_empty() {
         return Err(failed(format!(
-            "{} names the version `{}`, and would not start without it: take it out there first, or add --force",
+            "{} serves {} from {}, and would not start without it: take {} out there first, or add --force",
             arguments.settings.path().display(),
-            arguments.version
+            serving.join(", "),
+            folder.display(),
+            if serving.len() == 1 { "it" } else { "them" },
         )));
     }
     inventory.remove(&arguments.version).map_err(failed)?;
@@ -33,15 +36,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether the settings, where there are any, name this very folder.
-fn is_served(arguments: &Arguments, folder: &std::path::Path) -> Result<bool, CliError> {
+/// The versions that the settings, where there are any, serve from this very folder.
+fn serving(arguments: &Arguments, folder: &std::path::Path) -> Result<Vec<String>, CliError> {
     if !arguments.settings.path().exists() {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let plan: Plan = arguments.settings.plan()?;
     let same = |served: &std::path::Path| match (served.canonicalize(), folder.canonicalize()) {
         (Ok(served), Ok(folder)) => served == folder,
         _ => false,
     };
-    Ok(plan.versions.values().any(|version| same(&version.folder)))
+    let serving = plan.versions.iter().filter(|(_, version)| same(&version.folder));
+    Ok(serving.map(|(name, _)| format!("`{name}`")).collect())
 }
