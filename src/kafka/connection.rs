@@ -11,7 +11,7 @@ use std::{
 use rdkafka::{
     ClientConfig, ClientContext,
     client::OAuthToken,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers, Message, OwnedHeaders},
@@ -349,6 +349,17 @@ fn to_headers(headers: &[Header]) -> OwnedHeaders {
     headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |out, (name, value)| {
         out.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
     })
+}
+
+/// Passes a line of the client library's log on to our own.
+pub(super) fn pass_on(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::error!(target: "librdkafka", facility, "{message}"),
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Connection, KafkaError, Role},
+    connection::{Connection, KafkaError, Role, pass_on},
     security::Credentials,
 };
 use crate::message::Source;
@@ -57,6 +57,8 @@ pub enum Change {
     Leaving(Vec<Source>),
     /// These are another member's already. They are to be given up at once, without committing.
     Lost(Vec<Source>),
+    /// What a source was to go on with is not in its log any more, and the oldest that is there is read next. In the client's words.
+    Reset(String),
 }
 
 /// What the client knows about its group, from its statistics.
@@ -191,8 +193,20 @@ impl Context {
     }
 }
 
+/// Whether a line of the client library's log says that what was to be read next is gone; it says so nowhere else.
+fn tells_of_reset(level: RDKafkaLogLevel, facility: &str, message: &str) -> bool {
+    matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET" && message.contains("offset reset")
+}
+
 impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match tells_of_reset(level, facility, message) {
+            true => self.note(Change::Reset(message.to_owned())),
+            false => pass_on(level, facility, message),
+        }
+    }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
         self.credentials.token()

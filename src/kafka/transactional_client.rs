@@ -22,7 +22,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{Connection, KafkaError, Role},
+    connection::{Connection, KafkaError, Role, pass_on},
     security::Credentials,
     transactions::TransactionOptions,
 };
@@ -224,13 +224,7 @@ impl<T: Send + Sync + 'static> ClientContext for Context<T> {
         if tells_of_disturbance(facility, message) {
             self.disturbed.store(true, Ordering::Release);
         }
-        match level {
-            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(target: "librdkafka", facility, "{message}");
-            }
-            _ => tracing::error!(target: "librdkafka", facility, "{message}"),
-        }
+        pass_on(level, facility, message);
     }
 }
 

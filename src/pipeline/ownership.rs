@@ -56,6 +56,14 @@ impl Poller<'_> {
                     self.giving_up.clear();
                     self.part_with(&sources)?;
                 }
+                Change::Reset(told) => {
+                    telemetry::offset_reset();
+                    tracing::error!(
+                        told,
+                        "Records were not in the log any more when they were to be read: they were deleted before, or the log was \
+                         cut. Reading goes on with the oldest there are; give the topic a longer retention."
+                    );
+                }
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ const ABORTS: &str = "ofa_transaction_aborts_total";
 const COMMIT_SECONDS: &str = "ofa_transaction_commit_seconds";
 pub(super) const COMMIT_RECORDS: &str = "ofa_transaction_records";
 const LOST: &str = "ofa_partitions_lost_total";
+const RESETS: &str = "ofa_offset_resets_total";
 const DRAIN_TIMEOUTS: &str = "ofa_rebalance_drain_timeouts_total";
 const PAUSES: &str = "ofa_pauses_total";
 const RETRIES: &str = "ofa_retries_total";
@@ -22,13 +23,14 @@ pub(super) fn describe() {
     describe_histogram!(COMMIT_SECONDS, "Time of committing a transaction with its offsets");
     describe_histogram!(COMMIT_RECORDS, "Records of a transaction");
     describe_counter!(LOST, "Partitions that the group took away because this member was not heard of");
+    describe_counter!(RESETS, "Times that what was to be read next was not in the log any more");
     describe_counter!(DRAIN_TIMEOUTS, "Rebalances that did not wait for all requests of a partition to be answered");
     describe_counter!(PAUSES, "Times that reading was paused, by reason: pressure, breaker");
     describe_counter!(RETRIES, "Records put into a retry topic, by error code");
     describe_counter!(TOMBSTONES, "Records without a value");
     describe_counter!(KEYS_MISSING, "Records without a key, whose order nobody can rely on");
     describe_counter!(BREAKER, "Times that reading was stopped because too much failed");
-    for counter in [COMMITS, ABORTS, LOST, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
+    for counter in [COMMITS, ABORTS, LOST, RESETS, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
         counter!(counter).absolute(0);
     }
 }
@@ -48,6 +50,11 @@ pub fn transaction_aborted() {
 /// Partitions were taken away.
 pub fn partitions_lost(partitions: usize) {
     counter!(LOST).increment(partitions as u64);
+}
+
+/// What was to be read next was not in the log any more.
+pub fn offset_reset() {
+    counter!(RESETS).increment(1);
 }
 
 /// A rebalance did not wait any longer.

@@ -14,7 +14,7 @@ mod server;
 
 pub use control::{config, config_refused, config_switched};
 pub use delivery::{
-    breaker_opened, key_missing, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
+    breaker_opened, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
     transaction_aborted, transaction_committed,
 };
 pub use metrics::{

@@ -1,10 +1,11 @@
 //! The edges of the record contract, on real Apache Kafka.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
     producer::{BaseProducer, Producer},
 };
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{PARTITIONS, image},
     kafka::{Kafka, Received, Sent, hand_over, receive, send},
-    support::{Running, repository},
+    support::{Running, metric, page, repository},
 };
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -137,6 +138,102 @@ fn what_a_producer_aborts_is_never_judged_and_its_gaps_hold_nothing_up() {
     let verdicts = receive(kafka.address(), &topics.name("verdicts"), 3);
     assert_eq!(ids(&verdicts), ["r-0", "r-2", "r-4"]);
     assert_eq!(running.stop(), Some(0));
+}
+
+/// What a partition of the requests holds now, as a consumer of its own finds it.
+fn held(kafka: &Kafka, topic: &str) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address()).set("group.id", "outside").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&all).unwrap();
+    let mut held = Vec::new();
+    loop {
+        match consumer.poll(Duration::from_secs(30)) {
+            Some(Ok(message)) => {
+                let request: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                held.push(request["request_id"].as_str().unwrap().to_owned());
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return held,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_gaps_that_compaction_leaves_hold_nothing_up() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let requests = topics.name("compacted");
+    let compaction = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "100"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("max.compaction.lag.ms", "100"),
+    ];
+    kafka.create(&requests, PARTITIONS, &compaction);
+    // Of ten keys the last of four requests each is kept, so that gaps lie at the beginning and between.
+    for round in 0..4 {
+        for key in 0..10 {
+            let id = format!("r-{round}-{key}");
+            let key = format!("k-{}", if key % 2 == 0 { key } else { 10 * round + key });
+            send(kafka.address(), &requests, &[json_record(Some(&key), &request(&id))]);
+        }
+    }
+    // The last segment is never compacted.
+    std::thread::sleep(Duration::from_millis(300));
+    send(kafka.address(), &requests, &[json_record(Some("last"), &request("last"))]);
+    let begun = Instant::now();
+    let kept = loop {
+        let kept = held(kafka, &requests);
+        if kept.len() == 26 {
+            break kept;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(90), "{} of 41 are left: compaction has not come", kept.len());
+        std::thread::sleep(Duration::from_millis(500));
+    };
+
+    let settings = topics.settings(kafka.address(), "compacted");
+    let settings = settings.replace(&format!("\"{}\"", topics.name("requests")), &format!("\"{requests}\""));
+    let running = Running::start(&settings);
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), kept.len());
+    let mut kept = kept;
+    kept.sort();
+    assert_eq!(ids(&verdicts), kept);
+    assert_eq!(running.stop(), Some(0));
+    let again = Running::start(&settings);
+    again.log_line("Partitions assigned");
+    receive(kafka.address(), &topics.name("verdicts"), kept.len());
+    assert_eq!(again.stop(), Some(0));
+}
+
+#[test]
+fn requests_that_are_deleted_before_they_are_read_are_told_of_and_hold_nothing_up() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let (settings, requests) = (topics.settings(kafka.address(), "late"), topics.name("requests"));
+    let publish = |numbers: std::ops::Range<usize>| {
+        let written: Vec<Value> = numbers.map(|number| request(&format!("r-{number}"))).collect();
+        let records: Vec<Sent<'_>> = written.iter().map(|request| json_record(Some("k"), request)).collect();
+        send(kafka.address(), &requests, &records);
+    };
+    publish(0..3);
+    let running = Running::start(&settings);
+    receive(kafka.address(), &topics.name("verdicts"), 3);
+    assert_eq!(running.stop(), Some(0));
+
+    publish(3..9);
+    kafka.delete_before(&requests, 6);
+    let late = Running::start(&settings);
+    let pages = late.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+    let verdicts = receive(kafka.address(), &topics.name("verdicts"), 6);
+    assert_eq!(ids(&verdicts), ["r-0", "r-1", "r-2", "r-6", "r-7", "r-8"]);
+    assert_eq!(metric(&page(&pages, "/metrics"), "ofa_offset_resets_total", ""), 1.0);
+    let (code, told) = late.stop_and_hear();
+    assert_eq!(code, Some(0), "{told}");
+    let line = told.lines().find(|line| line.contains("were not in the log any more")).unwrap();
+    assert!(line.contains(&requests) && line.contains("offset 3"), "it says where and from which offset: {line}");
 }
 
 #[test]

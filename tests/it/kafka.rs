@@ -101,19 +101,29 @@ impl Kafka {
         for (name, value) in settings {
             new = new.set(name, value);
         }
-        let created = self.administer(async |client, options| client.create_topics([&new], options).await);
+        let created: Vec<TopicResult> =
+            self.administer(async |client, options| client.create_topics([&new], options).await);
         created.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
     }
 
     pub(crate) fn delete(&self, topic: &str) {
-        let deleted = self.administer(async |client, options| client.delete_topics(&[topic], options).await);
+        let deleted: Vec<TopicResult> =
+            self.administer(async |client, options| client.delete_topics(&[topic], options).await);
         deleted.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
     }
 
-    fn administer(
+    /// Deletes the records of a topic's first partition that lie before an offset, as retention does.
+    pub(crate) fn delete_before(&self, topic: &str, offset: i64) {
+        let mut records = TopicPartitionList::new();
+        records.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+        let deleted = self.administer(async |client, options| client.delete_records(&records, options).await);
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    fn administer<T>(
         &self,
-        change: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> KafkaResult<Vec<TopicResult>>,
-    ) -> Vec<TopicResult> {
+        change: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> KafkaResult<T>,
+    ) -> T {
         let client = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
