@@ -35,10 +35,15 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-const MESSAGES: usize = 20_000;
+/// Requests that are all there at once.
+const MESSAGES: usize = 60_000;
 const ROUNDS: usize = 5;
-/// Requests a second, where they come at a rate.
+/// Requests that come at a rate, and how many a second.
+const RATED: usize = 20_000;
 const RATE: usize = 4_000;
+/// `pipeline.records_in_flight_max`, by default and when it is to be fast at any price. Transactions hold half of it at most.
+const IN_FLIGHT: usize = 1_024;
+const MANY_IN_FLIGHT: usize = 16_384;
 const PARTITIONS: i32 = 4;
 const VERDICT_BYTES: usize = 1_000;
 
@@ -87,11 +92,11 @@ impl Kafka {
     }
 
     /// Publishes all requests, as fast as they go or so many a second.
-    fn fill(&self, topic: &str, rate: Option<usize>) {
+    fn fill(&self, topic: &str, messages: usize, rate: Option<usize>) {
         let image = STANDARD.encode(std::fs::read("testdata/demo/thumbnail.png").unwrap());
         let producer = self.producer();
         let begun = Instant::now();
-        for number in 0..MESSAGES {
+        for number in 0..messages {
             while rate.is_some_and(|rate| number as f64 > begun.elapsed().as_secs_f64() * rate as f64) {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -109,7 +114,7 @@ impl Kafka {
 
     /// Waits until all verdicts can be read by a read-committed consumer: seconds from when the first was written, by its
     /// timestamp, to when the last was read.
-    fn time(&self, topic: &str) -> f64 {
+    fn time(&self, topic: &str, messages: usize) -> f64 {
         let mut config = self.config();
         config.set("group.id", "outside").set("isolation.level", "read_committed").set("fetch.wait.max.ms", "5");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -119,7 +124,7 @@ impl Kafka {
         }
         consumer.assign(&all).unwrap();
         let (mut seen, mut begun) = (0, i64::MAX);
-        while seen < MESSAGES {
+        while seen < messages {
             if let Some(message) = consumer.poll(Duration::from_millis(100)) {
                 seen += 1;
                 begun = begun.min(message.unwrap().timestamp().to_millis().unwrap());
@@ -131,13 +136,13 @@ impl Kafka {
 }
 
 /// Seconds that a pipeline takes for the requests of a topic, which are all there, or come at a rate.
-fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, rate: Option<usize>) -> f64 {
-    let name = format!("{delivery}-{round}-{}", rate.unwrap_or_default());
+fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, in_flight: usize, rate: Option<usize>) -> f64 {
+    let name = format!("{delivery}-{in_flight}-{round}-{}", rate.unwrap_or_default());
     let requests = if rate.is_some() { format!("{name}-requests") } else { "requests".to_owned() };
     kafka.create(&[&name, &format!("{name}-dead"), &requests]);
     let text = format!(
         "[kafka]\nbootstrap_servers = \"{}\"\ngroup_id = \"{name}\"\ninstance_id = \"bench\"\ndelivery = \"{delivery}\"\n\
-         requests = \"{requests}\"\nverdicts = \"{name}\"\ndead_letters = \"{name}-dead\"\n[model_versions]\n\
+         requests = \"{requests}\"\nverdicts = \"{name}\"\ndead_letters = \"{name}-dead\"\n[pipeline]\nrecords_in_flight_max = {in_flight}\n[model_versions]\n\
          default = \"ofa_small\"\n[model_versions.versions.ofa_small]\n",
         kafka.address
     );
@@ -148,9 +153,9 @@ fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, rate: Optio
     let pipeline = Pipeline::start(&plan, &connection(&plan, None), engine).unwrap();
     let seconds = std::thread::scope(|scope| {
         if rate.is_some() {
-            scope.spawn(|| kafka.fill(&requests, rate));
+            scope.spawn(|| kafka.fill(&requests, RATED, rate));
         }
-        kafka.time(&name)
+        kafka.time(&name, if rate.is_some() { RATED } else { MESSAGES })
     });
     pipeline.stopper()();
     pipeline.join().unwrap();
@@ -167,7 +172,7 @@ fn through_librdkafka_alone(kafka: &Kafka, requests: &str, round: usize) -> f64 
     let producer = kafka.producer();
     let verdict = vec![b'x'; VERDICT_BYTES];
     std::thread::scope(|scope| {
-        let timing = scope.spawn(|| kafka.time(&name));
+        let timing = scope.spawn(|| kafka.time(&name, MESSAGES));
         let mut seen = 0;
         while seen < MESSAGES {
             let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
@@ -194,14 +199,17 @@ fn median(values: &[f64]) -> f64 {
 fn main() {
     let kafka = Kafka::start();
     kafka.create(&["requests"]);
-    kafka.fill("requests", None);
-    let mut seconds: [Vec<f64>; 5] = Default::default();
+    kafka.fill("requests", MESSAGES, None);
+    let mut seconds: [Vec<f64>; 7] = Default::default();
     for round in 0..ROUNDS {
-        seconds[0].push(through_the_pipeline(&kafka, round, "exactly_once", None));
-        seconds[1].push(through_the_pipeline(&kafka, round, "at_least_once", None));
-        seconds[2].push(through_librdkafka_alone(&kafka, "requests", round));
-        seconds[3].push(through_the_pipeline(&kafka, round, "exactly_once", Some(RATE)));
-        seconds[4].push(through_the_pipeline(&kafka, round, "at_least_once", Some(RATE)));
+        let through = |delivery, in_flight, rate| through_the_pipeline(&kafka, round, delivery, in_flight, rate);
+        seconds[0].push(through("exactly_once", IN_FLIGHT, None));
+        seconds[1].push(through("at_least_once", IN_FLIGHT, None));
+        seconds[2].push(through("exactly_once", MANY_IN_FLIGHT, None));
+        seconds[3].push(through("at_least_once", MANY_IN_FLIGHT, None));
+        seconds[4].push(through_librdkafka_alone(&kafka, "requests", round));
+        seconds[5].push(through("exactly_once", IN_FLIGHT, Some(RATE)));
+        seconds[6].push(through("at_least_once", IN_FLIGHT, Some(RATE)));
         let shown: Vec<String> = seconds.iter().map(|seconds| format!("{:.2}", seconds[round])).collect();
         println!("round {}: {} s", round + 1, shown.join(", "));
     }
@@ -209,13 +217,27 @@ fn main() {
         let each: Vec<f64> = seconds[of].iter().zip(&seconds[to]).map(|(of, to)| to / of).collect();
         median(&each)
     };
-    let rate = |what: usize| MESSAGES as f64 / median(&seconds[what]);
-    println!("{MESSAGES} requests of 4 kB, medians of {ROUNDS} rounds, ratios within rounds");
-    println!("all there at once:");
-    println!("  exactly once       {:8.0} per second, {:.2} of at least once", rate(0), ratio(0, 1));
-    println!("  at least once      {:8.0} per second, {:.2} of librdkafka alone", rate(1), ratio(1, 2));
-    println!("  librdkafka alone   {:8.0} per second", rate(2));
-    println!("{RATE} a second:");
-    println!("  exactly once       {:8.0} per second, {:.2} of at least once", rate(3), ratio(3, 4));
-    println!("  at least once      {:8.0} per second", rate(4));
+    let rate = |what: usize, messages: usize| messages as f64 / median(&seconds[what]);
+    println!("requests of 4 kB, medians of {ROUNDS} rounds, ratios within rounds");
+    println!("{MESSAGES}, all there at once:");
+    for (first, in_flight) in [(0, IN_FLIGHT), (2, MANY_IN_FLIGHT)] {
+        let second = first + 1;
+        let (once, at_least) = (rate(first, MESSAGES), rate(second, MESSAGES));
+        println!(
+            "  {in_flight:5} in flight, exactly once   {once:8.0} per second, {:.2} of at least once",
+            ratio(first, second)
+        );
+        println!(
+            "  {in_flight:5} in flight, at least once  {at_least:8.0} per second, {:.2} of librdkafka alone",
+            ratio(second, 4)
+        );
+    }
+    println!("  librdkafka alone                {:8.0} per second", rate(4, MESSAGES));
+    println!("{RATED}, {RATE} a second:");
+    println!(
+        "  exactly once                    {:8.0} per second, {:.2} of at least once",
+        rate(5, RATED),
+        ratio(5, 6)
+    );
+    println!("  at least once                   {:8.0} per second", rate(6, RATED));
 }
