@@ -173,7 +173,7 @@ fn the_gaps_that_compaction_leaves_hold_nothing_up() {
         ("max.compaction.lag.ms", "100"),
     ];
     kafka.create(&requests, PARTITIONS, &compaction);
-    // Of ten keys the last of four requests each is kept, so that gaps lie at the beginning and between.
+    // Of each even key only the last of four requests is kept, and the odd keys never come again: gaps lie at the beginning and between.
     for round in 0..4 {
         for key in 0..10 {
             let id = format!("r-{round}-{key}");
