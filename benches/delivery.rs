@@ -41,7 +41,8 @@ const ROUNDS: usize = 5;
 /// Requests that come at a rate, and how many a second.
 const RATED: usize = 20_000;
 const RATE: usize = 4_000;
-/// `pipeline.records_in_flight_max`, by default and when it is to be fast at any price. Transactions hold half of it at most.
+/// `pipeline.records_in_flight_max`, by default and when it is to be fast at any price. A transaction is
+/// due when it holds half of it, or `kafka.transaction_records_max`.
 const IN_FLIGHT: usize = 1_024;
 const MANY_IN_FLIGHT: usize = 16_384;
 const PARTITIONS: i32 = 4;

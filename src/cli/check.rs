@@ -1,12 +1,12 @@
-//! `check`: settings and models, without starting.
+//! `check`: settings, models and topics, without starting.
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, SettingsArguments, VerifyArguments, output};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, output};
 use crate::{
     engine::Engine,
-    pipeline::{connection, engine_options, every_spec},
+    pipeline::{check_cluster, connection, engine_options, every_spec},
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Check the settings only, and load no model
     #[arg(long)]
     settings_only: bool,
+    /// Also ask the brokers: whether the topics are there, and take what requests may be
+    #[arg(long)]
+    kafka: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,7 +53,14 @@ struct Loaded {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = arguments.settings.plan()?;
     logging::check(&plan.telemetry.log_level)?;
-    connection(&plan, None).check()?;
+    let connection = connection(&plan, None);
+    connection.check()?;
+    if arguments.kafka {
+        if plan.kafka.bootstrap_servers.is_none() {
+            return Err(failed("`kafka.bootstrap_servers` is \"embedded\": there is no cluster to ask"));
+        }
+        check_cluster(&plan, &connection)?;
+    }
     let versions = if arguments.settings_only { Vec::new() } else { load(&plan, arguments.verify.thoroughness())? };
     let checked = Checked {
         settings: arguments.settings.path().display().to_string(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    kafka::{Connection, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
+    kafka::{Connection, Extent, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::{Outgoing, Record, Refusal, binary, replayed, text_header},
     pipeline::connection,
     settings::Plan,
@@ -150,7 +150,7 @@ impl Where {
         match connection.bootstrap_servers.is_empty() {
             false => Ok((plan, connection)),
             true => Err(failed(
-                "the settings name the embedded broker, which lives inside `run` or `demo --keep-running`: give the \
+                "the settings name the embedded broker, which lives inside `run --embedded` or `demo --keep-running`: give the \
                  address that it printed with --bootstrap-servers",
             )),
         }
@@ -162,11 +162,13 @@ impl Where {
         &self,
         plan: &Plan,
         connection: &Connection,
+        extent: &Extent,
         with_values: bool,
         wanted: impl Fn(&Record, &Refusal) -> bool,
     ) -> Result<Vec<Found>, CliError> {
         let mut found = Vec::new();
-        connection.read_all(&plan.kafka.dead_letters, Duration::from_secs(self.wait_max), |mut record| {
+        let wait_max = Duration::from_secs(self.wait_max);
+        connection.read_backlog(&plan.kafka.dead_letters, extent, wait_max, |mut record| {
             // What is none of this program's stays out: somebody else writes there too.
             let Some(refusal) = Refusal::of(&record).filter(|refusal| wanted(&record, refusal)) else { return };
             let bytes = record.payload.as_ref().map_or(0, Vec::len);
@@ -181,6 +183,11 @@ impl Where {
 }
 
 impl Selection {
+    /// Where letters that are taken may lie.
+    fn extent(&self) -> Extent {
+        self.since.map_or(Extent::All, |since| Extent::Since(since.as_millisecond()))
+    }
+
     fn takes(&self, record: &Record, refusal: &Refusal) -> bool {
         let since = self.since.map(jiff::Timestamp::as_millisecond);
         self.code.as_ref().is_none_or(|code| *code == refusal.code)
@@ -190,6 +197,16 @@ impl Selection {
 
 fn place(record: &Record) -> Place {
     Place { partition: record.partition, offset: record.offset }
+}
+
+/// Where these places lie.
+fn extent(places: &[Place]) -> Extent {
+    let mut offsets: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
+    for Place { partition, offset } in places {
+        let (first, last) = offsets.entry(*partition).or_insert((*offset, *offset));
+        (*first, *last) = ((*first).min(*offset), (*last).max(*offset));
+    }
+    Extent::Between(offsets)
 }
 
 fn letter(Found { record, refusal, bytes }: &Found) -> Letter {
@@ -205,7 +222,7 @@ fn letter(Found { record, refusal, bytes }: &Found) -> Letter {
 fn list(arguments: &ListArguments) -> Result<(), CliError> {
     let (plan, connection) = arguments.place.connect()?;
     let taken = |record: &Record, refusal: &Refusal| arguments.selection.takes(record, refusal);
-    let found = arguments.place.read(&plan, &connection, false, taken)?;
+    let found = arguments.place.read(&plan, &connection, &arguments.selection.extent(), false, taken)?;
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|found| *codes.entry(&found.refusal.code).or_default() += 1);
     let newest = found.iter().skip(found.len().saturating_sub(arguments.limit));
@@ -236,7 +253,9 @@ fn table(letters: &[Letter]) {
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {
     let (plan, connection) = arguments.place.connect()?;
-    let found = arguments.place.read(&plan, &connection, true, |record, _| place(record) == arguments.letter)?;
+    let extent = extent(&[arguments.letter]);
+    let found =
+        arguments.place.read(&plan, &connection, &extent, true, |record, _| place(record) == arguments.letter)?;
     let Some(first) = found.first() else {
         return Err(failed(format!("there is no dead letter there in `{}`", plan.kafka.dead_letters)));
     };
@@ -276,7 +295,8 @@ fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
         value.as_ref().map(|file| fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display()))));
     let repaired = repaired.transpose()?;
     let (plan, connection) = from.connect()?;
-    let found = from.read(&plan, &connection, *yes, |record, refusal| {
+    let extent = if letters.is_empty() { selection.extent() } else { extent(letters) };
+    let found = from.read(&plan, &connection, &extent, *yes, |record, refusal| {
         let named = letters.is_empty() || letters.contains(&place(record));
         named && selection.takes(record, refusal)
     })?;

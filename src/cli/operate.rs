@@ -1,7 +1,7 @@
 //! What operators do to a running instance, and by it to all of its group: `status`, `rollback`, `set-default`, `pause`,
 //! `resume`, `promote`, `apply`, `use-file`, `clear`, `audit`. Each asks the admin API.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -100,9 +100,9 @@ pub(super) struct Change {
     /// Why, for the audit log
     #[arg(long, default_value = "")]
     why: String,
-    /// Who, for the audit log
-    #[arg(long, env = "USER", default_value = "")]
-    by: String,
+    /// Who, for the audit log; without a name, the number of your user
+    #[arg(long, env = "USER")]
+    by: Option<String>,
     /// Make everything ready, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -190,14 +190,21 @@ fn read_token(file: &std::path::Path) -> Result<Secret, CliError> {
 
 impl Change {
     fn post(&self, path: &str) -> Result<(), CliError> {
-        let asked = Asked { by: self.by.clone(), why: self.why.clone(), dry_run: self.dry_run };
+        let asked = Asked { by: self.by(), why: self.why.clone(), dry_run: self.dry_run };
         self.show(&self.instance.client()?.post(path, &asked)?);
         Ok(())
     }
 
+    fn by(&self) -> String {
+        // In a container nobody may have set a name.
+        let number = || std::fs::metadata("/proc/self").map_or(String::new(), |myself| format!("uid {}", myself.uid()));
+        self.by.clone().unwrap_or_else(number)
+    }
+
     /// Who and why stand in the address, because the body is the settings.
     fn send(&self, method: &str, what: &str, body: String) -> Result<(), CliError> {
-        let (by, why) = (encoded(&self.by), encoded(&self.why));
+        let (by, why) = (self.by(), encoded(&self.why));
+        let by = encoded(&by);
         let path = format!("/v1/{what}?by={by}&why={why}&dry_run={}", self.dry_run);
         self.show(&self.instance.client()?.send(method, &path, body)?);
         Ok(())
@@ -208,13 +215,21 @@ impl Change {
             return output::json(applied);
         }
         let (before, now) = (output::digest(&applied.previous_digest), output::digest(&applied.config_digest));
-        output::line(match (applied.dry_run, applied.previous_digest == applied.config_digest) {
-            (true, true) => format!("it works, and would change nothing: {now} serves already"),
-            (true, false) => format!("it works: {now} would serve instead of {before}; nothing changed"),
-            (false, true) => format!("revision {}: {now} serves, as before", applied.revision),
-            (false, false) => {
+        // What decides on a request may be the same while something else changes: a device, a batch size.
+        let decides = before != now;
+        output::line(match (applied.dry_run, applied.changed) {
+            (true, false) => format!("it works, and would change nothing: {now} serves already"),
+            (true, true) if decides => format!("it works: {now} would serve instead of {before}; nothing changed"),
+            (true, true) => format!("it works: {now} would decide as before, served otherwise; nothing changed"),
+            (false, false) => format!("revision {}: {now} serves, as before", applied.revision),
+            (false, true) => {
                 let Applied { revision, took_ms, .. } = applied;
-                format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms")
+                match decides {
+                    true => format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms"),
+                    false => {
+                        format!("revision {revision}: {now} decides as before, served otherwise, after {took_ms:.1} ms")
+                    }
+                }
             }
         });
         applied.warnings.iter().for_each(|warning| output::line(format!("warning: {warning}")));

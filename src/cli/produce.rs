@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         connection.bootstrap_servers.clone_from(bootstrap_servers);
     }
     if connection.bootstrap_servers.is_empty() {
-        let remedy = "the settings name the embedded broker, which lives inside `run` or `demo --keep-running`: \
+        let remedy = "the settings name the embedded broker, which lives inside `run --embedded` or `demo --keep-running`: \
                       give the address that it printed with --bootstrap-servers";
         return Err(failed(remedy));
     }

@@ -16,9 +16,10 @@ use crate::{
     admin::{self, Tokens},
     control::{self, Controller, Files, FleetLog, Recalled, recall},
     engine::Engine,
-    kafka::EmbeddedBroker,
-    pipeline::{Monitor, Pipeline, connection, engine_options, engine_specs},
-    settings::{LogFormat, Plan},
+    kafka::{Connection, EmbeddedBroker},
+    pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
+    settings::{LogFormat, Plan, SettingsError},
+    store::Thoroughness,
     telemetry::{self, Probes, logging},
 };
 
@@ -28,13 +29,24 @@ pub(super) struct Arguments {
     settings: SettingsArguments,
     #[command(flatten)]
     verify: VerifyArguments,
+    /// Serve a broker inside the process where `kafka.bootstrap_servers` is "embedded", for trying things out
+    #[arg(long)]
+    embedded: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let path = arguments.settings.path();
     let plan = arguments.settings.plan()?;
+    // Whoever forgot to name the cluster would have a healthy service that nobody sends anything to.
+    if plan.kafka.bootstrap_servers.is_none() && !arguments.embedded {
+        let reason = "is \"embedded\", a broker inside this process that forgets everything: name a cluster's `host:port`, \
+                      or say `run --embedded`";
+        let (path, field) = (path.to_owned(), "kafka.bootstrap_servers".to_owned());
+        return Err(SettingsError::Field { path, line: None, field, reason: reason.to_owned() }.into());
+    }
     logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
     let mut service = Service::start(&plan)?;
+    service.heed_stops()?;
     let broker = start_broker(&plan)?;
     let address = broker.as_ref().map(EmbeddedBroker::bootstrap_servers);
     if let Some(bootstrap_servers) = &address {
@@ -53,11 +65,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(reason) = &behind {
         tracing::error!(reason, "Started without all that operators changed.");
     }
-    tracing::info!(versions = plan.versions.len(), "Loading versions.");
     let thoroughness = arguments.verify.thoroughness();
-    let engine = Engine::start(&engine_specs(&plan, thoroughness), engine_options(&plan))?;
-    service.heed_stops()?;
-    let pipeline = Pipeline::start(&plan, &connection, engine)?;
+    let begun = {
+        let (plan, connection) = (plan.clone(), connection.clone());
+        service.unless_stopped(move || start_pipeline(&plan, &connection, thoroughness))?
+    };
+    let Some(pipeline) = begun else {
+        tracing::info!("Stopped while it was starting; no request was left half done.");
+        service.end();
+        return Ok(());
+    };
+    let pipeline = pipeline?;
     let start = control::Start {
         path: path.to_owned(),
         file,
@@ -80,6 +98,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
     }
     Ok(())
+}
+
+/// Looks at the cluster before versions are loaded: what is wrong with it is known sooner, and a supervisor that tries again loads
+/// nothing in vain.
+fn start_pipeline(plan: &Plan, connection: &Connection, thoroughness: Thoroughness) -> Result<Pipeline, CliError> {
+    pipeline::check_cluster(plan, connection)?;
+    tracing::info!(versions = plan.versions.len(), "Loading versions.");
+    let engine = Engine::start(&engine_specs(plan, thoroughness), engine_options(plan))?;
+    Ok(Pipeline::start(plan, connection, engine)?)
 }
 
 /// Takes the address of the admin API. Before anything is loaded: where another has it, a supervisor should not see an
@@ -119,7 +146,7 @@ pub(super) struct Service {
     runtime: Runtime,
     /// Heard from the start: unheard, it would end the process while versions load.
     hang_up: Signal,
-    /// None while versions load: a stop then ends the process at once.
+    /// None where a stop ends the process at once.
     stopping: Option<Stopping>,
     /// Empty while versions load.
     monitor: Arc<OnceLock<Arc<Monitor>>>,
@@ -156,12 +183,33 @@ impl Service {
         Ok(service)
     }
 
-    /// From now on a stop signal is heard, and waits for [`Self::until_stopped`]. Before the first request is taken: unheard, it
-    /// would end the process in the middle of one.
-    pub(super) fn heed_stops(&mut self) -> Result<(), CliError> {
+    /// From now on a stop signal is heard, and waits for [`Self::unless_stopped`] or [`Self::until_stopped`]. Unheard, it would end
+    /// the process in the middle of a request, and would not end at all what is the first process of its container.
+    fn heed_stops(&mut self) -> Result<(), CliError> {
         let _inside = self.runtime.enter();
         self.stopping = Some(Stopping::new()?);
         Ok(())
+    }
+
+    /// Does what comes before the first request; none where a stop signal came before it was done.
+    fn unless_stopped<T: Send + 'static>(
+        &mut self,
+        begin: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, CliError> {
+        let Self { runtime, stopping, .. } = self;
+        runtime.block_on(async {
+            let begun = tokio::task::spawn_blocking(begin);
+            let Some(stopping) = stopping else { return begun.await.map(Some).map_err(failed) };
+            tokio::select! {
+                begun = begun => begun.map(Some).map_err(failed),
+                () = stopping.asked() => Ok(None),
+            }
+        })
+    }
+
+    /// Ends without waiting for what still runs.
+    fn end(self) {
+        self.runtime.shutdown_background();
     }
 
     /// Serves the admin API.
@@ -190,21 +238,25 @@ impl Service {
     }
 
     /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain
-    /// had no time for. A second signal does not wait for the drain. SIGHUP has the settings file read again.
+    /// had no time for. A second signal does not wait for the drain, and no stop lasts for ever. SIGHUP has the settings file read again.
     pub(super) fn until_stopped(self, pipeline: Pipeline, controller: Controller) -> Result<usize, CliError> {
+        let Self { runtime, mut hang_up, stopping, monitor } = self;
         // Set once: a service has one pipeline.
-        self.monitor.set(pipeline.monitor()).ok();
-        let (stop, control) = (pipeline.stopper(), controller.handle());
-        let mut hang_up = self.hang_up;
-        let ended = self.runtime.block_on(async {
-            let mut joined = tokio::task::spawn_blocking(move || pipeline.join());
-            let mut stopping = match self.stopping {
+        monitor.set(pipeline.monitor()).ok();
+        let (stop, stop_max, control) = (pipeline.stopper(), pipeline.stop_max(), controller.handle());
+        let ended = runtime.block_on(async {
+            let mut stopping = match stopping {
                 Some(stopping) => stopping,
                 None => Stopping::new()?,
             };
+            let mut ended = tokio::task::spawn_blocking(move || {
+                let left = pipeline.join();
+                controller.stop();
+                left
+            });
             loop {
                 tokio::select! {
-                    joined = &mut joined => return Ok(joined.map_err(failed)??),
+                    ended = &mut ended => return Ok(ended.map_err(failed)??),
                     () = stopping.asked() => break,
                     _ = hang_up.recv() => control.reread(),
                 }
@@ -212,12 +264,16 @@ impl Service {
             tracing::info!("Stopping: finishing what is in flight.");
             stop();
             tokio::select! {
-                joined = &mut joined => Ok(joined.map_err(failed)??),
+                ended = &mut ended => Ok(ended.map_err(failed)??),
                 () = stopping.asked() => Err(failed("stopped twice: what was in flight is read again")),
+                () = tokio::time::sleep(stop_max) => Err(failed(format!(
+                    "the stop took longer than {stop_max:?} (`pipeline.drain_timeout_ms` and `kafka.publish_timeout_ms` together) and \
+                     was cut short: what was in flight is read again"
+                ))),
             }
         });
-        controller.stop();
-        self.runtime.shutdown_background();
+        // What has not ended by now is not waited for.
+        runtime.shutdown_background();
         ended
     }
 }

@@ -53,7 +53,7 @@ impl Journal {
     fn audit(&self, line: &Audited<'_>) {
         let Some(files) = &self.0 else { return };
         if let Err(error) = files.audit(line) {
-            telemetry::config_refused("audit_not_written");
+            telemetry::config_unwritten("audit");
             tracing::error!(%error, "The audit log cannot be written.");
         }
     }
@@ -62,7 +62,7 @@ impl Journal {
     pub(super) fn save(&self, state: &State, file: &str) -> Option<String> {
         let saved = Saved { state: state.clone(), file: file.to_owned() };
         let error = self.0.as_ref()?.save(&saved).err()?;
-        telemetry::config_refused("state_not_written");
+        telemetry::config_unwritten("state");
         tracing::error!(%error, "The state file cannot be written: a restart would forget the last change.");
         Some(format!("the state file cannot be written, so a restart of this instance may forget this: {error}"))
     }

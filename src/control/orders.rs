@@ -63,6 +63,7 @@ impl Worker {
             revision: self.state.revision,
             config_digest: digest.clone(),
             previous_digest: digest,
+            changed: false,
             took_ms: milliseconds(asked.at),
             dry_run: false,
             warnings: vec![format!("`{what}` was not in force yet and is given up; nothing else is undone")],

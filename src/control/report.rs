@@ -20,6 +20,8 @@ pub struct Applied {
     pub config_digest: String,
     /// What decided before.
     pub previous_digest: String,
+    /// Whether anything is served otherwise than before: by other settings, or by versions that were loaded for it.
+    pub changed: bool,
     /// From the command to the switch on this instance, in milliseconds.
     pub took_ms: f64,
     /// Whether it was only tried.

@@ -318,6 +318,7 @@ impl Worker {
             revision: self.state.revision,
             config_digest: serving.plan.config_digest.clone(),
             previous_digest: self.switcher.serving().plan.config_digest.clone(),
+            changed: !self.is_served(serving),
             took_ms: milliseconds(asked.at),
             dry_run: asked.order.dry_run,
             warnings,

@@ -68,6 +68,8 @@ pub struct GroupStatistics {
     pub sources: BTreeMap<Source, Fetched>,
     /// Assignments and revocations since the start.
     pub rebalances: u64,
+    /// Whether this member has its place in the group: its coordinator is known, and no rebalance is under way.
+    pub belongs: bool,
 }
 
 /// How far a source was fetched.
@@ -193,9 +195,12 @@ impl Context {
     }
 }
 
-/// Whether a line of the client library's log says that what was to be read next is gone; it says so nowhere else.
+/// Whether a line of the client library's log says that what was to be read next is gone; it says so nowhere else. In such lines it
+/// tells of questions too that brokers did not answer, and asks again.
 fn tells_of_reset(level: RDKafkaLogLevel, facility: &str, message: &str) -> bool {
-    matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET" && message.contains("offset reset")
+    let is_reset =
+        matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET" && message.contains("offset reset");
+    is_reset && !message.contains("failed to query logical offset")
 }
 
 impl ClientContext for Context {
@@ -222,7 +227,10 @@ impl ClientContext for Context {
                 }
             }
         }
-        known.rebalances = statistics.cgrp.map_or(0, |group| group.rebalance_cnt.max(0) as u64);
+        if let Some(group) = statistics.cgrp {
+            known.rebalances = group.rebalance_cnt.max(0) as u64;
+            known.belongs = group.state == "up" && group.join_state == "steady";
+        }
         *locked(&self.statistics) = known;
     }
 }

@@ -8,7 +8,7 @@
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
-//! * `limits`: how large records may be in a topic; `backlog`: all that a topic holds now.
+//! * `limits`: how large records may be in a topic; `backlog`: what a topic holds now, an [`Extent`] of it.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
 mod backlog;
@@ -27,6 +27,7 @@ mod tail;
 mod transactional_client;
 mod transactions;
 
+pub use backlog::Extent;
 pub use connection::{Connection, KafkaError};
 pub use consumer::Consumer;
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};

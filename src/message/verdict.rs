@@ -202,7 +202,6 @@ pub struct Verdict {
     /// The device it ran on.
     pub backend: Device,
     /// What it computed in.
-    #[serde(default)]
     pub precision: Arithmetic,
     /// The experiment that took the request.
     pub ab_experiment: Option<String>,

@@ -16,17 +16,40 @@ pub(super) struct Promise {
     pub(super) batch_bytes: Option<usize>,
 }
 
-/// Looks at the cluster.
+/// Checks that the cluster answers, has every topic, and that they fit together.
 ///
 /// # Errors
-/// When it does not answer, lacks a topic, or topics do not fit together.
-pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, KafkaError> {
+/// What is not as it must be.
+pub fn check_cluster(plan: &Plan, connection: &Connection) -> Result<(), KafkaError> {
+    topics(plan, connection).map(|_| ())
+}
+
+/// What records may be in the topics: none on an embedded broker, an error where brokers do not say.
+type Limits = Option<Result<BTreeMap<String, usize>, KafkaError>>;
+
+fn topics(plan: &Plan, connection: &Connection) -> Result<Limits, KafkaError> {
     let kafka = &plan.kafka;
     let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters];
     topics.extend(plan.table.has_shadows().then_some(kafka.shadows.as_str()));
     topics.extend(kafka.retries.iter().map(|retry| retry.topic.as_str()));
     connection.partitions(&topics)?;
     if connection.is_mock()? {
+        return Ok(None);
+    }
+    let limits = connection.record_limits(&topics);
+    if let Ok(limits) = &limits {
+        fits(plan, limits)?;
+    }
+    Ok(Some(limits))
+}
+
+/// Looks at the cluster.
+///
+/// # Errors
+/// When it does not answer, lacks a topic, or topics do not fit together.
+pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, KafkaError> {
+    let kafka = &plan.kafka;
+    let Some(limits) = topics(plan, connection)? else {
         if kafka.delivery == Delivery::ExactlyOnce {
             tracing::warn!(
                 "This is an embedded broker, which has no transactions: delivery is at least once, and a crash may repeat \
@@ -34,19 +57,15 @@ pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, Kafk
             );
         }
         return Ok(Promise { delivery: Delivery::AtLeastOnce, instance_id: None, batch_bytes: None });
-    }
-    let mut batch_bytes = None;
-    match connection.record_limits(&topics) {
-        Ok(limits) => {
-            fits(plan, &limits)?;
-            // The brokers hold batches to this, and refuse all records of one.
-            let written = limits.iter().filter(|(topic, _)| **topic != kafka.requests);
-            batch_bytes = written.map(|(_, bytes)| *bytes).min();
-        }
+    };
+    let batch_bytes = match limits {
+        // The brokers hold batches to this, and refuse all records of one.
+        Ok(limits) => limits.iter().filter(|(topic, _)| **topic != kafka.requests).map(|(_, bytes)| *bytes).min(),
         Err(error) => {
             tracing::warn!(%error, "How large records may be in the topics is not known; too large ones are found when they come.");
+            None
         }
-    }
+    };
     Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone(), batch_bytes })
 }
 

@@ -15,6 +15,7 @@ use crate::{
     engine::{Cost, Engine, Identity, Lane, State, Version},
     kafka::{Consumer, Fetched},
     message::Source,
+    settings::GroupProtocol,
     telemetry::{self, Gauges, Lag},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Gauging {
     /// Every source that was ever shown: one that has gone to another member counts as zero here, or the sum over members
     /// would count it twice.
     shown: BTreeMap<Source, (i64, f64)>,
+    /// Whether it was told that this member has no place in its group.
+    outside: bool,
 }
 
 impl Gauging {
@@ -52,6 +55,7 @@ impl Gauging {
             (ledger.records(), ledger.bytes(), ledger.ready(), sources, positions)
         };
         let statistics = consumer.statistics();
+        self.belong(shared, statistics.belongs);
         self.shown.values_mut().for_each(|lag| *lag = (0, 0.0));
         let now = now_ms();
         for (source, (position, idle)) in sources.iter().zip(positions) {
@@ -77,12 +81,36 @@ impl Gauging {
             bytes,
             ready,
             partitions: sources.len(),
+            belongs: statistics.belongs,
             paused: flow.is_held(),
             breaker_open: shared.monitor.is_breaker_open(),
             delayed: flow.delayed(),
             rebalances: statistics.rebalances,
             lag: lag.collect(),
         });
+    }
+
+    /// Tells once when the group does not let this member in: the client itself may say nothing, for ever.
+    fn belong(&mut self, shared: &Shared, belongs: bool) {
+        shared.monitor.set_belongs(belongs);
+        let outside = shared.monitor.outside();
+        if let Some(time) = outside.filter(|_| !self.outside) {
+            let remedy = match shared.plan.kafka.group_protocol {
+                GroupProtocol::Classic => "",
+                GroupProtocol::Consumer => {
+                    " Or brokers do not know `kafka.group_protocol = \"consumer\"`, which needs Kafka 4."
+                }
+            };
+            tracing::error!(
+                ?time,
+                "The consumer group does not let this member in, and nothing is read. Brokers do not answer, or another member holds a \
+                 rebalance up.{remedy}"
+            );
+        }
+        if outside.is_none() && self.outside {
+            tracing::info!("The consumer group has let this member in again.");
+        }
+        self.outside = outside.is_some();
     }
 }
 

@@ -30,6 +30,7 @@ mod specs;
 mod tell;
 mod transact;
 
+pub use cluster::check_cluster;
 pub use failure::{Consequence, Failure, Trouble};
 pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};

@@ -16,6 +16,10 @@ pub struct Monitor {
     ready: AtomicBool,
     /// Whether reading stops because too much fails.
     breaker: AtomicBool,
+    /// Since when this member was seen without a place in its group.
+    outside_since: Mutex<Option<Instant>>,
+    /// How long it may be without.
+    patience: Duration,
     /// Versions that broke, with the reason.
     unhealthy: Mutex<Vec<(String, String)>>,
     started: Instant,
@@ -27,13 +31,16 @@ pub struct Monitor {
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 impl Monitor {
-    pub(super) fn new() -> Self {
+    /// `patience` is how long a member may be without a place in its group.
+    pub(super) fn new(patience: Duration) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             verdicts: zero(),
             dead_letters: zero(),
             ready: AtomicBool::new(false),
             breaker: AtomicBool::new(false),
+            outside_since: Mutex::default(),
+            patience,
             unhealthy: Mutex::default(),
             started: Instant::now(),
             polled: zero(),
@@ -51,13 +58,16 @@ impl Monitor {
     }
 
     /// Why requests are not all answered, if so: versions load, the cluster has not answered, a stop was asked for, too much
-    /// fails, or a version broke.
+    /// fails, the group does not let this member in, or a version broke.
     pub fn not_ready(&self) -> Option<String> {
         if !self.ready.load(Ordering::Acquire) {
             return Some("loading, draining or stopped".to_owned());
         }
         if self.breaker.load(Ordering::Acquire) {
             return Some("the breaker is open: too many dead letters".to_owned());
+        }
+        if let Some(outside) = self.outside() {
+            return Some(format!("without a place in the consumer group for {} s", outside.as_secs()));
         }
         let unhealthy = self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner);
         let told = unhealthy.iter().map(|(version, reason)| format!("version `{version}` broke: {reason}"));
@@ -88,6 +98,18 @@ impl Monitor {
 
     pub(super) fn set_breaker(&self, open: bool) {
         self.breaker.store(open, Ordering::Release);
+    }
+
+    /// Says whether this member has its place in its group now.
+    pub(super) fn set_belongs(&self, belongs: bool) {
+        let mut since = self.outside_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if belongs { None } else { since.or_else(|| Some(Instant::now())) };
+    }
+
+    /// How long this member has had no place in its group, where that is too long.
+    pub(super) fn outside(&self) -> Option<Duration> {
+        let outside = self.outside_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed());
+        outside.filter(|outside| *outside >= self.patience)
     }
 
     pub(super) fn set_unhealthy(&self, versions: Vec<(String, String)>) {

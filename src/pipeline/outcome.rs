@@ -37,6 +37,7 @@ pub(super) enum Told {
     Retried {
         code: &'static str,
         message: String,
+        group: Option<String>,
         attempt: usize,
         delay: Duration,
     },
@@ -78,7 +79,7 @@ impl<'a> Outcomes<'a> {
         let due_ms = (since_the_epoch() + *delay).as_millis() as i64;
         let outgoing = retry_record(&record, topic, failure.code(), due_ms);
         let attempt = retry_attempt(&record) + 1;
-        let told = Told::Retried { code: failure.code(), message: failure.message(), attempt, delay: *delay };
+        let told = Told::Retried { code: failure.code(), message: failure.message(), group, attempt, delay: *delay };
         Outcome { outgoing: Some(outgoing), told, record: Some(record) }
     }
 

@@ -115,6 +115,9 @@ impl Shared {
 /// How soon a waiting thread notices that the poll loop has ended.
 pub(super) const INBOX_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// A rebalance of healthy members takes less, and what the client knows of it is seconds old.
+const REBALANCE_TIME: Duration = Duration::from_secs(10);
+
 /// A running pipeline.
 pub struct Pipeline {
     shared: Arc<Shared>,
@@ -139,7 +142,9 @@ impl Pipeline {
             serving: ArcSwap::from_pointee(serving),
             ledger: Mutex::default(),
             breaker: Mutex::new(Breaker::new(BreakerLimits { window, share_max, run_max, pause })),
-            monitor: Arc::new(Monitor::new()),
+            monitor: Arc::new(Monitor::new(
+                (plan.kafka.publish_timeout + plan.kafka.rebalance_drain).max(REBALANCE_TIME),
+            )),
             failure: OnceLock::new(),
             stop: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
@@ -195,6 +200,13 @@ impl Pipeline {
     /// What is promised about delivery on this cluster.
     pub fn delivery(&self) -> Delivery {
         self.shared.delivery
+    }
+
+    /// How long it may take from [`Self::stopper`]'s call to the end of [`Self::join`]. Each wait on the way has a bound of its own, but
+    /// they may come one after another: whoever waits for longer may end the process, by which nothing is lost.
+    pub fn stop_max(&self) -> Duration {
+        let plan = &self.shared.plan;
+        plan.pipeline.drain_timeout + plan.kafka.publish_timeout
     }
 
     /// Asks the pipeline to finish what it has read, commit and leave the group.

@@ -5,13 +5,15 @@ use std::{sync::PoisonError, time::Instant};
 use super::{outcome::Told, run::Shared};
 use crate::{
     delivery::Ticket,
+    message::Source,
+    settings::KafkaPlan,
     telemetry::{self, FinishedVerdict},
 };
 
 /// Tells about a request whose outcome is on its way, or, in a transaction, committed.
 pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
     let Ticket { source, offset, .. } = ticket;
-    let partition = source.partition;
+    let (topic, partition) = (topic_of(&shared.plan.kafka, source), source.partition);
     match told {
         Told::Verdict(verdict) => {
             shared.monitor.count_verdict();
@@ -42,15 +44,32 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
             shared.monitor.count_dead_letter();
             telemetry::dead_letter(code);
             let group = group.as_deref().unwrap_or("-");
-            tracing::warn!(partition, offset, code, error = message, "[AB:{group}] Dead letter.");
+            tracing::warn!(topic, partition, offset, code, error = message, "[AB:{group}] Dead letter.");
         }
-        Told::Retried { code, message, attempt, delay } => {
+        Told::Retried { code, message, group, attempt, delay } => {
             telemetry::retried(code);
-            tracing::warn!(partition, offset, code, error = message, attempt, ?delay, "Is tried again later.");
+            let group = group.as_deref().unwrap_or("-");
+            tracing::warn!(
+                topic,
+                partition,
+                offset,
+                code,
+                error = message,
+                attempt,
+                ?delay,
+                "[AB:{group}] Is tried again later."
+            );
         }
         Told::Tombstone => telemetry::tombstone(),
     }
     note(shared, matches!(told, Told::Refused { .. }));
+}
+
+fn topic_of(kafka: &KafkaPlan, source: Source) -> &str {
+    match usize::from(source.topic).checked_sub(1) {
+        None => &kafka.requests,
+        Some(retry) => kafka.retries.get(retry).map_or("", |retry| &retry.topic),
+    }
 }
 
 fn note(shared: &Shared, refused: bool) {

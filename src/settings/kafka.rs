@@ -45,7 +45,7 @@ pub struct KafkaPlan {
     pub prefetch_bytes: usize,
     /// Time between commits.
     pub commit_interval: Duration,
-    /// Records in a transaction.
+    /// Records in a transaction from which on it is committed.
     pub transaction_records_max: usize,
     /// After how long the brokers abort a transaction that is not ended.
     pub transaction_timeout: Duration,

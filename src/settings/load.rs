@@ -110,14 +110,17 @@ impl Source {
         })
     }
 
-    /// An error about one setting, with its line where the file has it.
+    /// An error about one setting, with its line where the file has it, or with its variable where the environment has it.
     pub(super) fn field(&self, field: &str, reason: impl Into<String>) -> SettingsError {
-        SettingsError::Field {
-            path: self.path.clone(),
-            line: self.line(field),
-            field: field.to_owned(),
-            reason: reason.into(),
+        let (mut line, mut reason) = (self.line(field), reason.into());
+        let parts: Vec<&str> = field.split(['.', '[', ']']).filter(|part| !part.is_empty()).collect();
+        let variable = format!("{ENVIRONMENT_PREFIX}__{}", parts.join("__").to_uppercase());
+        if std::env::var_os(&variable).is_some() {
+            line = None;
+            reason =
+                format!("{reason} (it comes from the environment, `{variable}`, which can hold one value and no list)");
         }
+        SettingsError::Field { path: self.path.clone(), line, field: field.to_owned(), reason }
     }
 
     pub(super) fn table(&self, error: TableError) -> SettingsError {

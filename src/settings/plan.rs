@@ -1,6 +1,7 @@
 //! What the program runs on, checked as a whole.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -37,7 +38,8 @@ pub struct Plan {
     pub table: Table,
     /// What the table was made from: settings, and what operators changed.
     pub table_spec: TableSpec,
-    /// SHA-256 of what decides on a request beside its version: routing and thresholds. `sha256:` and 64 digits.
+    /// SHA-256 of what decides on a request beside the files of its version: routing, thresholds, which folder each version is and
+    /// what it runs in, and what a request may hold. `sha256:` and 64 digits.
     pub config_digest: String,
     /// What a request may hold.
     pub limits: LimitsPlan,
@@ -270,15 +272,16 @@ impl Plan {
             approve_confidence: raw.decision.approve_confidence,
             reject_confidence: raw.decision.reject_confidence,
         };
+        let limits = limits(source, raw.requests, raw.images)?;
         Ok(Self {
-            config_digest: digest(&table_spec, thresholds),
+            config_digest: digest(&table_spec, thresholds, &versions, &limits),
             kafka: kafka::plan(source, raw.kafka)?,
             versions,
             devices,
             keep_warm: Duration::from_millis(raw.model_versions.keep_warm_ms),
             table,
             table_spec,
-            limits: limits(source, raw.requests, raw.images)?,
+            limits,
             thresholds,
             pipeline: PipelinePlan {
                 decode_threads: raw.pipeline.decode_threads,
@@ -299,10 +302,25 @@ impl Plan {
     }
 }
 
-fn digest(table: &TableSpec, thresholds: Thresholds) -> String {
+/// Where a version runs, in how many threads and how it is batched does not decide on a request, and may differ between instances.
+fn digest(
+    table: &TableSpec,
+    thresholds: Thresholds,
+    versions: &BTreeMap<String, VersionPlan>,
+    limits: &LimitsPlan,
+) -> String {
     let Thresholds { approve_confidence, reject_confidence } = thresholds;
+    let LimitsPlan { texts_max, text_characters_max, image_bytes_max, image_pixels_max, path_root } = limits;
+    let judges: BTreeMap<&str, (Option<Cow<'_, str>>, &str)> = versions
+        .iter()
+        .map(|(name, version)| {
+            let folder = version.folder.file_name().map(|folder| folder.to_string_lossy());
+            (name.as_str(), (folder, version.precision.as_str()))
+        })
+        .collect();
+    let limits = (texts_max, text_characters_max, image_bytes_max, image_pixels_max, path_root.is_some());
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
-    let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence)).unwrap_or_default();
+    let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
     format!("sha256:{}", hex::encode(Sha256::digest(&json)))
 }
 

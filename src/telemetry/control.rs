@@ -7,6 +7,7 @@ const REVISION: &str = "ofa_config_revision";
 const BEHIND: &str = "ofa_config_behind";
 const SWITCHES: &str = "ofa_config_switches_total";
 const REFUSED: &str = "ofa_config_refused_total";
+const UNWRITTEN: &str = "ofa_config_unwritten_total";
 
 pub(super) fn describe() {
     describe_gauge!(
@@ -17,7 +18,11 @@ pub(super) fn describe() {
     describe_gauge!(BEHIND, "1 while this instance does not serve by what the group has");
     describe_counter!(SWITCHES, "Switches to another configuration");
     describe_counter!(REFUSED, "Changes that were refused, by error code");
+    describe_counter!(UNWRITTEN, "Changes that were made and could not be written down, by file");
     counter!(SWITCHES).absolute(0);
+    for file in ["state", "audit"] {
+        counter!(UNWRITTEN, "file" => file).absolute(0);
+    }
 }
 
 /// The configuration in force.
@@ -37,6 +42,11 @@ pub fn config_switched() {
 fn fingerprint(digest: &str) -> f64 {
     let digits = digest.strip_prefix("sha256:").and_then(|digits| digits.get(..12));
     digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default() as f64
+}
+
+/// A change was made and could not be written into this file.
+pub fn config_unwritten(file: &'static str) {
+    counter!(UNWRITTEN, "file" => file).increment(1);
 }
 
 /// A change was refused.

@@ -20,6 +20,7 @@ const PAUSED: &str = "ofa_consumption_paused";
 const LAG: &str = "ofa_consumer_lag_records";
 const LAG_SECONDS: &str = "ofa_consumer_lag_seconds";
 const READY: &str = "ofa_release_buffer_records";
+const MEMBER: &str = "ofa_group_member";
 const BREAKER_OPEN: &str = "ofa_breaker_open";
 const DELAYED: &str = "ofa_delayed_partitions";
 const REBALANCES: &str = "ofa_rebalances_total";
@@ -65,6 +66,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(LAG, "Records behind the end of a partition");
     describe_gauge!(LAG_SECONDS, "Age of the last record read of a partition that has more");
     describe_gauge!(READY, "Records that are answered and wait for an earlier one of their partition");
+    describe_gauge!(MEMBER, "1 while this instance has its place in its consumer group");
     describe_gauge!(BREAKER_OPEN, "1 while reading stops because too much fails");
     describe_gauge!(DELAYED, "Partitions of retry topics that wait for a record to be due");
     describe_counter!(REBALANCES, "Assignments and revocations of partitions");
@@ -137,6 +139,8 @@ pub struct Gauges<'a> {
     pub bytes: usize,
     /// Partitions owned.
     pub partitions: usize,
+    /// Whether this instance has its place in its group.
+    pub belongs: bool,
     /// Whether reading is paused.
     pub paused: bool,
     /// Whether that is because too much fails.
@@ -172,6 +176,7 @@ pub fn gauges(seen: &Gauges<'_>) {
     gauge!(IN_FLIGHT_BYTES).set(seen.bytes as f64);
     gauge!(PARTITIONS).set(seen.partitions as f64);
     gauge!(PAUSED).set(f64::from(u8::from(seen.paused)));
+    gauge!(MEMBER).set(f64::from(u8::from(seen.belongs)));
     gauge!(BREAKER_OPEN).set(f64::from(u8::from(seen.breaker_open)));
     gauge!(READY).set(seen.ready as f64);
     gauge!(DELAYED).set(seen.delayed as f64);

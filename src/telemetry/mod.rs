@@ -12,7 +12,7 @@ mod metrics;
 mod passes;
 mod server;
 
-pub use control::{config, config_refused, config_switched};
+pub use control::{config, config_refused, config_switched, config_unwritten};
 pub use delivery::{
     breaker_opened, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
     transaction_aborted, transaction_committed,

@@ -178,6 +178,27 @@ fn the_demo_of_a_rollback_loses_nothing_and_ends_with_control() {
 }
 
 #[test]
+fn a_service_does_not_serve_a_broker_of_its_own_unless_it_is_told_to() {
+    let output = run(&["run"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("`kafka.bootstrap_servers`") && told.contains("run --embedded"), "{told}");
+    let output = run(&["check", "--settings-only", "--kafka"]);
+    assert!(text(&output.stderr).contains("there is no cluster to ask"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_error_about_a_setting_of_the_environment_names_the_variable() {
+    let check = ["check", "--settings-only"];
+    let output = program().env("OFA_STREAM__ROUTING_RULES", "[]").args(check).output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("pipeline.toml: `routing_rules`:") && told.contains("`OFA_STREAM__ROUTING_RULES`"), "{told}");
+    let output = program().env("OFA_STREAM__IMAGES__PIXELS_MAX", "many").args(check).output().unwrap();
+    assert!(text(&output.stderr).contains("`OFA_STREAM__IMAGES__PIXELS_MAX`"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn produce_will_not_guess_where_an_embedded_broker_is() {
     let output = run(&["produce", "testdata/demo/requests.jsonl"]);
     assert_eq!(output.status.code(), Some(1));

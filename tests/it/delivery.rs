@@ -185,6 +185,19 @@ fn what_produce_publishes_is_answered() {
 }
 
 #[test]
+fn a_stop_while_it_starts_ends_it_at_once() {
+    // Nobody answers there, which is waited for.
+    let running = Running::start(&settings("127.0.0.1:9"));
+    running.log_line("Serving /metrics");
+    std::thread::sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    let (code, told) = running.stop_and_hear();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("Stopped while it was starting"), "{told}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
+}
+
+#[test]
 fn a_stop_waits_no_longer_than_its_bound_and_what_is_left_is_read_again() {
     let cluster = cluster();
     let address = cluster.bootstrap_servers();

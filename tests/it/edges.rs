@@ -203,8 +203,11 @@ fn the_gaps_that_compaction_leaves_hold_nothing_up() {
     assert_eq!(ids(&verdicts), kept);
     assert_eq!(running.stop(), Some(0));
     let again = Running::start(&settings);
-    again.log_line("Partitions assigned");
-    receive(kafka.address(), &topics.name("verdicts"), kept.len());
+    // What comes behind all of them shows that none of them came again.
+    send(kafka.address(), &requests, &[json_record(Some("after"), &request("after"))]);
+    kept.push("after".to_owned());
+    kept.sort();
+    assert_eq!(ids(&receive(kafka.address(), &topics.name("verdicts"), kept.len())), kept);
     assert_eq!(again.stop(), Some(0));
 }
 
@@ -340,4 +343,26 @@ fn a_partition_whose_offset_is_undecided_when_it_is_taken_over_is_not_read_from_
         println!("reading that began too early was noticed {noticed} times");
         assert_eq!(code, Some(0), "{told}");
     }
+}
+
+#[test]
+fn an_instance_that_its_group_does_not_let_in_says_so_and_is_not_ready() {
+    let Some(kafka) = Kafka::start(&[]) else { return };
+    let topics = kafka.topics();
+    let settings = topics.settings(kafka.address(), "outside");
+    let running =
+        Running::start(&settings.replace("[kafka]\n", "[kafka]\npublish_timeout_ms = 2000\nrebalance_drain_ms = 0\n"));
+    let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+    running.log_line("Partitions assigned");
+    assert!(page(&pages, "/readyz").starts_with("HTTP/1.1 200"));
+    // For longer than its session, so that the client takes itself for thrown out.
+    kafka.tell("pause all");
+    running.log_line("does not let this member in");
+    let told = page(&pages, "/readyz");
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("without a place in the consumer group"), "{told}");
+    assert!(page(&pages, "/metrics").contains("ofa_group_member 0"));
+    kafka.tell("resume all");
+    running.log_line("let this member in again");
+    assert!(page(&pages, "/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(running.stop(), Some(0));
 }

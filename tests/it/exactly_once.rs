@@ -268,3 +268,30 @@ fn a_stop_under_load_answers_and_commits_all_that_was_read_within_its_bound() {
         "stop signals under load: at most {longest:.1?} each; {offered} requests, each answered once, in order per key"
     );
 }
+
+#[test]
+fn a_stop_while_brokers_stand_still_ends_within_its_bound_and_loses_and_repeats_nothing() {
+    let Some(kafka) = Kafka::start(&[]) else { return };
+    let topics = kafka.topics();
+    // With the control topic, whose clients must not hold a stop up either.
+    let settings = quick(&topics.operated(kafka.address(), "cut"));
+    // The end of a transaction, its abort and the leave are waited for so long each.
+    let hasty =
+        settings.replace("[kafka]\n", "[pipeline]\ndrain_timeout_ms = 500\n[kafka]\npublish_timeout_ms = 2000\n");
+    let offered = under_load(&kafka, &topics, 200, &settings, |_| {
+        let running = Running::start(&hasty);
+        running.log_line("Partitions assigned");
+        std::thread::sleep(Duration::from_secs(1));
+        kafka.tell("pause all");
+        let asked = Instant::now();
+        let (code, told) = running.stop_and_hear();
+        let took = asked.elapsed();
+        kafka.tell("resume all");
+        assert_eq!(code, Some(1), "{}", without_outcomes(&told));
+        assert!(took < Duration::from_secs(10), "it took {took:?}");
+        assert!(told.contains("the stop took longer than 2.5s"), "{}", without_outcomes(&told));
+    });
+    println!(
+        "a stop while the only broker is paused: cut short; {offered} requests, each answered once, in order per key"
+    );
+}

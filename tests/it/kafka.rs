@@ -18,6 +18,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaResult,
     message::{Headers, Message, OwnedHeaders},
+    metadata::MetadataTopic,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::Value;
@@ -104,6 +105,18 @@ impl Kafka {
         let created: Vec<TopicResult> =
             self.administer(async |client, options| client.create_topics([&new], options).await);
         created.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
+        // Brokers tell others of it a little later than whoever created it.
+        let client: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is_led = || {
+            let metadata = client.client().fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+            let found = metadata.topics().iter().find(|found| found.name() == topic).map(MetadataTopic::partitions);
+            found.is_some_and(|found| found.len() == partitions as usize && found.iter().all(|each| each.leader() > 0))
+        };
+        while !is_led() {
+            assert!(Instant::now() < deadline, "nobody leads {topic}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn delete(&self, topic: &str) {

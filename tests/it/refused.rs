@@ -74,6 +74,10 @@ fn dead_letters_are_listed_shown_repaired_and_put_back() {
     assert_eq!(listed["codes"], json!({"image_path_refused": 1, "malformed_json": 1}));
     let (_, table) = dead_letters(&topics, address, &["list", "--code", "malformed_json"]);
     assert!(table.contains("1 dead letters in") && table.contains("is not JSON"), "{table}");
+    for (since, count) in [("2020-01-01T00:00:00Z", 2), ("2100-01-01T00:00:00Z", 0)] {
+        let (_, table) = dead_letters(&topics, address, &["list", "--since", since]);
+        assert!(table.contains(&format!("{count} dead letters in")), "since {since}: {table}");
+    }
     let (_, shown) = dead_letters(&topics, address, &["show", &broken.place]);
     assert!(shown.contains("tenant") && !shown.contains("oops"), "a value is a user's own: {shown}");
     let (_, missing) = dead_letters(&topics, address, &["show", "0:999"]);

@@ -132,7 +132,8 @@ impl Running {
         let file = folder.path().join("pipeline.toml");
         std::fs::write(&file, settings).unwrap();
         let mut command = program();
-        let mut child = command.arg("run").arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.arg("run").arg("--embedded").arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {

@@ -74,6 +74,15 @@ fn the_digest_changes_with_what_decides_and_with_what_operators_change() {
     let plain = digest(&Overrides::default());
     assert_eq!(plain, digest(&Overrides::default()));
     assert_ne!(plain, digest(&Overrides { default: Some("other".into()), ..Overrides::default() }));
+    let of = |more: &str| read(&format!("{SMALL}{more}")).unwrap().config_digest;
+    for decides in
+        ["precision = 'int8'", "folder = 'other'", "[images]\npixels_max = 1000", "[requests]\ntexts_max = 1"]
+    {
+        assert_ne!(of(""), of(decides), "{decides}");
+    }
+    for does_not in ["threads = 1", "device = 'ndarray'", "batch_size = 2", "[devices.cpu]\nthreads = 1"] {
+        assert_eq!(of(""), of(does_not), "{does_not}");
+    }
     let unknown = Overrides { default: Some("gone".into()), ..Overrides::default() };
     let error = Plan::from_text("pipeline.toml".as_ref(), SMALL.to_owned(), &unknown).unwrap_err();
     assert!(error.to_string().contains("there is no version `gone`"), "{error}");
