@@ -34,6 +34,8 @@ pub(super) struct Arguments {
 struct Checked {
     settings: String,
     config_digest: String,
+    /// The cluster, where it was asked.
+    bootstrap_servers: Option<String>,
     versions: Vec<Loaded>,
 }
 
@@ -65,6 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let checked = Checked {
         settings: arguments.settings.path().display().to_string(),
         config_digest: plan.config_digest.clone(),
+        bootstrap_servers: plan.kafka.bootstrap_servers.clone().filter(|_| arguments.kafka),
         versions,
     };
     if arguments.json {
@@ -90,7 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             rows,
         ));
     }
-    output::line(format!("{} is good.", checked.settings));
+    output::line(match &checked.bootstrap_servers {
+        None => format!("{} is good.", checked.settings),
+        Some(cluster) => format!("{} is good, and so are the topics on {cluster}.", checked.settings),
+    });
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::{PARTITIONS, image},
     kafka::{Kafka, Received, Sent, hand_over, receive, send},
-    support::{Running, metric, page, repository},
+    support::{Running, metric, page, program, repository},
 };
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -273,6 +273,16 @@ fn a_start_refuses_topics_that_take_less_than_the_requests_do() {
     let (code, told) = Running::start(&wide).wait();
     assert_eq!(code, Some(1));
     assert!(told.contains("`max.message.bytes` of topic") && told.contains("2000000"), "{told}");
+    for (settings, code, expected) in
+        [(&wide, 1, "`max.message.bytes` of topic"), (&settings, 0, "and so are the topics on")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipeline.toml");
+        std::fs::write(&file, settings).unwrap();
+        let output = program().args(["check", "--kafka", "--settings-only", "--config"]).arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.code() == Some(code) && said.contains(expected), "{said}");
+    }
     let small =
         settings.replace("control = \"off\"\n[kafka.o", "control = \"off\"\nrecord_bytes_max = 100_000\n[kafka.o");
     let (code, told) = Running::start(&small).wait();
