@@ -216,7 +216,7 @@ impl Change {
         }
         let (before, now) = (output::digest(&applied.previous_digest), output::digest(&applied.config_digest));
         // What decides on a request may be the same while something else changes: a device, a batch size.
-        let decides = before != now;
+        let decides = applied.previous_digest != applied.config_digest;
         output::line(match (applied.dry_run, applied.changed) {
             (true, false) => format!("it works, and would change nothing: {now} serves already"),
             (true, true) if decides => format!("it works: {now} would serve instead of {before}; nothing changed"),

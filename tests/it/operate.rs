@@ -85,9 +85,11 @@ fn the_commands_change_what_serves_and_show_it() {
     let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
     instance.running.log_line("Taking requests.");
     let config = instance.running.folder().join("pipeline.toml");
-    let next = instance.running.folder().join("next.toml");
+    let [next, batches] = ["next.toml", "batches.toml"].map(|name| instance.running.folder().join(name));
     let file = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&next, file.replace("traffic_ratio = 1.0", "traffic_ratio = 0.5")).unwrap();
+    let small = "[model_versions.versions.ofa_small]\n";
+    std::fs::write(&batches, file.replace(small, &format!("{small}batch_size = 3\n"))).unwrap();
     let run = |arguments: &[&str]| {
         let mut command = program();
         command.args(arguments).arg("--config").arg(&config).arg("--admin").arg(instance.api.address());
@@ -98,7 +100,8 @@ fn the_commands_change_what_serves_and_show_it() {
             regex::Regex::new(r"sha256:[0-9a-f]{12}|after [0-9.]+ ms|\S+:\d+ serves|20\d\d-\S+|127\S+").unwrap();
         pattern.replace_all(&format!("{out}{err}"), "…").into_owned()
     };
-    let next = next.to_str().unwrap();
+    let [next, batches, config_file] = [&next, &batches, &config].map(|file| file.to_str().unwrap());
+    let folder = config_file.trim_end_matches("pipeline.toml");
     let mut shown = Vec::new();
     for arguments in [
         &["status"][..],
@@ -110,6 +113,11 @@ fn the_commands_change_what_serves_and_show_it() {
         &["apply", next, "--why", "half of them"],
         &["status"],
         &["use-file"],
+        &["apply", batches, "--dry-run"],
+        &["apply", batches],
+        &["apply", batches, "--dry-run"],
+        &["use-file"],
+        &["apply", config_file, "--dry-run"],
         &["clear"],
         &["resume", "both"],
         &["promote", "both", "control"],
@@ -118,7 +126,7 @@ fn the_commands_change_what_serves_and_show_it() {
         &["audit", "--limit", "4"],
     ] {
         let output = run(arguments);
-        shown.push(format!("$ {}\n{output}", arguments.join(" ").replace(next, "next.toml")));
+        shown.push(format!("$ {}\n{output}", arguments.join(" ").replace(folder, "")));
     }
     insta::assert_snapshot!(shown.join("\n"));
     let elsewhere =

@@ -263,9 +263,9 @@ fn a_start_refuses_a_missing_or_altered_version_and_says_how_to_repair_it() {
     let last = altered.len() - 1;
     altered[last] ^= 1;
     std::fs::write(&weights, altered).unwrap();
-    for command in ["check", "run", "demo"] {
-        let (code, error) = run(&[command]);
-        assert_eq!(code, Some(78), "{command}: {error}");
+    for command in [&["check"][..], &["run", "--embedded"], &["demo"]] {
+        let (code, error) = run(command);
+        assert_eq!(code, Some(78), "{command:?}: {error}");
         assert!(error.contains("weights.safetensors was changed") && error.contains("import it again"), "{error}");
     }
     assert_eq!(run(&["check", "--skip-verify"]).0, Some(0), "sizes are the same");
