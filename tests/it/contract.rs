@@ -1,8 +1,12 @@
-//! The contract is generated from the types, and the metrics that dashboards name exist.
+//! The contract is generated from the types, and what `deploy/` names exists.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use ofa_stream::message::{DeadLetterHeaders, Request, Verdict};
+use ofa_stream::{
+    message::{DeadLetterHeaders, Request, Verdict},
+    routing::Overrides,
+    settings::Plan,
+};
 use schemars::{JsonSchema, schema_for};
 
 use crate::support::repository;
@@ -58,4 +62,18 @@ fn every_metric_that_the_dashboard_and_the_alerts_name_exists() {
         }
     }
     assert!(named > 10, "only {named} metrics were seen");
+}
+
+#[test]
+fn the_settings_in_the_kubernetes_example_are_good() {
+    let example = fs::read_to_string(repository("deploy/kubernetes.yaml")).unwrap();
+    let (_, after) = example.split_once("pipeline.toml: |\n").unwrap();
+    let settings: Vec<&str> = after.lines().map_while(|line| line.strip_prefix("    ")).collect();
+    let plan = Plan::from_text("pipeline.toml".as_ref(), settings.join("\n"), &Overrides::default()).unwrap();
+    assert_eq!(plan.kafka.bootstrap_servers.as_deref(), Some("kafka:9092"));
+    // Probes and Prometheus come from outside, and a stop may take as long as the pod is given.
+    assert!(!plan.telemetry.listen.unwrap().ip().is_loopback());
+    let grace = example.split_once("terminationGracePeriodSeconds: ").unwrap().1.lines().next().unwrap();
+    let longest = plan.pipeline.drain_timeout + plan.kafka.publish_timeout;
+    assert!(Duration::from_secs(grace.parse().unwrap()) > longest, "{grace} s, and a stop may take {longest:?}");
 }

@@ -91,6 +91,11 @@ fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_bro
             }
         }
     }
+    let belongs = Instant::now();
+    while !page(&pages, "/metrics").contains("ofa_group_member 1") {
+        assert!(belongs.elapsed() < Duration::from_secs(30), "it does not know that it has its place in the group");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let metrics = page(&pages, "/metrics");
     assert!(metrics.contains("ofa_records_consumed_total 500"), "{metrics}");
     assert!(metrics.contains("ofa_model_state{version=\"ofa_base\",state=\"ready\"} 1"), "{metrics}");

@@ -96,6 +96,11 @@ fn rebalances(change: impl Fn(String) -> String, named: bool) {
         running.into_iter().flatten().for_each(|ending| assert_eq!(ending.stop(), Some(0)));
         std::thread::sleep(Duration::from_millis(2_500));
         seen = metric(&page(&pages, "/metrics"), "ofa_rebalances_total", "");
+        let settled = Instant::now();
+        while metric(&page(&pages, "/metrics"), "ofa_group_member", "") < 1.0 {
+            assert!(settled.elapsed() < Duration::from_secs(30), "it does not know that it has its place in the group");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         assert_eq!(stays.stop(), Some(0));
     });
     // One that keeps its name comes back to what it had, and nothing moves.
