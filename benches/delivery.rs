@@ -35,12 +35,21 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-/// Requests that are all there at once.
-const MESSAGES: usize = 60_000;
+/// Requests that go through.
+struct Load {
+    /// Their topic; each run has one of its own where they come at a rate.
+    requests: &'static str,
+    messages: usize,
+    /// How many a second; none for those that are all there at once.
+    rate: Option<usize>,
+    image: &'static str,
+}
+
+const AT_ONCE: Load = Load { requests: "requests", messages: 60_000, rate: None, image: "testdata/demo/thumbnail.png" };
+const RATED: Load = Load { messages: 20_000, rate: Some(4_000), ..AT_ONCE };
+/// A JPEG of 640×480, 45 kB, as uploads are.
+const UPLOADS: Load = Load { requests: "uploads", messages: 10_000, rate: None, image: "testdata/demo/mug.jpg" };
 const ROUNDS: usize = 5;
-/// Requests that come at a rate, and how many a second.
-const RATED: usize = 20_000;
-const RATE: usize = 4_000;
 /// `pipeline.records_in_flight_max`, by default and when it is to be fast at any price. A transaction is
 /// due when it holds half of it, or `kafka.transaction_records_max`.
 const IN_FLIGHT: usize = 1_024;
@@ -93,8 +102,9 @@ impl Kafka {
     }
 
     /// Publishes all requests, as fast as they go or so many a second.
-    fn fill(&self, topic: &str, messages: usize, rate: Option<usize>) {
-        let image = STANDARD.encode(std::fs::read("testdata/demo/thumbnail.png").unwrap());
+    fn fill(&self, topic: &str, load: &Load) {
+        let Load { messages, rate, image, .. } = *load;
+        let image = STANDARD.encode(std::fs::read(image).unwrap());
         let producer = self.producer();
         let begun = Instant::now();
         for number in 0..messages {
@@ -136,10 +146,11 @@ impl Kafka {
     }
 }
 
-/// Seconds that a pipeline takes for the requests of a topic, which are all there, or come at a rate.
-fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, in_flight: usize, rate: Option<usize>) -> f64 {
-    let name = format!("{delivery}-{in_flight}-{round}-{}", rate.unwrap_or_default());
-    let requests = if rate.is_some() { format!("{name}-requests") } else { "requests".to_owned() };
+/// Seconds that a pipeline takes for some requests.
+fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, in_flight: usize, load: &Load) -> f64 {
+    let Load { requests, messages, rate, .. } = *load;
+    let name = format!("{requests}-{delivery}-{in_flight}-{round}-{}", rate.unwrap_or_default());
+    let requests = if rate.is_some() { format!("{name}-requests") } else { requests.to_owned() };
     kafka.create(&[&name, &format!("{name}-dead"), &requests]);
     let text = format!(
         "[kafka]\nbootstrap_servers = \"{}\"\ngroup_id = \"{name}\"\ninstance_id = \"bench\"\ndelivery = \"{delivery}\"\n\
@@ -154,9 +165,9 @@ fn through_the_pipeline(kafka: &Kafka, round: usize, delivery: &str, in_flight: 
     let pipeline = Pipeline::start(&plan, &connection(&plan, None), engine).unwrap();
     let seconds = std::thread::scope(|scope| {
         if rate.is_some() {
-            scope.spawn(|| kafka.fill(&requests, RATED, rate));
+            scope.spawn(|| kafka.fill(&requests, load));
         }
-        kafka.time(&name, if rate.is_some() { RATED } else { MESSAGES })
+        kafka.time(&name, messages)
     });
     pipeline.stopper()();
     pipeline.join().unwrap();
@@ -173,9 +184,9 @@ fn through_librdkafka_alone(kafka: &Kafka, requests: &str, round: usize) -> f64 
     let producer = kafka.producer();
     let verdict = vec![b'x'; VERDICT_BYTES];
     std::thread::scope(|scope| {
-        let timing = scope.spawn(|| kafka.time(&name, MESSAGES));
+        let timing = scope.spawn(|| kafka.time(&name, AT_ONCE.messages));
         let mut seen = 0;
-        while seen < MESSAGES {
+        while seen < AT_ONCE.messages {
             let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
             let message = message.unwrap();
             while producer.send(BaseRecord::to(&name).key(message.key().unwrap()).payload(&verdict)).is_err() {
@@ -191,6 +202,16 @@ fn through_librdkafka_alone(kafka: &Kafka, requests: &str, round: usize) -> f64 
     })
 }
 
+/// Seconds of a core that this process has taken.
+fn processor_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let told = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // Behind the name, which may hold anything: state first, user and system time as the 12th and 13th.
+    let behind = told.rsplit_once(')').unwrap().1;
+    behind.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>()
+        / TICKS_PER_SECOND
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -199,18 +220,23 @@ fn median(values: &[f64]) -> f64 {
 
 fn main() {
     let kafka = Kafka::start();
-    kafka.create(&["requests"]);
-    kafka.fill("requests", MESSAGES, None);
+    kafka.create(&[AT_ONCE.requests, UPLOADS.requests]);
+    kafka.fill(AT_ONCE.requests, &AT_ONCE);
+    kafka.fill(UPLOADS.requests, &UPLOADS);
     let mut seconds: [Vec<f64>; 7] = Default::default();
+    let mut uploads = Vec::new();
     for round in 0..ROUNDS {
-        let through = |delivery, in_flight, rate| through_the_pipeline(&kafka, round, delivery, in_flight, rate);
-        seconds[0].push(through("exactly_once", IN_FLIGHT, None));
-        seconds[1].push(through("at_least_once", IN_FLIGHT, None));
-        seconds[2].push(through("exactly_once", MANY_IN_FLIGHT, None));
-        seconds[3].push(through("at_least_once", MANY_IN_FLIGHT, None));
-        seconds[4].push(through_librdkafka_alone(&kafka, "requests", round));
-        seconds[5].push(through("exactly_once", IN_FLIGHT, Some(RATE)));
-        seconds[6].push(through("at_least_once", IN_FLIGHT, Some(RATE)));
+        let through = |delivery, in_flight, load| through_the_pipeline(&kafka, round, delivery, in_flight, load);
+        seconds[0].push(through("exactly_once", IN_FLIGHT, &AT_ONCE));
+        seconds[1].push(through("at_least_once", IN_FLIGHT, &AT_ONCE));
+        seconds[2].push(through("exactly_once", MANY_IN_FLIGHT, &AT_ONCE));
+        seconds[3].push(through("at_least_once", MANY_IN_FLIGHT, &AT_ONCE));
+        seconds[4].push(through_librdkafka_alone(&kafka, AT_ONCE.requests, round));
+        seconds[5].push(through("exactly_once", IN_FLIGHT, &RATED));
+        seconds[6].push(through("at_least_once", IN_FLIGHT, &RATED));
+        let before = processor_seconds();
+        through("exactly_once", IN_FLIGHT, &UPLOADS);
+        uploads.push((processor_seconds() - before) / UPLOADS.messages as f64);
         let shown: Vec<String> = seconds.iter().map(|seconds| format!("{:.2}", seconds[round])).collect();
         println!("round {}: {} s", round + 1, shown.join(", "));
     }
@@ -220,10 +246,11 @@ fn main() {
     };
     let rate = |what: usize, messages: usize| messages as f64 / median(&seconds[what]);
     println!("requests of 4 kB, medians of {ROUNDS} rounds, ratios within rounds");
-    println!("{MESSAGES}, all there at once:");
+    let (messages, rated) = (AT_ONCE.messages, RATED.messages);
+    println!("{messages}, all there at once:");
     for (first, in_flight) in [(0, IN_FLIGHT), (2, MANY_IN_FLIGHT)] {
         let second = first + 1;
-        let (once, at_least) = (rate(first, MESSAGES), rate(second, MESSAGES));
+        let (once, at_least) = (rate(first, messages), rate(second, messages));
         println!(
             "  {in_flight:5} in flight, exactly once   {once:8.0} per second, {:.2} of at least once",
             ratio(first, second)
@@ -233,12 +260,17 @@ fn main() {
             ratio(second, 4)
         );
     }
-    println!("  librdkafka alone                {:8.0} per second", rate(4, MESSAGES));
-    println!("{RATED}, {RATE} a second:");
+    println!("  librdkafka alone                {:8.0} per second", rate(4, messages));
+    println!("{rated}, {} a second:", RATED.rate.unwrap_or_default());
     println!(
         "  exactly once                    {:8.0} per second, {:.2} of at least once",
-        rate(5, RATED),
+        rate(5, rated),
         ratio(5, 6)
     );
-    println!("  at least once                   {:8.0} per second", rate(6, RATED));
+    println!("  at least once                   {:8.0} per second", rate(6, rated));
+    println!("{} JPEGs of 45 kB, exactly once, the verdicts read by the same process:", UPLOADS.messages);
+    println!(
+        "  a request takes {:.0} µs of a core, beyond decoding its picture and judging it",
+        1e6 * median(&uploads)
+    );
 }
