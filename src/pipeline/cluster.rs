@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     kafka::{Connection, ConsumerOptions, GroupProtocol, KafkaError},
-    settings::{self, Delivery, Plan},
+    settings::{self, Delivery, KafkaPlan, Plan},
 };
 
 /// What can be promised on a cluster.
@@ -91,10 +91,14 @@ fn fits(plan: &Plan, limits: &BTreeMap<String, usize>) -> Result<(), KafkaError>
     Ok(())
 }
 
+/// The topics that are read: [`Source::topic`](crate::message::Source::topic) is an index into them.
+pub(super) fn read_topics(kafka: &KafkaPlan) -> impl Iterator<Item = &str> {
+    std::iter::once(kafka.requests.as_str()).chain(kafka.retries.iter().map(|retry| retry.topic.as_str()))
+}
+
 /// How this instance is a member of its group.
 pub(super) fn membership(plan: &Plan, instance_id: Option<String>) -> ConsumerOptions {
     let kafka = &plan.kafka;
-    let retries = kafka.retries.iter().map(|retry| retry.topic.clone());
     ConsumerOptions {
         group_id: kafka.group_id.clone(),
         instance_id,
@@ -102,7 +106,7 @@ pub(super) fn membership(plan: &Plan, instance_id: Option<String>) -> ConsumerOp
             settings::GroupProtocol::Classic => GroupProtocol::Classic,
             settings::GroupProtocol::Consumer => GroupProtocol::Consumer,
         },
-        topics: std::iter::once(kafka.requests.clone()).chain(retries).collect(),
+        topics: read_topics(kafka).map(str::to_owned).collect(),
         prefetch_bytes: kafka.prefetch_bytes,
     }
 }

@@ -2,18 +2,16 @@
 
 use std::{sync::PoisonError, time::Instant};
 
-use super::{outcome::Told, run::Shared};
+use super::{cluster::read_topics, outcome::Told, run::Shared};
 use crate::{
     delivery::Ticket,
-    message::Source,
-    settings::KafkaPlan,
     telemetry::{self, FinishedVerdict},
 };
 
 /// Tells about a request whose outcome is on its way, or, in a transaction, committed.
 pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
     let Ticket { source, offset, .. } = ticket;
-    let (topic, partition) = (topic_of(&shared.plan.kafka, source), source.partition);
+    let (topic, partition) = (read_topics(&shared.plan.kafka).nth(source.topic.into()), source.partition);
     match told {
         Told::Verdict(verdict) => {
             shared.monitor.count_verdict();
@@ -63,13 +61,6 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
         Told::Tombstone => telemetry::tombstone(),
     }
     note(shared, matches!(told, Told::Refused { .. }));
-}
-
-fn topic_of(kafka: &KafkaPlan, source: Source) -> &str {
-    match usize::from(source.topic).checked_sub(1) {
-        None => &kafka.requests,
-        Some(retry) => kafka.retries.get(retry).map_or("", |retry| &retry.topic),
-    }
 }
 
 fn note(shared: &Shared, refused: bool) {
