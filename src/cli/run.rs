@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         return Err(SettingsError::Field { path, line: None, field, reason: reason.to_owned() }.into());
     }
     logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
-    let mut service = Service::start(&plan)?;
-    service.heed_stops()?;
+    let service = Service::start(&plan)?;
+    let mut stopping = service.heed_stops()?;
     let broker = start_broker(&plan)?;
     let address = broker.as_ref().map(EmbeddedBroker::bootstrap_servers);
     if let Some(bootstrap_servers) = &address {
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let thoroughness = arguments.verify.thoroughness();
     let begun = {
         let (plan, connection) = (plan.clone(), connection.clone());
-        service.unless_stopped(move || start_pipeline(&plan, &connection, thoroughness))?
+        service.unless_stopped(&mut stopping, move || start_pipeline(&plan, &connection, thoroughness))?
     };
     let Some(pipeline) = begun else {
         tracing::info!("Stopped while it was starting; no request was left half done.");
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
     }
     tracing::info!(config_digest = plan.config_digest, "Taking requests.");
-    match service.until_stopped(pipeline, controller)? {
+    match service.until_stopped(stopping, pipeline, controller)? {
         0 => tracing::info!("Drained and committed; goodbye."),
         left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
     }
@@ -146,8 +146,6 @@ pub(super) struct Service {
     runtime: Runtime,
     /// Heard from the start: unheard, it would end the process while versions load.
     hang_up: Signal,
-    /// None where a stop ends the process at once.
-    stopping: Option<Stopping>,
     /// Empty while versions load.
     monitor: Arc<OnceLock<Arc<Monitor>>>,
 }
@@ -159,7 +157,7 @@ impl Service {
             let _inside = runtime.enter();
             signal(SignalKind::hangup()).map_err(failed)?
         };
-        let service = Self { runtime, hang_up, stopping: None, monitor: Arc::default() };
+        let service = Self { runtime, hang_up, monitor: Arc::default() };
         // Without pages nobody would read the metrics, and their samples would pile up.
         if let Some(address) = plan.telemetry.listen {
             let metrics = telemetry::install().map_err(failed)?;
@@ -185,23 +183,20 @@ impl Service {
 
     /// From now on a stop signal is heard, and waits for [`Self::unless_stopped`] or [`Self::until_stopped`]. Unheard, it would end
     /// the process in the middle of a request, and would not end at all what is the first process of its container.
-    fn heed_stops(&mut self) -> Result<(), CliError> {
+    pub(super) fn heed_stops(&self) -> Result<Stopping, CliError> {
         let _inside = self.runtime.enter();
-        self.stopping = Some(Stopping::new()?);
-        Ok(())
+        Stopping::new()
     }
 
     /// Does what comes before the first request; none where a stop signal came before it was done.
     fn unless_stopped<T: Send + 'static>(
-        &mut self,
+        &self,
+        stopping: &mut Stopping,
         begin: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, CliError> {
-        let Self { runtime, stopping, .. } = self;
-        runtime.block_on(async {
-            let begun = tokio::task::spawn_blocking(begin);
-            let Some(stopping) = stopping else { return begun.await.map(Some).map_err(failed) };
+        self.runtime.block_on(async {
             tokio::select! {
-                begun = begun => begun.map(Some).map_err(failed),
+                begun = tokio::task::spawn_blocking(begin) => begun.map(Some).map_err(failed),
                 () = stopping.asked() => Ok(None),
             }
         })
@@ -239,16 +234,17 @@ impl Service {
 
     /// Waits for a stop signal, or for the pipeline's own end; gives back the records that the drain
     /// had no time for. A second signal does not wait for the drain, and no stop lasts for ever. SIGHUP has the settings file read again.
-    pub(super) fn until_stopped(self, pipeline: Pipeline, controller: Controller) -> Result<usize, CliError> {
-        let Self { runtime, mut hang_up, stopping, monitor } = self;
+    pub(super) fn until_stopped(
+        self,
+        mut stopping: Stopping,
+        pipeline: Pipeline,
+        controller: Controller,
+    ) -> Result<usize, CliError> {
+        let Self { runtime, mut hang_up, monitor } = self;
         // Set once: a service has one pipeline.
         monitor.set(pipeline.monitor()).ok();
         let (stop, stop_max, control) = (pipeline.stopper(), pipeline.stop_max(), controller.handle());
         let ended = runtime.block_on(async {
-            let mut stopping = match stopping {
-                Some(stopping) => stopping,
-                None => Stopping::new()?,
-            };
             let mut ended = tokio::task::spawn_blocking(move || {
                 let left = pipeline.join();
                 controller.stop();

@@ -115,7 +115,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
                 service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
             }
             say(report::how_to_go_on(&plan, &address));
-            service.until_stopped(pipeline, controller)?;
+            let stopping = service.heed_stops()?;
+            service.until_stopped(stopping, pipeline, controller)?;
         }
         None => {
             pipeline.stopper()();
