@@ -354,7 +354,7 @@ fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Res
     let mut published = || {
         publisher.begin()?;
         for request in &requests {
-            if publisher.publish((), request)?.is_err() {
+            if !publisher.publish((), request)? {
                 return Err(TransactionError::Abort("a request is larger than `kafka.record_bytes_max`".to_owned()));
             }
         }

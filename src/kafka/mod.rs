@@ -4,7 +4,8 @@
 //! * [`Consumer`]: the group member that reads requests; [`Change`]: which partitions come and go; `member`: its client, `inbox`: a
 //!   queue for each of its partitions.
 //! * [`Publisher`]: verdicts and dead letters out, acknowledgements back.
-//! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer; [`Identity`]: who commits them.
+//! * [`TransactionalPublisher`]: the same in transactions, with the offsets that they answer; [`Identity`]: who commits them;
+//!   `marks`: whether brokers have marked a transaction's end.
 //! * [`ControlReader`], [`ControlWriter`]: operators' changes, to and from every instance of the group.
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
@@ -20,6 +21,7 @@ mod feeder;
 mod identity;
 mod inbox;
 mod limits;
+mod marks;
 mod member;
 mod publisher;
 mod security;

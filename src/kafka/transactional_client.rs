@@ -23,21 +23,24 @@ use rdkafka::{
 
 use super::{
     connection::{Connection, KafkaError, Role, pass_on},
+    marks::Touched,
     security::Credentials,
     transactions::TransactionOptions,
 };
 
-/// What brokers refused, over all clients of a publisher.
-pub(super) struct Refused<T> {
+/// What brokers have told of records, over all clients of a publisher.
+pub(super) struct Reports<T> {
+    /// Where the last transaction has written.
+    pub(super) touched: Touched,
     /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
     pub(super) too_large: Mutex<Vec<T>>,
     /// What the brokers did not take though nothing is wrong with the record: its topic is gone, or this client may not write it.
     pub(super) refusal: Mutex<Option<String>>,
 }
 
-impl<T> Default for Refused<T> {
+impl<T> Default for Reports<T> {
     fn default() -> Self {
-        Self { too_large: Mutex::default(), refusal: Mutex::default() }
+        Self { touched: Touched::default(), too_large: Mutex::default(), refusal: Mutex::default() }
     }
 }
 
@@ -53,8 +56,8 @@ pub(super) struct Client<T: Send + Sync + 'static> {
     stuck: AtomicBool,
 }
 
-/// A record, with what it answers.
-pub(super) type Sent<'r, T> = BaseRecord<'r, [u8], [u8], Box<T>>;
+/// A record, with what it answers; one that answers nothing ends an earlier transaction.
+pub(super) type Sent<'r, T> = BaseRecord<'r, [u8], [u8], Box<Option<T>>>;
 
 type Producer<T> = ThreadedProducer<Context<T>>;
 
@@ -66,7 +69,7 @@ struct Offsets {
 
 pub(super) struct Context<T> {
     credentials: Credentials,
-    refused: Arc<Refused<T>>,
+    reports: Arc<Reports<T>>,
     /// A connection was lost, or a request not answered.
     disturbed: AtomicBool,
 }
@@ -89,7 +92,7 @@ impl<T: Send + Sync + 'static> Client<T> {
     pub(super) fn open(
         connection: &Connection,
         options: &TransactionOptions,
-        refused: &Arc<Refused<T>>,
+        reports: &Arc<Reports<T>>,
     ) -> Result<Self, KafkaError> {
         let mut config = connection.config(
             Role::Writes,
@@ -115,7 +118,7 @@ impl<T: Send + Sync + 'static> Client<T> {
         config.set_log_level(RDKafkaLogLevel::Info);
         let context = Context {
             credentials: connection.credentials.clone(),
-            refused: refused.clone(),
+            reports: reports.clone(),
             disturbed: AtomicBool::new(false),
         };
         let producer = Arc::new(Producer::from_config_and_context(&config, context).map_err(KafkaError::client)?);
@@ -239,19 +242,23 @@ fn tells_of_disturbance(facility: &str, message: &str) -> bool {
 }
 
 impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
-    type DeliveryOpaque = Box<T>;
+    type DeliveryOpaque = Box<Option<T>>;
 
     /// A record that was not delivered fails its transaction by itself; here only the reason is kept that asks for another
     /// record the next time.
-    fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<T>) {
-        let Err((error, message)) = result else { return };
+    fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<Option<T>>) {
+        let (error, message) = match result {
+            Ok(message) => return self.reports.touched.delivered(message),
+            Err((error, message)) => (error, message),
+        };
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
-                locked(&self.refused.too_large).push(*answering);
+                locked(&self.reports.too_large).extend(*answering);
             }
+            Some(RDKafkaErrorCode::PurgeInflight) => self.reports.touched.perhaps_delivered(message),
             Some(code) if is_refusal(code) => {
                 let reason = format!("a record for `{}` was not taken: {error}", message.topic());
-                locked(&self.refused.refusal).get_or_insert(reason);
+                locked(&self.reports.refusal).get_or_insert(reason);
             }
             _ => {}
         }
@@ -330,10 +337,10 @@ mod tests {
     #[test]
     fn a_connection_that_was_lost_is_noticed_though_other_brokers_are_there() {
         let (mock, connection, options) = cluster();
-        let client = Client::open(&connection, &options, &Arc::new(Refused::<()>::default())).unwrap();
+        let client = Client::open(&connection, &options, &Arc::new(Reports::<()>::default())).unwrap();
         client.begin_transaction().unwrap();
         let record =
-            BaseRecord::with_opaque_to("verdicts", Box::new(())).payload(b"yes".as_slice()).key(b"k".as_slice());
+            BaseRecord::with_opaque_to("verdicts", Box::new(Some(()))).payload(b"yes".as_slice()).key(b"k".as_slice());
         assert!(client.send(record).is_ok());
         client.commit_transaction(Duration::from_secs(10)).unwrap();
         assert!(!client.is_disturbed());
@@ -348,11 +355,11 @@ mod tests {
     #[test]
     fn offsets_that_no_coordinator_takes_are_given_up_in_time_and_a_new_client_goes_on() {
         let (mock, connection, options) = cluster();
-        let refused = Arc::new(Refused::<()>::default());
-        let client = Client::open(&connection, &options, &refused).unwrap();
+        let reports = Arc::new(Reports::<()>::default());
+        let client = Client::open(&connection, &options, &reports).unwrap();
         client.begin_transaction().unwrap();
         let record =
-            BaseRecord::with_opaque_to("verdicts", Box::new(())).payload(b"yes".as_slice()).key(b"k".as_slice());
+            BaseRecord::with_opaque_to("verdicts", Box::new(Some(()))).payload(b"yes".as_slice()).key(b"k".as_slice());
         assert!(client.send(record).is_ok());
         let reader: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", mock.bootstrap_servers())
@@ -368,7 +375,7 @@ mod tests {
         assert!(client.send_offsets(&list, &identity, wait).is_err());
         assert!(begun.elapsed() < wait + GRACE + Duration::from_secs(2), "{:?}", begun.elapsed());
         mock.broker_up(2).unwrap();
-        let next = Client::open(&connection, &options, &refused).unwrap();
+        let next = Client::open(&connection, &options, &reports).unwrap();
         next.begin_transaction().unwrap();
         next.send_offsets(&list, &identity, Duration::from_secs(10)).unwrap();
         next.commit_transaction(Duration::from_secs(10)).unwrap();

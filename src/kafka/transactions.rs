@@ -9,14 +9,17 @@ use rdkafka::{
     Offset, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::BaseRecord,
 };
 
 use super::{
     connection::{Connection, KafkaError, has_code, to_record},
     consumer::Consumer,
     identity::Identity,
+    marks::{self, Place},
     publisher::RecordLimits,
-    transactional_client::{Client, Refused, is_refusal, locked, outsider},
+    transactional_client::{Client, Reports, Sent, is_refusal, locked, outsider},
 };
 use crate::message::{Outgoing, Source};
 
@@ -66,17 +69,21 @@ impl From<TransactionError> for KafkaError {
 /// of the next transaction, and brokers take it for a part of that one, because the client keeps its epoch from one
 /// transaction to the next (KIP-890 tells what comes of it). A new client has a new epoch, which locks the old one's
 /// requests out. Offsets that came late before it are undecided for ever, and whoever gets their partition waits for them: so
-/// a new client begins with a transaction of nothing but an offset, and aborts it, which decides them.
+/// a new client begins with a transaction of nothing but an offset, and aborts it, which decides them. Where the brokers have not
+/// marked the end of what was aborted, it writes an empty record too, so that the mark of its own abort ends both ([`marks`] tells why).
 pub struct TransactionalPublisher<T: Send + Sync + 'static> {
     connection: Connection,
     options: TransactionOptions,
     client: Client<T>,
-    refused: Arc<Refused<T>>,
+    reports: Arc<Reports<T>>,
     /// One who is no member of the group, and an offset that means nothing to it; none where no offsets are committed.
     outsider: Option<(Arc<ConsumerGroupMetadata>, TopicPartitionList)>,
     /// Clients whose calls do not come back.
     stuck: usize,
 }
+
+/// Header of an empty record that ends an earlier transaction, for those who read what was aborted too.
+const SETTLES: &str = "ofa-settles";
 
 /// Waited between two tries of a step.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -94,7 +101,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When the client cannot be made, or the cluster does not answer in time.
     pub fn open(connection: &Connection, options: TransactionOptions) -> Result<Self, KafkaError> {
-        let refused = Arc::new(Refused::default());
+        let reports = Arc::new(Reports::default());
         let outsider = match &options.group {
             None => None,
             Some((group, topic)) => {
@@ -103,8 +110,8 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
                 Some((outsider(connection, group)?, list))
             }
         };
-        let client = Client::open(connection, &options, &refused)?;
-        let mut publisher = Self { connection: connection.clone(), options, client, refused, outsider, stuck: 0 };
+        let client = Client::open(connection, &options, &reports)?;
+        let mut publisher = Self { connection: connection.clone(), options, client, reports, outsider, stuck: 0 };
         match publisher.settle() {
             Ok(()) => {}
             Err(TransactionError::Abort(_) | TransactionError::Refused(_)) => {
@@ -129,7 +136,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
                     format!("the client library did not come back from {STUCK_MAX} calls: start this program again");
                 return Err(TransactionError::Stop(KafkaError::Fatal(reason)));
             }
-            self.client = Client::open(&self.connection, &self.options, &self.refused)?;
+            self.client = Client::open(&self.connection, &self.options, &self.reports)?;
             match self.settle() {
                 Ok(()) => break,
                 Err(TransactionError::Abort(reason) | TransactionError::Refused(reason))
@@ -145,18 +152,47 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         Ok(())
     }
 
-    /// Decides what came late of earlier clients: an aborted transaction with an offset of the group.
+    /// Decides what earlier clients have left undecided: an aborted transaction with an offset of the group, and with a record in each
+    /// partition where the end of an aborted one is not marked.
     fn settle(&self) -> Result<(), TransactionError> {
-        let Some((outsider, list)) = &self.outsider else { return Ok(()) };
+        let Some((outsider, offset)) = &self.outsider else { return Ok(()) };
+        let missing = marks::missing(&self.connection, &self.reports.touched)?;
+        let deadline = Instant::now() + self.options.wait_max;
         self.client.begin_transaction().map_err(|error| self.consequence(error))?;
-        match self.client.send_offsets(list, outsider, TRY.min(self.options.wait_max)) {
+        self.write_into(&missing, deadline)?;
+        match self.client.send_offsets(offset, outsider, TRY.min(self.options.wait_max)) {
             Ok(()) => {}
             // That the group refuses an outsider's offset is expected: its offsets' partition is in the transaction by then.
             Err(ClientError::Transaction(error)) if error.txn_requires_abort() => {}
             Err(error) => return Err(self.consequence(error)),
         }
-        let deadline = Instant::now() + self.options.wait_max;
-        self.patiently_until(deadline, Client::abort_transaction)
+        self.patiently_until(deadline, Client::abort_transaction)?;
+        self.reports.touched.clear();
+        Ok(())
+    }
+
+    /// Writes an empty record into each of these partitions, and waits until they are there: what is still on its way when a transaction
+    /// is aborted has no part in it.
+    fn write_into(&self, places: &[Place], deadline: Instant) -> Result<(), TransactionError> {
+        for (topic, partition) in places {
+            tracing::warn!(
+                topic,
+                partition,
+                "The brokers have not marked the end of an aborted transaction here; it is ended anew."
+            );
+            let headers = OwnedHeaders::new()
+                .insert(Header { key: SETTLES, value: Some(self.options.transactional_id.as_bytes()) });
+            let record: Sent<'_, T> = BaseRecord::with_opaque_to(topic, Box::new(None));
+            let record = record.partition(*partition).key(SETTLES.as_bytes()).payload(&[]).headers(headers);
+            self.client.send(record).map_err(|(error, _)| self.consequence(error))?;
+        }
+        while self.client.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return Err(TransactionError::Abort("an aborted transaction could not be ended".to_owned()));
+            }
+            std::thread::sleep(DELIVERY_PAUSE);
+        }
+        Ok(())
     }
 
     /// Begins a transaction.
@@ -168,24 +204,23 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             self.renew()?;
         }
         // What was said of an earlier transaction is no reason for the end of this one.
-        locked(&self.refused.refusal).take();
+        locked(&self.reports.refusal).take();
+        self.reports.touched.clear();
         self.client.begin_transaction().map_err(|error| self.consequence(error))
     }
 
-    /// Hands a record to the open transaction; `answering` names the request that it answers. One that is larger than the
-    /// client takes is given back.
+    /// Hands a record to the open transaction; `answering` names the request that it answers. Gives back whether it was taken: one that
+    /// is larger than the client takes is not.
     ///
     /// # Errors
     /// When the transaction is to be aborted, or the producer is of no use any more.
-    pub fn publish(&self, answering: T, record: &Outgoing) -> Result<Result<(), T>, TransactionError> {
+    pub fn publish(&self, answering: T, record: &Outgoing) -> Result<bool, TransactionError> {
         let deadline = Instant::now() + self.options.wait_max;
-        let mut answering = Box::new(answering);
+        let mut answering = Box::new(Some(answering));
         loop {
             match self.client.send(to_record(record, &record.topic, answering)) {
-                Ok(()) => return Ok(Ok(())),
-                Err((error, back)) if has_code(&error, RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    return Ok(Err(*back.delivery_opaque));
-                }
+                Ok(()) => return Ok(true),
+                Err((error, _)) if has_code(&error, RDKafkaErrorCode::MessageSizeTooLarge) => return Ok(false),
                 Err((error, back)) if has_code(&error, RDKafkaErrorCode::QueueFull) && Instant::now() < deadline => {
                     answering = back.delivery_opaque;
                     std::thread::sleep(PAUSE);
@@ -209,6 +244,8 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let deadline = Instant::now() + self.options.wait_max;
         self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity.metadata, wait))?;
         self.end(deadline)?;
+        // Its records count: nothing may end it otherwise.
+        self.reports.touched.clear();
         // It is committed, whatever comes of this; the next transaction tries it again.
         if self.client.is_disturbed()
             && let Err(error) = self.renew()
@@ -261,7 +298,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
 
     /// Takes the requests whose records the brokers found too large: that is why a transaction was aborted.
     pub fn too_large(&self) -> Vec<T> {
-        std::mem::take(&mut *locked(&self.refused.too_large))
+        std::mem::take(&mut *locked(&self.reports.too_large))
     }
 
     /// Tries a step again while the client says that it may succeed: an unanswered commit is neither done nor undone.
@@ -295,7 +332,7 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// What follows from an error of the client. A fatal one is the end of the client, not of this program: whatever it was
     /// about, a new client says so again, or does not. But one that another has locked out must not lock the other out.
     fn consequence(&self, error: ClientError) -> TransactionError {
-        if let Some(reason) = locked(&self.refused.refusal).take() {
+        if let Some(reason) = locked(&self.reports.refusal).take() {
             return TransactionError::Refused(reason);
         }
         let (code, reason, is_fatal) = match &error {

@@ -76,8 +76,8 @@ impl Transactions<Outcome> for Log {
                 return Ok(Taken::TooLarge);
             }
             match self.publisher.publish(ticket, outgoing) {
-                Ok(Ok(())) => Ok(Taken::Yes),
-                Ok(Err(_)) => Ok(Taken::TooLarge),
+                Ok(true) => Ok(Taken::Yes),
+                Ok(false) => Ok(Taken::TooLarge),
                 Err(error) => Err(self.patience.fault(error)),
             }
         })?;

@@ -30,6 +30,7 @@ pub(crate) struct Outcome {
     pub(crate) number: u64,
     pub(crate) topic: String,
     pub(crate) partition: i32,
+    pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) payload: Vec<u8>,
     pub(crate) headers: BTreeMap<String, String>,
@@ -122,6 +123,6 @@ pub(crate) fn outcome(message: &impl Message) -> Outcome {
             verdict["request_id"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap()
         }
     };
-    let (topic, partition) = (message.topic().to_owned(), message.partition());
-    Outcome { number, topic, partition, key: message.key().map(<[u8]>::to_vec), payload, headers }
+    let (topic, partition, offset) = (message.topic().to_owned(), message.partition(), message.offset());
+    Outcome { number, topic, partition, offset, key: message.key().map(<[u8]>::to_vec), payload, headers }
 }

@@ -9,20 +9,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ofa_stream::{
+    kafka::{Connection, Credentials, RecordLimits, TransactionOptions, TransactionalPublisher},
+    message::Outgoing,
+};
+use rdkafka::Message as _;
+
 use crate::{
     broker::Outcome,
     kafka::{Kafka, Topics},
-    offered::{Chance, assert_in_order, kill_at_random, long, outcomes_under_load, quick},
+    offered::{Chance, assert_in_order, committed_reader_of, kill_at_random, long, outcomes_under_load, quick},
     support::{Running, metric, page},
 };
 
 /// Each request exactly once, in order per key within each topic.
 fn assert_exactly_once(outcomes: &[Outcome], offered: usize) {
-    let mut times = BTreeMap::new();
-    outcomes.iter().for_each(|outcome| *times.entry(outcome.number).or_insert(0) += 1);
-    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "answered more than once: {twice:?}");
-    assert_eq!(times.len(), offered, "requests answered");
+    let mut found: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for Outcome { number, topic, partition, offset, .. } in outcomes {
+        found.entry(*number).or_default().push(format!("{topic}/{partition}@{offset}"));
+    }
+    let twice: Vec<_> = found.iter().filter(|(_, places)| places.len() > 1).collect();
+    assert!(twice.is_empty(), "answered more than once, and where: {twice:?}");
+    assert_eq!(found.len(), offered, "requests answered");
     assert_in_order(outcomes);
 }
 
@@ -299,4 +307,53 @@ fn a_stop_while_brokers_stand_still_ends_within_its_bound_and_loses_and_repeats_
     println!(
         "a stop while the only broker is paused: cut short; {offered} requests, each answered once, in order per key"
     );
+}
+
+/// Apache Kafka 4.1 to 4.3 does not mark the end of a transaction in a partition that has no leader just then.
+#[test]
+fn what_was_aborted_while_its_partition_had_no_leader_does_not_count_after_the_next_commit() {
+    let Some(kafka) = Kafka::start(&["--brokers", "3"]) else { return };
+    kafka.create_on(3, "lonely");
+    let connection = Connection {
+        bootstrap_servers: kafka.address().to_owned(),
+        options: BTreeMap::new(),
+        embedded: false,
+        credentials: Credentials::default(),
+    };
+    let options = TransactionOptions {
+        transactional_id: "writer".to_owned(),
+        limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },
+        timeout: Duration::from_secs(120),
+        wait_max: Duration::from_secs(60),
+        group: Some(("readers".to_owned(), "lonely".to_owned())),
+    };
+    let mut publisher = TransactionalPublisher::open(&connection, options).unwrap();
+    let publish = |publisher: &TransactionalPublisher<()>, payload: &str| {
+        let (topic, payload) = ("lonely".to_owned(), Some(payload.as_bytes().to_vec()));
+        assert!(publisher.publish((), &Outgoing { topic, key: None, payload, headers: Vec::new() }).unwrap());
+    };
+    publisher.begin().unwrap();
+    publish(&publisher, "aborted");
+    std::thread::sleep(Duration::from_secs(1));
+    kafka.tell("kill 3");
+    kafka.await_leaders("lonely", |leaders| leaders == [-1]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(3));
+            kafka.tell("start 3");
+        });
+        publisher.abort_and_renew().unwrap();
+    });
+    publisher.begin().unwrap();
+    publish(&publisher, "committed");
+    publisher.commit_alone().unwrap();
+    let reader = committed_reader_of(kafka.address(), &["lonely"], 1);
+    let mut read = Vec::new();
+    let heard = Instant::now();
+    while heard.elapsed() < Duration::from_secs(5) {
+        if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
+            read.push(String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned());
+        }
+    }
+    assert_eq!(read, ["committed"]);
 }

@@ -18,7 +18,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaResult,
     message::{Headers, Message, OwnedHeaders},
-    metadata::MetadataTopic,
+    metadata::{MetadataPartition, MetadataTopic},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::Value;
@@ -97,8 +97,17 @@ impl Kafka {
     }
 
     pub(crate) fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let replicas = self.brokers.min(3);
-        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+        self.create_as(NewTopic::new(topic, partitions, TopicReplication::Fixed(self.brokers.min(3))), settings);
+    }
+
+    /// One partition, which lies on this broker alone.
+    pub(crate) fn create_on(&self, broker: i32, topic: &str) {
+        let alone: &[&[i32]] = &[&[broker]];
+        self.create_as(NewTopic::new(topic, 1, TopicReplication::Variable(alone)), &[("min.insync.replicas", "1")]);
+    }
+
+    fn create_as<'t>(&self, mut new: NewTopic<'t>, settings: &[(&'t str, &'t str)]) {
+        let (topic, partitions) = (new.name, new.num_partitions);
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -106,15 +115,22 @@ impl Kafka {
             self.administer(async |client, options| client.create_topics([&new], options).await);
         created.into_iter().for_each(|result| assert_eq!(result, Ok(topic.to_owned())));
         // Brokers tell others of it a little later than whoever created it.
+        self.await_leaders(topic, |leaders| {
+            leaders.len() == partitions as usize && leaders.iter().all(|leader| *leader > 0)
+        });
+    }
+
+    /// Waits until those who lead a topic's partitions are as wanted; whom nobody leads has -1.
+    pub(crate) fn await_leaders(&self, topic: &str, wanted: impl Fn(&[i32]) -> bool) {
         let client: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         let is_led = || {
             let metadata = client.client().fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
             let found = metadata.topics().iter().find(|found| found.name() == topic).map(MetadataTopic::partitions);
-            found.is_some_and(|found| found.len() == partitions as usize && found.iter().all(|each| each.leader() > 0))
+            found.is_some_and(|found| wanted(&found.iter().map(MetadataPartition::leader).collect::<Vec<_>>()))
         };
         while !is_led() {
-            assert!(Instant::now() < deadline, "nobody leads {topic}");
+            assert!(Instant::now() < deadline, "nobody leads {topic} as wanted");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

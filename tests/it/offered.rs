@@ -114,14 +114,20 @@ pub(crate) fn offer_from(
 
 /// Reads verdicts and dead letters as a consumer that skips what was aborted.
 pub(crate) fn committed_reader(address: &str, topics: &Topics) -> BaseConsumer {
+    let names = ["verdicts", "dead-letters"].map(|topic| topics.name(topic));
+    committed_reader_of(address, &names.each_ref().map(String::as_str), PARTITIONS)
+}
+
+/// Reads topics as a consumer that skips what was aborted.
+pub(crate) fn committed_reader_of(address: &str, topics: &[&str], partitions: i32) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("group.id", "outside").set("auto.offset.reset", "earliest");
     config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100");
     let consumer: BaseConsumer = config.create().unwrap();
     let mut all = TopicPartitionList::new();
-    for topic in ["verdicts", "dead-letters"] {
-        for partition in 0..PARTITIONS {
-            all.add_partition_offset(&topics.name(topic), partition, Offset::Beginning).unwrap();
+    for topic in topics {
+        for partition in 0..partitions {
+            all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         }
     }
     consumer.assign(&all).unwrap();
