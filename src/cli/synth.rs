@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{CliError, failed, output};
 use crate::{
     dataset::{Blind, Example, Writer, glance},
-    synth::{Generator, Split},
+    synth::{Generator, Split, World},
     vision::RgbImage,
 };
 
@@ -24,6 +24,9 @@ pub(super) struct Arguments {
     /// The same seed gives the same examples
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which shapes and colours there are: small is five in six, large eight in ten
+    #[arg(long, default_value = "small", value_parser = ["small", "large"])]
+    world: String,
 }
 
 /// Statements of each label about one picture.
@@ -44,6 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     let per_picture = 3 * PER_LABEL as u64;
     let pictures = |split| (arguments.count * share(split) / 20 / per_picture).max(1);
+    let world = if arguments.world == "large" { World::Large } else { World::Small };
     let bar = ProgressBar::new(Split::ALL.into_iter().map(pictures).sum());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} pictures, {eta} left") {
         bar.set_style(style);
@@ -53,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         let mut writer = Writer::create(&arguments.out, split.as_str()).map_err(failed)?;
         // What hides something of its picture, for each example.
         let (mut examples, mut obstacles) = (Vec::new(), Vec::new());
-        let generator = Generator::new(arguments.seed, split, PER_LABEL).take(pictures(split) as usize);
+        let generator = Generator::new(world, arguments.seed, split, PER_LABEL).take(pictures(split) as usize);
         for (number, picture) in generator.enumerate() {
             let name = format!("{}-{number:06}", split.as_str());
             let image = writer.picture(&format!("{name}.png"), &png(&picture.image)?).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Whether brokers have marked the end of a transaction in every partition that it wrote to.
 //!
-//! The mark tells read-committed consumers whether the transaction's records count. Apache Kafka 4.1 to 4.3 takes a partition that has no
+//! The mark tells read-committed consumers whether the transaction's records count. Apache Kafka 4.3.1 takes a partition that has no
 //! leader just then for a deleted one, and leaves its mark out (KAFKA-20734): aborted records stay undecided there until the next mark
 //! of the same producer comes, and if that is of a commit, they count.
 
@@ -32,9 +32,18 @@ pub(super) struct Touched(Mutex<BTreeMap<Place, Option<i64>>>);
 impl Touched {
     /// Notes that a record was written.
     pub(super) fn delivered(&self, message: &impl Message) {
-        let mut touched = locked(&self.0);
-        let last = touched.entry(place(message)).or_insert(Some(message.offset()));
-        *last = last.map(|last| last.max(message.offset()));
+        locked(&self.0).insert(place(message), Some(message.offset()));
+    }
+
+    /// Says that it is not known whether what is written next will be there.
+    pub(super) fn expect(&self, place: Place) {
+        locked(&self.0).insert(place, None);
+    }
+
+    /// Whether all that was written into these partitions is there.
+    pub(super) fn is_known(&self, places: &[Place]) -> bool {
+        let touched = locked(&self.0);
+        places.iter().all(|place| touched.get(place).is_some_and(Option::is_some))
     }
 
     /// Notes that a record may have been written.

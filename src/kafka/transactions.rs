@@ -178,21 +178,23 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
             tracing::warn!(
                 topic,
                 partition,
-                "The brokers have not marked the end of an aborted transaction here; it is ended anew."
+                "The end of an aborted transaction is not seen here: its mark was left out, or another producer has something open. It is \
+                 ended anew."
             );
             let headers = OwnedHeaders::new()
                 .insert(Header { key: SETTLES, value: Some(self.options.transactional_id.as_bytes()) });
             let record: Sent<'_, T> = BaseRecord::with_opaque_to(topic, Box::new(None));
             let record = record.partition(*partition).key(SETTLES.as_bytes()).payload(&[]).headers(headers);
+            self.reports.touched.expect((topic.clone(), *partition));
             self.client.send(record).map_err(|(error, _)| self.consequence(error))?;
         }
-        while self.client.in_flight_count() > 0 {
-            if Instant::now() >= deadline {
-                return Err(TransactionError::Abort("an aborted transaction could not be ended".to_owned()));
-            }
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(DELIVERY_PAUSE);
         }
-        Ok(())
+        match self.reports.touched.is_known(places) {
+            true => Ok(()),
+            false => Err(TransactionError::Abort("an aborted transaction could not be ended yet".to_owned())),
+        }
     }
 
     /// Begins a transaction.

@@ -1,6 +1,7 @@
 //! Pictures and statements about them, made up: what models are trained and measured on where there are no labels of one's
 //! own.
 //!
+//! * [`World`]: which shapes and colours there are.
 //! * [`Scene`]: what a picture shows, and what it hides.
 //! * [`Statement`]: what can be said of a scene, and whether the picture tells.
 //! * [`paint()`]: the picture of a scene, worn as uploads are.
@@ -26,5 +27,5 @@ pub use describe::{describe, explain};
 pub use generator::{Generator, Picture, Said, Split};
 pub use paint::{SIDE, paint};
 pub use phrase::phrase;
-pub use scene::{Colour, Object, Obstacle, Scene, Shape, Side, Size, Texture};
+pub use scene::{Colour, Object, Obstacle, Scene, Shape, Side, Size, Texture, World};
 pub use statement::{Description, Kind, Relation, Statement};

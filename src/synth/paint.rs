@@ -44,6 +44,10 @@ fn rgb(colour: Colour) -> [u8; 3] {
         Colour::Yellow => [240, 200, 30],
         Colour::Purple => [140, 50, 170],
         Colour::Black => [30, 30, 30],
+        Colour::Orange => [245, 130, 20],
+        Colour::Pink => [245, 130, 185],
+        Colour::Brown => [120, 70, 35],
+        Colour::Turquoise => [35, 190, 190],
     }
 }
 
@@ -91,9 +95,10 @@ fn draw(canvas: &mut Canvas, object: &Object, chance: &mut Rng) {
     let turn = (chance.f32() - 0.5) * 0.35;
     let Some(path) = outline(object, turn) else { return };
     let colour = varied(rgb(object.colour), chance);
-    canvas.0.fill_path(&path, &solid(colour), FillRule::Winding, Transform::identity(), None);
+    let rule = if object.shape == Shape::Ring { FillRule::EvenOdd } else { FillRule::Winding };
+    canvas.0.fill_path(&path, &solid(colour), rule, Transform::identity(), None);
     let Some(mut inside) = Mask::new(SIDE, SIDE) else { return };
-    inside.fill_path(&path, FillRule::Winding, true, Transform::identity());
+    inside.fill_path(&path, rule, true, Transform::identity());
     let [x, y] = object.at.map(|at| at * SIDE as f32);
     let radius = object.radius() * SIDE as f32;
     let pale = solid([245, 245, 240]);
@@ -154,6 +159,30 @@ fn outline(object: &Object, turn: f32) -> Option<Path> {
             path.push_rect(Rect::from_ltrb(x - arm, y - reach, x + arm, y + reach)?);
             path.finish()?.transform(Transform::from_rotate_at(turn.to_degrees(), x, y))
         }
+        Shape::Heart => {
+            let at = |across: f32, down: f32| (x + across * radius, y + down * radius);
+            let mut path = PathBuilder::new();
+            let mut half = |side: f32| {
+                let [(ax, ay), (bx, by), (cx, cy)] =
+                    [at(0.35 * side, -1.15), at(1.25 * side, -0.95), at(1.02 * side, -0.1)];
+                let [(dx, dy), (ex, ey), (fx, fy)] = [at(0.85 * side, 0.4), at(0.3 * side, 0.7), at(0.0, 1.05)];
+                let (from_x, from_y) = at(0.0, -0.5);
+                path.move_to(from_x, from_y);
+                path.cubic_to(ax, ay, bx, by, cx, cy);
+                path.cubic_to(dx, dy, ex, ey, fx, fy);
+                path.close();
+            };
+            half(1.0);
+            half(-1.0);
+            path.finish()?.transform(Transform::from_rotate_at(turn.to_degrees(), x, y))
+        }
+        Shape::Ring => {
+            let mut path = PathBuilder::new();
+            path.push_circle(x, y, radius);
+            path.push_circle(x, y, radius * 0.48);
+            path.finish()
+        }
+        Shape::Diamond => corners(&[0.72, 1.15, 0.72, 1.15], 0.0),
     }
 }
 

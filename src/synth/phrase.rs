@@ -95,6 +95,10 @@ pub(super) fn name(described: &Description, several: bool, chance: &mut Rng) -> 
         Colour::Yellow => "yellow",
         Colour::Purple => one_of(chance, &["purple", "violet"]),
         Colour::Black => "black",
+        Colour::Orange => "orange",
+        Colour::Pink => "pink",
+        Colour::Brown => "brown",
+        Colour::Turquoise => one_of(chance, &["turquoise", "cyan"]),
     });
     let (singular, plural) = match described.shape {
         None => ("shape", "shapes"),
@@ -103,6 +107,9 @@ pub(super) fn name(described: &Description, several: bool, chance: &mut Rng) -> 
         Some(Shape::Triangle) => ("triangle", "triangles"),
         Some(Shape::Star) => ("star", "stars"),
         Some(Shape::Cross) => ("cross", "crosses"),
+        Some(Shape::Heart) => ("heart", "hearts"),
+        Some(Shape::Ring) => ("ring", "rings"),
+        Some(Shape::Diamond) => ("diamond", "diamonds"),
     };
     let noun = if several { plural } else { singular };
     [size, texture, colour, Some(noun)].into_iter().flatten().collect::<Vec<_>>().join(" ")

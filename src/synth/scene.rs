@@ -11,6 +11,9 @@ pub enum Shape {
     Triangle,
     Star,
     Cross,
+    Heart,
+    Ring,
+    Diamond,
 }
 
 /// Its colour.
@@ -23,6 +26,10 @@ pub enum Colour {
     Yellow,
     Purple,
     Black,
+    Orange,
+    Pink,
+    Brown,
+    Turquoise,
 }
 
 /// How large it is.
@@ -52,14 +59,75 @@ pub enum Side {
     Bottom,
 }
 
-impl Shape {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Circle, Self::Square, Self::Triangle, Self::Star, Self::Cross];
+/// Which shapes and colours there are, and which combinations of them training never sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// Five shapes in six colours: thirty combinations are few enough to learn by heart which five of them never come.
+    Small,
+    /// Eight shapes in ten colours. None of the combinations that are kept back here comes in the small world, so that it may be learned
+    /// first.
+    Large,
 }
 
-impl Colour {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Purple, Self::Black];
+const SHAPES: [Shape; 8] = [
+    Shape::Circle,
+    Shape::Square,
+    Shape::Triangle,
+    Shape::Star,
+    Shape::Cross,
+    Shape::Heart,
+    Shape::Ring,
+    Shape::Diamond,
+];
+
+const COLOURS: [Colour; 10] = [
+    Colour::Red,
+    Colour::Green,
+    Colour::Blue,
+    Colour::Yellow,
+    Colour::Purple,
+    Colour::Black,
+    Colour::Orange,
+    Colour::Pink,
+    Colour::Brown,
+    Colour::Turquoise,
+];
+
+impl World {
+    /// Its shapes.
+    pub fn shapes(self) -> &'static [Shape] {
+        match self {
+            Self::Small => &SHAPES[..5],
+            Self::Large => &SHAPES,
+        }
+    }
+
+    /// Its colours.
+    pub fn colours(self) -> &'static [Colour] {
+        match self {
+            Self::Small => &COLOURS[..6],
+            Self::Large => &COLOURS,
+        }
+    }
+
+    /// Whether a shape of this colour is kept for the test of unseen combinations: one colour of each shape is.
+    pub fn keeps_back(self, shape: Shape, colour: Colour) -> bool {
+        let kept = match (self, shape) {
+            (Self::Small, Shape::Circle) => Colour::Yellow,
+            (Self::Small, Shape::Square) => Colour::Purple,
+            (Self::Small, Shape::Triangle) => Colour::Blue,
+            (Self::Small, Shape::Star) => Colour::Red,
+            (Self::Small, Shape::Cross) => Colour::Green,
+            (Self::Large, Shape::Circle | Shape::Cross) => Colour::Orange,
+            (Self::Large, Shape::Square) => Colour::Turquoise,
+            (Self::Large, Shape::Triangle) => Colour::Brown,
+            (Self::Large, Shape::Star) => Colour::Pink,
+            (_, Shape::Heart) => Colour::Red,
+            (_, Shape::Ring) => Colour::Blue,
+            (_, Shape::Diamond) => Colour::Green,
+        };
+        colour == kept
+    }
 }
 
 impl Texture {
@@ -95,23 +163,6 @@ impl Object {
             Size::Large => 0.185,
         }
     }
-
-    /// Whether training never sees such a one: one colour of each shape is kept for the test of unseen combinations.
-    pub fn is_unseen(&self) -> bool {
-        is_unseen(self.shape, self.colour)
-    }
-}
-
-/// Whether a shape of this colour is kept for the test of unseen combinations.
-pub(super) fn is_unseen(shape: Shape, colour: Colour) -> bool {
-    matches!(
-        (shape, colour),
-        (Shape::Circle, Colour::Yellow)
-            | (Shape::Square, Colour::Purple)
-            | (Shape::Triangle, Colour::Blue)
-            | (Shape::Star, Colour::Red)
-            | (Shape::Cross, Colour::Green)
-    )
 }
 
 /// What keeps a picture from telling all. Every picture has one: where only some had, seeing one would be half the answer.
@@ -158,14 +209,17 @@ const TRIES: usize = 60;
 impl Scene {
     /// A scene by chance. Ones for training have no combination of shape and colour that is kept back; `unseen` ones have one
     /// at least.
-    pub fn random(chance: &mut Rng, unseen: bool) -> Self {
+    pub fn random(world: World, chance: &mut Rng, unseen: bool) -> Self {
         let kind = chance.u8(0..3);
         let panel = (kind == 0).then(|| Side::ALL[chance.usize(0..4)]);
         let wanted = 1 + chance.usize(0..OBJECTS_MAX);
         let mut objects: Vec<Object> = Vec::with_capacity(wanted);
         for index in 0..wanted {
-            for _ in 0..TRIES {
-                let mut object = random_object(chance);
+            // A tenth of the large world's combinations are kept back, and half of the places lie under a panel. The small world's
+            // data stay what the shipped versions learned from.
+            let tries = if unseen && index == 0 && world == World::Large { 10 * TRIES } else { TRIES };
+            for _ in 0..tries {
+                let mut object = random_object(world, chance);
                 // Every second object is like an earlier one in something, so that there is something to count and to confuse.
                 if let Some(model) = (index > 0 && chance.bool()).then(|| objects.get(chance.usize(0..index))).flatten()
                 {
@@ -174,7 +228,7 @@ impl Scene {
                         false => object.colour = model.colour,
                     }
                 }
-                let kept_back = object.is_unseen();
+                let kept_back = world.keeps_back(object.shape, object.colour);
                 let fitting = if unseen && index == 0 { kept_back } else { unseen || !kept_back };
                 if fitting && is_free(&object, &objects, panel) {
                     objects.push(object);
@@ -191,11 +245,12 @@ impl Scene {
     }
 }
 
-fn random_object(chance: &mut Rng) -> Object {
+fn random_object(world: World, chance: &mut Rng) -> Object {
+    let (shapes, colours) = (world.shapes(), world.colours());
     let size = if chance.bool() { Size::Small } else { Size::Large };
     let mut object = Object {
-        shape: Shape::ALL[chance.usize(0..5)],
-        colour: Colour::ALL[chance.usize(0..6)],
+        shape: shapes[chance.usize(0..shapes.len())],
+        colour: colours[chance.usize(0..colours.len())],
         size,
         // Half are plain.
         texture: Texture::ALL[[0, 0, 1, 2][chance.usize(0..4)]],
@@ -229,17 +284,26 @@ mod tests {
 
     #[test]
     fn scenes_for_training_hold_no_combination_that_is_kept_back_and_the_others_hold_one() {
-        let mut chance = Rng::with_seed(5);
-        for _ in 0..500 {
-            assert!(!Scene::random(&mut chance, false).objects.iter().any(Object::is_unseen));
-            assert!(Scene::random(&mut chance, true).objects.iter().any(Object::is_unseen));
+        for world in [World::Small, World::Large] {
+            let mut chance = Rng::with_seed(5);
+            let mut holds_one = |unseen| {
+                let scene = Scene::random(world, &mut chance, unseen);
+                scene.objects.iter().any(|object| world.keeps_back(object.shape, object.colour))
+            };
+            assert!((0..500).all(|_| !holds_one(false) && holds_one(true)), "{world:?}");
         }
     }
 
     #[test]
-    fn one_colour_of_each_shape_is_kept_back() {
-        for shape in Shape::ALL {
-            assert_eq!(Colour::ALL.into_iter().filter(|colour| is_unseen(shape, *colour)).count(), 1, "{shape:?}");
+    fn one_colour_of_each_shape_is_kept_back_and_none_that_may_have_been_learned_before() {
+        for world in [World::Small, World::Large] {
+            for shape in world.shapes() {
+                let kept = world.colours().iter().filter(|colour| world.keeps_back(*shape, **colour));
+                assert_eq!(kept.count(), 1, "{world:?} {shape:?}");
+            }
+        }
+        for shape in World::Small.shapes() {
+            assert!(!World::Small.colours().iter().any(|colour| World::Large.keeps_back(*shape, *colour)), "{shape:?}");
         }
     }
 
@@ -247,7 +311,7 @@ mod tests {
     fn nothing_that_is_seen_lies_under_the_panel() {
         let mut chance = Rng::with_seed(6);
         for _ in 0..500 {
-            let scene = Scene::random(&mut chance, false);
+            let scene = Scene::random(World::Large, &mut chance, false);
             if let Obstacle::Panel(side) = scene.obstacle {
                 assert!(scene.objects.iter().all(|object| is_free(object, &[], Some(side))), "{scene:?}");
             }

@@ -1,6 +1,6 @@
 //! What can be said of a scene, and whether the picture tells: yes, no, or not (Kleene's three values).
 
-use super::scene::{Colour, Object, Obstacle, PANEL, Scene, Shape, Side, Size, Texture, is_unseen};
+use super::scene::{Colour, Object, Obstacle, PANEL, Scene, Shape, Side, Size, Texture, World};
 
 /// What an object is said to be; what is none is not said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,10 +163,10 @@ impl Statement {
         std::iter::once(first).chain(second)
     }
 
-    /// Whether it speaks of a combination that training never sees.
-    pub fn is_unseen(&self) -> bool {
+    /// Whether it speaks of a combination that training never sees in this world.
+    pub fn is_unseen(&self, world: World) -> bool {
         self.descriptions().any(|described| {
-            matches!(described, Description { shape: Some(shape), colour: Some(colour), .. } if is_unseen(*shape, *colour))
+            matches!(described, Description { shape: Some(shape), colour: Some(colour), .. } if world.keeps_back(*shape, *colour))
         })
     }
 }

@@ -3,17 +3,17 @@
 use fastrand::Rng;
 
 use super::{
-    scene::{Colour, Scene, Shape, Side, Size, Texture},
+    scene::{Scene, Side, Size, Texture, World},
     statement::{Description, Kind, Relation, Statement},
 };
 
 impl Statement {
     /// A statement by chance, of a kind, that a scene may suggest: about its objects, or about what resembles them.
-    pub fn random(chance: &mut Rng, kind: Kind, scene: &Scene) -> Self {
+    pub fn random(world: World, chance: &mut Rng, kind: Kind, scene: &Scene) -> Self {
         let plain = [true, true, false, false, false];
         let said = |more: usize| std::array::from_fn(|part| plain[part] || part == more);
         let mut described = |keep, may_leave: bool| {
-            let whole = described(chance, scene, keep);
+            let whole = described(world, chance, scene, keep);
             if may_leave { simplified(chance, whole) } else { whole }
         };
         match kind {
@@ -35,7 +35,7 @@ impl Statement {
 }
 
 /// An object's description, or one that differs from it in something; only what is to be kept is said.
-fn described(chance: &mut Rng, scene: &Scene, keep: [bool; 5]) -> Description {
+fn described(world: World, chance: &mut Rng, scene: &Scene, keep: [bool; 5]) -> Description {
     let model = match scene.objects.is_empty() || chance.u8(0..8) == 0 {
         true => None,
         false => scene.objects.get(chance.usize(0..scene.objects.len())),
@@ -43,8 +43,11 @@ fn described(chance: &mut Rng, scene: &Scene, keep: [bool; 5]) -> Description {
     let mut changed = |likely: u8| chance.u8(0..8) < likely;
     let (other_shape, other_colour, other_size, other_texture, other_side) =
         (changed(2), changed(2), changed(3), changed(4), changed(3));
-    let shape = model.filter(|_| !other_shape).map_or_else(|| Shape::ALL[chance.usize(0..5)], |model| model.shape);
-    let colour = model.filter(|_| !other_colour).map_or_else(|| Colour::ALL[chance.usize(0..6)], |model| model.colour);
+    let (shapes, colours) = (world.shapes(), world.colours());
+    let shape =
+        model.filter(|_| !other_shape).map_or_else(|| shapes[chance.usize(0..shapes.len())], |model| model.shape);
+    let colour =
+        model.filter(|_| !other_colour).map_or_else(|| colours[chance.usize(0..colours.len())], |model| model.colour);
     let by_chance = if chance.bool() { Size::Small } else { Size::Large };
     let size = model.filter(|_| !other_size).map_or(by_chance, |model| model.size);
     let texture =

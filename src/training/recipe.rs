@@ -48,7 +48,7 @@ pub struct Recipe {
     /// Keys of `config.json`; not for a version that is trained further.
     #[serde(default)]
     pub network: toml::Table,
-    /// Keys of the `model` section of `configuration.json`; not for a version that is trained further.
+    /// Keys of the `model` section of `configuration.json`; of a version that is trained further they replace its own.
     #[serde(default)]
     pub task: toml::Table,
 }

@@ -55,6 +55,18 @@ pub(super) fn texts(recipe: &Recipe, path: &Path, examples: &[Example]) -> Resul
     })
 }
 
+/// The text files of a version that is trained further: its own, but for what the recipe says of the task.
+pub(super) fn further(own: Texts, recipe: &Recipe) -> Texts {
+    if recipe.task.is_empty() {
+        return own;
+    }
+    let mut task: Value = serde_json::from_str(&own.task).unwrap_or_default();
+    for (key, value) in object(&recipe.task) {
+        task["model"][key] = value;
+    }
+    Texts { task: indented(&task), ..own }
+}
+
 fn object(table: &toml::Table) -> Map<String, Value> {
     match serde_json::to_value(table) {
         Ok(Value::Object(object)) => object,
@@ -118,4 +130,21 @@ fn spread(name: &str, shape: &[usize]) -> Spread {
 fn normal(chance: &mut Rng) -> f32 {
     let radius = (-2.0 * (1.0 - chance.f32()).ln()).sqrt();
     radius * (std::f32::consts::TAU * chance.f32()).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_trained_further_keeps_its_task_but_for_what_the_recipe_says_of_it() {
+        let recipe = |task: &str| Recipe::from_toml(&format!("steps = 1\nlearning_rate = 1e-3\n{task}")).unwrap();
+        let task = r#"{"framework": "pytorch", "model": {"max_src_length": 40, "prompt": " {}?"}}"#.to_owned();
+        let (none, answers) = (String::new, ("answers.json".to_owned(), String::new()));
+        let own = Texts { network: none(), task, vocabulary: none(), merges: none(), answers };
+        assert_eq!(further(own.clone(), &recipe("")).task, own.task);
+        let read: Value = serde_json::from_str(&further(own, &recipe("[task]\nmax_src_length = 60")).task).unwrap();
+        let expected = json!({"framework": "pytorch", "model": {"max_src_length": 60, "prompt": " {}?"}});
+        assert_eq!(read, expected);
+    }
 }

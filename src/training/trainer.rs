@@ -232,8 +232,8 @@ fn begin(job: &Job, workshop: &Workshop, learned: &[Example]) -> Result<Texts, T
         workshop.begin(&texts, &start::weights(&definition.network, job.recipe.seed)?)?;
         return Ok(texts);
     };
-    if !job.recipe.network.is_empty() || !job.recipe.task.is_empty() {
-        let reason = format!("[network] and [task] come from {}: leave them out", from.display());
+    if !job.recipe.network.is_empty() {
+        let reason = format!("[network] comes from {}: leave it out", from.display());
         return Err(TrainError::Recipe { path: job.recipe_path.clone(), reason });
     }
     let folder = VersionFolder::open(from, Thoroughness::Hashes).map_err(refused(from))?;
@@ -246,7 +246,9 @@ fn begin(job: &Job, workshop: &Workshop, learned: &[Example]) -> Result<Texts, T
             .map_err(|error| TrainError::Recipe { path: from.clone(), reason: format!("{name} {error}") })?;
         published.push((name.to_owned(), tensor.shape().to_vec(), values));
     }
-    let texts = Texts::read(from)?;
+    let texts = start::further(Texts::read(from)?, &job.recipe);
+    // What the recipe says of the task may not fit the network.
+    Definition::parse(&texts)?;
     workshop.begin(&texts, &published)?;
     Ok(texts)
 }

@@ -309,7 +309,7 @@ fn a_stop_while_brokers_stand_still_ends_within_its_bound_and_loses_and_repeats_
     );
 }
 
-/// Apache Kafka 4.1 to 4.3 does not mark the end of a transaction in a partition that has no leader just then.
+/// Apache Kafka 4.3.1 does not mark the end of a transaction in a partition that has no leader just then; 4.0.0 does.
 #[test]
 fn what_was_aborted_while_its_partition_had_no_leader_does_not_count_after_the_next_commit() {
     let Some(kafka) = Kafka::start(&["--brokers", "3"]) else { return };
