@@ -70,7 +70,7 @@ impl From<TransactionError> for KafkaError {
 /// transaction to the next (KIP-890 tells what comes of it). A new client has a new epoch, which locks the old one's
 /// requests out. Offsets that came late before it are undecided for ever, and whoever gets their partition waits for them: so
 /// a new client begins with a transaction of nothing but an offset, and aborts it, which decides them. Where the brokers have not
-/// marked the end of what was aborted, it writes an empty record too, so that the mark of its own abort ends both ([`marks`] tells why).
+/// marked the end of what was aborted, it writes an empty record too, so that the mark of its own abort ends both (`marks` tells why).
 pub struct TransactionalPublisher<T: Send + Sync + 'static> {
     connection: Connection,
     options: TransactionOptions,
