@@ -193,6 +193,12 @@ const TOKEN_WAIT: Duration = Duration::from_millis(200);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Connection {
+    /// To brokers that ask nobody who they are, with nothing set.
+    pub fn to(bootstrap_servers: impl Into<String>) -> Self {
+        let (bootstrap_servers, credentials) = (bootstrap_servers.into(), Credentials::default());
+        Self { bootstrap_servers, options: BTreeMap::new(), embedded: false, credentials }
+    }
+
     /// How long a fetch waits for records: real brokers answer as soon as there is one, the embedded
     /// one only after this time.
     pub(super) fn fetch_wait_ms(&self) -> &'static str {
@@ -395,12 +401,7 @@ mod tests {
     #[test]
     fn an_option_that_is_refused_is_named_without_its_value() {
         let options = [("sasl.pasword".to_owned(), "secret".to_owned())].into();
-        let connection = Connection {
-            bootstrap_servers: "localhost:1".to_owned(),
-            options,
-            embedded: false,
-            credentials: Credentials::default(),
-        };
+        let connection = Connection { options, ..Connection::to("localhost:1") };
         let error = connection.check().unwrap_err().to_string();
         assert!(error.contains("sasl.pasword") && !error.contains("secret"), "{error}");
     }

@@ -245,7 +245,7 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
     type DeliveryOpaque = Box<Option<T>>;
 
     /// A record that was not delivered fails its transaction by itself; here only the reason is kept that asks for another
-    /// record the next time.
+    /// record the next time, and where records may be.
     fn delivery(&self, result: &DeliveryResult<'_>, answering: Box<Option<T>>) {
         let (error, message) = match result {
             Ok(message) => return self.reports.touched.delivered(message),
@@ -287,8 +287,6 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rdkafka::{
         ClientConfig, Offset,
         mocking::{MockCluster, MockCoordinator},
@@ -305,12 +303,7 @@ mod tests {
         mock.partition_leader("verdicts", 0, Some(1)).unwrap();
         mock.coordinator(MockCoordinator::Transaction("writer".to_owned()), 1).unwrap();
         mock.coordinator(MockCoordinator::Group("readers".to_owned()), 2).unwrap();
-        let connection = Connection {
-            bootstrap_servers: mock.bootstrap_servers(),
-            options: BTreeMap::new(),
-            embedded: false,
-            credentials: Credentials::default(),
-        };
+        let connection = Connection::to(mock.bootstrap_servers());
         let options = TransactionOptions {
             transactional_id: "writer".to_owned(),
             limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },

@@ -246,8 +246,6 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         let deadline = Instant::now() + self.options.wait_max;
         self.patiently_until(deadline, |client, wait| client.send_offsets(&list, &identity.metadata, wait))?;
         self.end(deadline)?;
-        // Its records count: nothing may end it otherwise.
-        self.reports.touched.clear();
         // It is committed, whatever comes of this; the next transaction tries it again.
         if self.client.is_disturbed()
             && let Err(error) = self.renew()
@@ -271,7 +269,14 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         while self.client.in_flight_count() > 0 && Instant::now() < soon {
             std::thread::sleep(DELIVERY_PAUSE);
         }
-        self.patiently_until(deadline, Client::commit_transaction)
+        self.patiently_until(deadline, |client, wait| {
+            let ended = client.commit_transaction(wait);
+            // Unless it is sure that it was not committed, nothing may end it otherwise.
+            if !matches!(&ended, Err(ClientError::Transaction(error)) if error.txn_requires_abort()) {
+                self.reports.touched.clear();
+            }
+            ended
+        })
     }
 
     /// Aborts the open transaction, after which nothing is published any more.

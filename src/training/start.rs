@@ -57,12 +57,11 @@ pub(super) fn texts(recipe: &Recipe, path: &Path, examples: &[Example]) -> Resul
 
 /// The text files of a version that is trained further: its own, but for what the recipe says of the task.
 pub(super) fn further(own: Texts, recipe: &Recipe) -> Texts {
-    if recipe.task.is_empty() {
-        return own;
-    }
     let mut task: Value = serde_json::from_str(&own.task).unwrap_or_default();
-    for (key, value) in object(&recipe.task) {
-        task["model"][key] = value;
+    match task.get_mut("model").and_then(Value::as_object_mut) {
+        Some(model) if !recipe.task.is_empty() => model.extend(object(&recipe.task)),
+        // What is not as it should be is for whoever reads it to say.
+        _ => return own,
     }
     Texts { task: indented(&task), ..own }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ofa_stream::{
-    kafka::{Connection, Credentials, RecordLimits, TransactionOptions, TransactionalPublisher},
+    kafka::{Connection, RecordLimits, TransactionOptions, TransactionalPublisher},
     message::Outgoing,
 };
 use rdkafka::Message as _;
@@ -314,12 +314,7 @@ fn a_stop_while_brokers_stand_still_ends_within_its_bound_and_loses_and_repeats_
 fn what_was_aborted_while_its_partition_had_no_leader_does_not_count_after_the_next_commit() {
     let Some(kafka) = Kafka::start(&["--brokers", "3"]) else { return };
     kafka.create_on(3, "lonely");
-    let connection = Connection {
-        bootstrap_servers: kafka.address().to_owned(),
-        options: BTreeMap::new(),
-        embedded: false,
-        credentials: Credentials::default(),
-    };
+    let connection = Connection::to(kafka.address());
     let options = TransactionOptions {
         transactional_id: "writer".to_owned(),
         limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },
