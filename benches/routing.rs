@@ -39,14 +39,21 @@ fn spec() -> TableSpec {
     .unwrap()
 }
 
-fn request(image: &str) -> String {
-    serde_json::json!({
-        "request_id": "req_20240515_abc123", "text": "A red mug with a handle, for the office and at home",
-        "image": {"base64": image},
-        "attributes": {"user_role": "seller", "region": "cn-east", "device_type": "phone", "app_version": "2.7.1",
-                       "source_ip": "10.20.30.40", "user_id": "u-000123"}
-    })
-    .to_string()
+const TEXT: &str = "A red mug with a handle, for the office and at home";
+
+/// What the pattern is searched in: a text without its letters, one with them, and one that is not ASCII.
+const TEXTS: [&str; 3] =
+    [TEXT, "A mug for the window, for the office and at home", "马克杯 window, for the office and at home"];
+
+fn request(text: &str, image: &str, attributes: &serde_json::Value) -> String {
+    let image = serde_json::json!({"base64": image});
+    serde_json::json!({"request_id": "req_20240515_abc123", "text": text, "image": image, "attributes": attributes})
+        .to_string()
+}
+
+fn attributes() -> serde_json::Value {
+    serde_json::json!({"user_role": "seller", "region": "cn-east", "device_type": "phone", "app_version": "2.7.1",
+                       "source_ip": "10.20.30.40", "user_id": "u-000123"})
 }
 
 fn features(request: &Request) -> Features<'_> {
@@ -67,9 +74,9 @@ fn features(request: &Request) -> Features<'_> {
     }
 }
 
-fn decide(bencher: Bencher<'_, '_>, spec: &TableSpec) {
+fn decide(bencher: Bencher<'_, '_>, spec: &TableSpec, text: &str, attributes: &serde_json::Value) {
     let table = Table::new(spec).unwrap();
-    let request = Request::from_json(request("").as_bytes()).unwrap();
+    let request = Request::from_json(request(text, "", attributes).as_bytes()).unwrap();
     let features = features(&request);
     assert_ne!(table.decide(&features, &mut ()).unwrap().reason.as_str(), "rule");
     bencher.bench_local(|| table.decide(black_box(&features), &mut ()).unwrap());
@@ -77,27 +84,32 @@ fn decide(bencher: Bencher<'_, '_>, spec: &TableSpec) {
 
 #[divan::bench]
 fn ten_rules_and_an_experiment(bencher: Bencher<'_, '_>) {
-    decide(bencher, &spec());
+    decide(bencher, &spec(), TEXT, &attributes());
+}
+
+#[divan::bench(args = TEXTS)]
+fn ten_rules(bencher: Bencher<'_, '_>, text: &str) {
+    decide(bencher, &TableSpec { experiments: Vec::new(), ..spec() }, text, &attributes());
 }
 
 #[divan::bench]
-fn ten_rules(bencher: Bencher<'_, '_>) {
-    decide(bencher, &TableSpec { experiments: Vec::new(), ..spec() });
+fn ten_rules_about_attributes_that_are_missing(bencher: Bencher<'_, '_>) {
+    decide(bencher, &TableSpec { experiments: Vec::new(), ..spec() }, TEXT, &serde_json::json!({}));
 }
 
 #[divan::bench]
 fn an_experiment_alone(bencher: Bencher<'_, '_>) {
-    decide(bencher, &TableSpec { rules: Vec::new(), ..spec() });
+    decide(bencher, &TableSpec { rules: Vec::new(), ..spec() }, TEXT, &attributes());
 }
 
 #[divan::bench]
 fn nothing(bencher: Bencher<'_, '_>) {
-    decide(bencher, &TableSpec { rules: Vec::new(), experiments: Vec::new(), ..spec() });
+    decide(bencher, &TableSpec { rules: Vec::new(), experiments: Vec::new(), ..spec() }, TEXT, &attributes());
 }
 
 /// What comes before: the JSON of a request, its image as base64 of so many bytes.
 #[divan::bench(args = [0, 40_000])]
 fn reading_the_request(bencher: Bencher<'_, '_>, image_bytes: usize) {
-    let json = request(&"A".repeat(image_bytes));
+    let json = request(TEXT, &"A".repeat(image_bytes), &attributes());
     bencher.bench_local(|| Request::from_json(black_box(json.as_bytes())).unwrap());
 }

@@ -241,7 +241,7 @@ fn refusal(error: &ControlError) -> Response {
         ControlError::NoHistory | ControlError::Superseded | ControlError::UnknownState(_) => StatusCode::CONFLICT,
         ControlError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ControlError::Busy | ControlError::NotPublished(_) | ControlError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        ControlError::Unreadable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        ControlError::Unreadable { .. } | ControlError::InUse(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     refused(status, error.code(), &error.to_string())
 }

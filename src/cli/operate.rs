@@ -160,6 +160,7 @@ pub(super) fn tokens(plan: &Plan, files: Option<&Files>) -> Result<Tokens, CliEr
 }
 
 impl Instance {
+    /// What asks it, with the token that may do most of those that are at hand.
     pub(super) fn client(&self) -> Result<Client, CliError> {
         // With both given, no settings file is needed.
         if let (Some(admin), Some(file)) = (&self.admin, &self.token_file) {
@@ -171,11 +172,14 @@ impl Instance {
             (None, Some(address)) => format!("http://{address}"),
             (None, None) => return Err(failed("`admin.listen` is off: give --admin to ask another instance")),
         };
-        let token = match (&self.token_file, admin.write_token.or(admin.read_token), control.directory) {
+        let made = control.directory.map(|directory| read_token(&directory.join(TOKEN)));
+        let token = match (&self.token_file, admin.write_token, made, admin.read_token) {
             (Some(file), ..) => read_token(file)?,
-            (None, Some(token), _) => token,
-            (None, None, Some(directory)) => read_token(&directory.join(TOKEN))?,
-            (None, None, None) => return Err(failed("the settings name no token: give --token-file")),
+            (None, Some(token), ..) | (None, None, Some(Ok(token)), _) => token,
+            // Not everybody who may look may read the folder.
+            (None, None, _, Some(token)) => token,
+            (None, None, Some(Err(error)), None) => return Err(error),
+            (None, None, None, None) => return Err(failed("the settings name no token: give --token-file")),
         };
         Ok(Client::new(&base, token))
     }

@@ -14,7 +14,7 @@ use tokio::{
 use super::{CliError, SettingsArguments, VerifyArguments, failed, operate};
 use crate::{
     admin::{self, Tokens},
-    control::{self, Controller, Files, FleetLog, Recalled, recall},
+    control::{self, Controller, Files, FleetLog, Recalled, Sources, recall},
     engine::Engine,
     kafka::{Connection, EmbeddedBroker},
     pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
@@ -61,15 +61,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let log = FleetLog::open(&connection, &plan.kafka)?;
     let file = std::fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let history = plan.control.history;
-    let Recalled { plan, state, behind, unreadable } = recall(path, &file, files.as_ref(), log.as_ref(), history)?;
+    let group = plan.kafka.group_id.clone();
+    let sources = Sources { path, file: &file, files: files.as_ref(), log: log.as_ref() };
+    let Recalled { mut plan, own, state, mut behind, unreadable, forgotten, overtaken } =
+        recall(&sources, &group, history)?;
     if let Some(reason) = &behind {
         tracing::error!(reason, "Started without all that operators changed.");
     }
     let thoroughness = arguments.verify.thoroughness();
-    let begun = {
-        let (plan, connection) = (plan.clone(), connection.clone());
-        service.unless_stopped(&mut stopping, move || start_pipeline(&plan, &connection, thoroughness))?
+    let start = {
+        let connection = connection.clone();
+        move |plan: Plan| {
+            let connection = connection.clone();
+            move || start_pipeline(&plan, &connection, thoroughness)
+        }
     };
+    let mut begun = service.unless_stopped(&mut stopping, start(plan.clone()))?;
+    // What others of the group serve by may name a folder that is not here: that is no reason to be away altogether.
+    let refused = match &begun {
+        Some(Err(CliError::Engine(error))) if error.is_settings() => {
+            Some(format!("what is applied does not work here: {error}"))
+        }
+        _ => None,
+    };
+    if let (Some(reason), Some(own)) = (refused, own) {
+        tracing::error!(reason, "Starting by the settings file of this instance.");
+        plan = own;
+        begun = service.unless_stopped(&mut stopping, start(plan.clone()))?;
+        behind = Some(reason);
+    }
     let Some(pipeline) = begun else {
         tracing::info!("Stopped while it was starting; no request was left half done.");
         service.end();
@@ -82,9 +102,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         state,
         behind,
         unreadable,
+        forgotten,
+        overtaken,
         files,
         log,
         plan: plan.control.clone(),
+        group,
         instance: instance(),
         adapt: |plan| plan,
     };

@@ -5,6 +5,7 @@
 //! not ready yet.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{
         Arc,
@@ -23,7 +24,6 @@ use super::{
     journal::Journal,
     watch::FileWatch,
     worker::{Asked, Worker},
-    writes::Writes,
 };
 use crate::{
     pipeline::{Serving, SwitchError, Switcher},
@@ -42,12 +42,18 @@ pub struct Start {
     pub behind: Option<String>,
     /// Why it is not what the group has, if so.
     pub unreadable: Option<String>,
+    /// Whether the control topic lacks it, so that the others are to be told.
+    pub forgotten: bool,
+    /// The applied settings that the file has become, and then something else, if so.
+    pub overtaken: Option<String>,
     /// Where to keep it.
     pub files: Option<Files>,
     /// How other instances are told.
     pub log: Option<FleetLog>,
     /// Settings of all this.
     pub plan: ControlPlan,
+    /// The group that follows the same changes.
+    pub group: String,
     /// What this instance is called.
     pub instance: String,
     /// What has settings of other kinds read again from their sources, such as the demo's.
@@ -62,8 +68,10 @@ pub(super) enum Message {
     Report(Reply<Report>),
     /// SIGHUP.
     Reread,
-    /// A record of the control topic, with its offset.
-    Record(Result<State, ControlError>, i64),
+    /// A record of the control topic, with its number as far as that can be read.
+    Record(Result<State, ControlError>, Option<u64>),
+    /// Why the record of a change did not arrive there.
+    Lost(String, String),
     /// What was made ready.
     Prepared(u64, Box<Result<Arc<Serving>, SwitchError>>),
     Stop,
@@ -77,7 +85,7 @@ pub struct Handle {
 }
 
 /// Commands that may wait.
-const INBOX: usize = 64;
+pub(super) const INBOX: usize = 64;
 
 impl Handle {
     /// Has a change made.
@@ -135,7 +143,6 @@ impl Controller {
     pub fn start(start: Start, switcher: Switcher) -> std::io::Result<Self> {
         let (sender, inbox) = bounded(INBOX);
         let stop = Arc::new(AtomicBool::new(false));
-        let offset = start.log.as_ref().map_or(-1, |log| log.offset);
         let (writer, following) = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?.unzip();
         let handle = Handle { inbox: sender.clone(), files: start.files.clone() };
         let mut worker = Worker {
@@ -144,26 +151,30 @@ impl Controller {
             journal: Journal(start.files),
             writer,
             plan: start.plan,
+            group: start.group,
             instance: start.instance,
             adapt: start.adapt,
             switcher,
             myself: sender,
             state: start.state,
-            offset,
             unreadable: start.unreadable,
+            overtaken: start.overtaken,
             own_file: start.file.clone(),
             file: start.file,
-            reverted: false,
             candidate: None,
             refused_file: None,
             behind: start.behind,
             wanted: false,
             fresh: false,
-            read: offset,
-            writes: Writes::default(),
+            say_again: None,
+            published: None,
+            queue: VecDeque::new(),
             pending: None,
             tickets: 0,
         };
+        if start.forgotten {
+            worker.become_uneasy();
+        }
         worker.save();
         worker.tell_metrics();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || worker.run(&inbox))?;

@@ -52,6 +52,9 @@ pub enum ControlError {
              or apply settings: {0}"
     )]
     UnknownState(String),
+    /// Another instance keeps its changes in the folder.
+    #[error("{0}: another instance keeps its changes there; each needs a `control.directory` of its own")]
+    InUse(String),
     /// A record or file that is no state.
     #[error("{place} cannot be read: {reason}")]
     Unreadable {
@@ -76,6 +79,7 @@ impl ControlError {
             Self::NotPublished(_) => "not_published",
             Self::Stopping => "stopping",
             Self::UnknownState(_) => "unknown_state",
+            Self::InUse(_) => "in_use",
             Self::Unreadable { .. } => "unreadable",
         }
     }

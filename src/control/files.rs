@@ -1,10 +1,11 @@
 //! The folder in which an instance keeps what operators changed: `state.json`, `audit.jsonl`, `token`.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::settings::Secret;
 pub const TOKEN: &str = "token";
 const STATE: &str = "state.json";
 const AUDIT: &str = "audit.jsonl";
+const LOCK: &str = "lock";
 /// Larger than this, the audit log is put aside under another name, and the one before it forgotten.
 const AUDIT_BYTES_MAX: u64 = 10 << 20;
 const TOKEN_BYTES: usize = 24;
@@ -24,6 +26,8 @@ const TOKEN_BYTES: usize = 24;
 #[derive(Clone, Debug)]
 pub struct Files {
     folder: PathBuf,
+    /// Keeps other instances out for as long as this lives: two would take each other's changes for their own.
+    _lock: Arc<File>,
 }
 
 /// What the state file holds.
@@ -32,6 +36,12 @@ pub(super) struct Saved {
     pub(super) state: State,
     /// The settings file that served, to notice that it was changed while the program was down.
     pub(super) file: String,
+    /// The group that it is the state of.
+    #[serde(default)]
+    pub(super) group: String,
+    /// The applied settings that the file has become, and then something else, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) overtaken: Option<String>,
 }
 
 impl Files {
@@ -40,27 +50,38 @@ impl Files {
     /// # Errors
     /// When it cannot be written to.
     pub fn open(folder: &Path) -> Result<Self, ControlError> {
-        let files = Self { folder: folder.to_owned() };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.and_then(|()| tempfile::tempfile_in(folder)).map_err(|error| {
+        let opened = made.and_then(|()| {
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK))
+        });
+        let lock = opened.map_err(|error| {
             let remedy = "`control.directory` must be a folder that can be written to, or \"off\"";
-            files.refuse("", format!("{error}: {remedy}"))
+            refuse(folder, format!("{error}: {remedy}"))
         })?;
-        Ok(files)
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: Arc::new(lock) }),
+            Err(TryLockError::WouldBlock) => Err(ControlError::InUse(folder.display().to_string())),
+            Err(TryLockError::Error(error)) => Err(refuse(folder, error)),
+        }
     }
 
     /// What was saved; nothing at the first start.
     ///
     /// # Errors
-    /// When it cannot be read: starting without it would undo what an operator did.
-    pub(super) fn load(&self) -> Result<Option<Saved>, ControlError> {
+    /// When it cannot be read, because starting without it would undo what an operator did; and when it is another group's.
+    pub(super) fn load(&self, group: &str) -> Result<Option<Saved>, ControlError> {
         let json = match fs::read(self.folder.join(STATE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| self.refuse(STATE, error))?,
         };
-        let saved = serde_json::from_slice(&json);
         let remedy = "remove it to start with the settings file alone";
-        saved.map(Some).map_err(|error| self.refuse(STATE, format!("{error}; {remedy}")))
+        let saved: Saved =
+            serde_json::from_slice(&json).map_err(|error| self.refuse(STATE, format!("{error}; {remedy}")))?;
+        if !saved.group.is_empty() && saved.group != group {
+            let reason = format!("it is the state of the group `{}`, and this is `{group}`; {remedy}", saved.group);
+            return Err(self.refuse(STATE, reason));
+        }
+        Ok(Some(saved))
     }
 
     /// Saves, so that whatever happens meanwhile the old or the new is there.
@@ -117,9 +138,12 @@ impl Files {
     }
 
     fn refuse(&self, file: &str, reason: impl std::fmt::Display) -> ControlError {
-        let place = self.folder.join(file).display().to_string();
-        ControlError::Unreadable { place, reason: reason.to_string() }
+        refuse(&self.folder.join(file), reason)
     }
+}
+
+fn refuse(place: &Path, reason: impl std::fmt::Display) -> ControlError {
+    ControlError::Unreadable { place: place.display().to_string(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -132,12 +156,15 @@ mod tests {
     fn what_is_saved_is_loaded_again_and_what_is_broken_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::open(&folder.path().join("inner")).unwrap();
-        assert_eq!(files.load().unwrap(), None);
-        let saved = Saved { state: State { revision: 7, ..State::default() }, file: "text".to_owned() };
+        assert_eq!(files.load("group").unwrap(), None);
+        let state = State { revision: 7, ..State::default() };
+        let saved = Saved { state, file: "text".to_owned(), group: "group".to_owned(), overtaken: None };
         files.save(&saved).unwrap();
-        assert_eq!(files.load().unwrap(), Some(saved));
+        let another = files.load("another").unwrap_err().to_string();
+        assert!(another.contains("`group`") && another.contains("remove it"), "{another}");
+        assert_eq!(files.load("group").unwrap(), Some(saved));
         fs::write(folder.path().join("inner/state.json"), "{").unwrap();
-        let error = files.load().unwrap_err().to_string();
+        let error = files.load("group").unwrap_err().to_string();
         assert!(error.contains("state.json") && error.contains("remove it"), "{error}");
     }
 
@@ -168,6 +195,18 @@ mod tests {
         files.audit(&1).unwrap();
         assert_eq!(files.audited(9).unwrap(), [serde_json::json!(1)]);
         assert!(folder.path().join("audit.1.jsonl").exists());
+    }
+
+    #[test]
+    fn a_folder_is_one_instance_s_for_as_long_as_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).unwrap();
+        let error = Files::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("another instance"), "{error}");
+        drop(files.clone());
+        assert!(Files::open(folder.path()).is_err(), "while one of them lives");
+        drop(files);
+        Files::open(folder.path()).unwrap();
     }
 
     #[test]

@@ -16,24 +16,24 @@ use crate::{
 };
 
 /// A person waits for a command; longer than this nobody does.
-const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a start waits for the changes that there are.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-/// A reader that cannot go on tries again after this.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Errors of the client come as often as it tries to connect; without a pause one that lasts could keep a core busy.
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
+/// An error that lasts is told again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The control topic of a group.
 pub struct FleetLog {
     writer: ControlWriter,
     reader: ControlReader,
     topic: String,
-    /// The last state that could be read at the start.
+    /// The last state that counts, of those that could be read at the start.
     pub(super) last: Option<State>,
-    /// Why a later record could not be.
-    pub(super) unreadable: Option<String>,
-    /// The offset of the last record; -1 where there is none.
-    pub(super) offset: i64,
+    /// The number and the reason of a later one that could not be.
+    pub(super) unreadable: Option<(Option<u64>, String)>,
 }
 
 impl FleetLog {
@@ -45,25 +45,36 @@ impl FleetLog {
         let Some(topic) = &kafka.control else { return Ok(None) };
         let reader = ControlReader::new(connection, topic, &kafka.group_id)?;
         let writer = ControlWriter::new(connection, topic, &kafka.group_id, PUBLISH_WAIT_MAX)?;
-        let mut log = Self { writer, reader, topic: topic.clone(), last: None, unreadable: None, offset: -1 };
+        let mut log = Self { writer, reader, topic: topic.clone(), last: None, unreadable: None };
         let deadline = Instant::now() + CATCH_UP_MAX;
-        loop {
-            match log.reader.next(POLL_TIMEOUT)? {
-                Some(ControlEvent::CaughtUp) => return Ok(Some(log)),
-                Some(ControlEvent::Record(record)) => {
-                    log.offset = record.offset;
-                    match read(&record, topic) {
-                        Ok(state) => (log.last, log.unreadable) = (Some(state), None),
-                        Err(error) => log.unreadable = Some(error.to_string()),
-                    }
+        let mut reason = format!("`{topic}` could not be read to its end");
+        while Instant::now() < deadline {
+            match log.reader.next(POLL_TIMEOUT) {
+                Ok(Some(ControlEvent::CaughtUp)) => return Ok(Some(log)),
+                Ok(Some(ControlEvent::Record(record))) => log.take(&record),
+                Ok(None) => {}
+                // One broker of several that does not answer is such an error, and no reason not to start.
+                Err(error) => {
+                    reason = format!("`{topic}` could not be read to its end: {error}");
+                    thread::sleep(ERROR_PAUSE);
                 }
-                None if Instant::now() < deadline => {}
-                None => {
-                    let reason = format!("`{topic}` could not be read to its end");
-                    return Err(KafkaError::Unreachable {
-                        bootstrap_servers: connection.bootstrap_servers.clone(),
-                        reason,
-                    });
+            }
+        }
+        Err(KafkaError::Unreachable { bootstrap_servers: connection.bootstrap_servers.clone(), reason })
+    }
+
+    fn take(&mut self, record: &ControlRecord) {
+        let known = self.last.as_ref().map(|state| state.revision);
+        match read(record, &self.topic) {
+            Ok(state) if known.is_none_or(|known| state.revision > known) => {
+                (self.last, self.unreadable) = (Some(state), None);
+            }
+            // Written beside another, which counts.
+            Ok(_) => {}
+            Err(error) => {
+                let revision = State::revision_of(&record.payload);
+                if revision.is_none() || revision > known {
+                    self.unreadable = Some((revision, error.to_string()));
                 }
             }
         }
@@ -77,17 +88,21 @@ impl FleetLog {
     ) -> std::io::Result<(ControlWriter, JoinHandle<()>)> {
         let Self { writer, reader, topic, .. } = self;
         let follow = move || {
+            let mut told: Option<Instant> = None;
             while !stop.load(Ordering::Acquire) {
                 match reader.next(POLL_TIMEOUT) {
                     Ok(Some(ControlEvent::Record(record))) => {
-                        let message = Message::Record(read(&record, &topic), record.offset);
+                        let message = Message::Record(read(&record, &topic), State::revision_of(&record.payload));
                         // The controller reads until it stops.
                         inbox.send(message).ok();
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "The control topic cannot be read, and is tried again.");
-                        thread::sleep(RETRY_PAUSE);
+                        if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                            tracing::warn!(%error, "The control topic cannot be read, or one of its brokers; it is tried again.");
+                            told = Some(Instant::now());
+                        }
+                        thread::sleep(ERROR_PAUSE);
                     }
                 }
             }

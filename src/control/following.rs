@@ -1,33 +1,94 @@
 //! What the group has and what the settings file says, and how an instance catches up with both.
 
+use std::time::{Duration, Instant};
+
 use super::{
     Change, Command, ControlError, State,
-    worker::{Goal, Pending, Worker},
+    agreement::{Weight, weigh},
+    worker::{Goal, Pending, Published, RefusedFile, WAITS, Worker},
 };
 use crate::{engine::Reuse, settings::shareable};
 
+/// Whoever wrote a record that does not count has made it good by then.
+const SAY_AGAIN_MIN: Duration = Duration::from_millis(500);
+const SAY_AGAIN_SPREAD_MS: u64 = 2_000;
+
 impl Worker {
-    /// A change of another instance. It is the group's, whether this one can serve by it or not.
-    pub(super) fn follow(&mut self, record: Result<State, ControlError>, offset: i64) {
-        self.offset = offset;
-        match record {
-            Ok(state) => self.accept(state),
-            Err(error) => {
-                let change = Change { action: "a change of another instance".to_owned(), ..self.own_change() };
-                self.refused(&change, &error);
-                self.unreadable = Some(error.to_string());
-                self.behind.clone_from(&self.unreadable);
+    /// A record of the control topic: a change of another instance, or one of this that comes back.
+    pub(super) fn read(&mut self, record: Result<State, ControlError>, revision: Option<u64>) {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => return self.cannot_read(&error, revision),
+        };
+        match weigh(&self.state, self.awaited(), &record) {
+            Weight::Counts { own } => {
+                self.say_again = None;
+                match self.published.take_if(|_| own) {
+                    Some(Published { asked, state, serving, .. }) => self.make(asked, state, &serving),
+                    None => {
+                        self.accept(record);
+                        self.rebase();
+                        self.tell_metrics();
+                    }
+                }
             }
+            Weight::Beaten => self.make_again(),
+            Weight::Known => {}
+            Weight::Beside => self.become_uneasy(),
         }
+    }
+
+    fn cannot_read(&mut self, error: &ControlError, revision: Option<u64>) {
+        if revision.is_some_and(|revision| revision <= self.state.revision) {
+            // Whatever it says, another came first.
+            return self.become_uneasy();
+        }
+        let change = Change { action: "a change of another instance".to_owned(), ..self.own_change() };
+        self.refused(&change, error);
+        // What is made upon it must come behind it.
+        self.state.revision = revision.unwrap_or(self.state.revision);
+        self.unreadable = Some(error.to_string());
+        self.behind.clone_from(&self.unreadable);
         self.rebase();
         self.tell_metrics();
     }
 
-    /// Takes what the group has, and is to catch up with it.
-    pub(super) fn accept(&mut self, state: State) {
-        if state.current.config != self.state.current.config {
-            (self.fresh, self.reverted) = (true, false);
+    /// A record that does not count: whoever wrote it makes it good at once, unless it is gone or knows no better. Then one of the
+    /// others does, after a while by chance, so that not all do.
+    pub(super) fn become_uneasy(&mut self) {
+        let wait = SAY_AGAIN_MIN + Duration::from_millis(fastrand::u64(..SAY_AGAIN_SPREAD_MS));
+        self.say_again.get_or_insert_with(|| Instant::now() + wait);
+    }
+
+    /// What is to be done at a certain time.
+    pub(super) fn when_due(&mut self) {
+        let now = Instant::now();
+        if let Some(Published { asked, .. }) = self.published.take_if(|published| published.until <= now) {
+            let reason = "it was sent, and did not come back in time".to_owned();
+            self.refuse(asked, ControlError::NotPublished(reason));
         }
+        if self.say_again.take_if(|due| *due <= now).is_some() && self.unreadable.is_none() {
+            let state = State { revision: self.state.revision + 1, ..self.state.clone() };
+            match self.write(&state) {
+                Ok(()) => {
+                    tracing::warn!("The control topic has a change that does not count; what counts was written again.")
+                }
+                Err(error) => {
+                    tracing::warn!(error, "What counts could not be written to the control topic again.");
+                    self.become_uneasy();
+                }
+            }
+        }
+    }
+
+    /// Takes what the group has, and is to catch up with it.
+    fn accept(&mut self, mut state: State) {
+        match (&state.current.config, &self.overtaken) {
+            // The file became what was applied and then something else, which others may not have seen yet.
+            (Some(applied), Some(overtaken)) if applied == overtaken => state.current.config = None,
+            _ => self.overtaken = None,
+        }
+        self.fresh |= state.current.config != self.state.current.config;
         self.unreadable = None;
         self.behind = Some("it is being made ready".to_owned());
         self.wanted = true;
@@ -50,8 +111,16 @@ impl Worker {
         }
     }
 
+    /// Whether the settings file is in force: nothing else was applied, or the file has become just that.
     pub(super) fn follows_file(&self) -> bool {
-        self.state.current.config.is_none() || self.reverted
+        self.state.current.config.is_none() || shareable(&self.file) == self.state.current.config
+    }
+
+    /// The file cannot be read: what served goes on.
+    pub(super) fn file_is_away(&mut self, reason: String) {
+        let error = ControlError::Unreadable { place: self.path.display().to_string(), reason };
+        self.refused(&Change { action: "settings file".to_owned(), ..self.own_change() }, &error);
+        self.refused_file = Some(RefusedFile { text: self.file.clone(), reason: error.to_string(), may_fit: false });
     }
 
     /// The file has another text. Where it is in force, it is to be followed; where it is not, it waits.
@@ -71,13 +140,10 @@ impl Worker {
             if let Some(pending) = &mut self.pending {
                 pending.goal.state_mut().remember_file(&self.file);
             }
-            self.reverted = shareable(&text) == self.state.current.config;
             self.file = text;
             self.save();
-            if !self.reverted {
-                tracing::warn!(
-                    "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again."
-                );
+            if !self.follows_file() {
+                tracing::warn!("{WAITS}");
             }
             let uses_file = |pending: &mut Pending| matches!(&pending.goal, Goal::Order { state, .. } if state.current.config.is_none());
             if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = self.pending.take_if(uses_file) {
@@ -89,7 +155,7 @@ impl Worker {
     /// Has what the group has and what the file says made ready, where that does not serve and nothing else is under
     /// way.
     pub(super) fn catch_up(&mut self) {
-        while self.pending.is_none() && (self.wanted || self.candidate.is_some()) {
+        while self.published.is_none() && self.pending.is_none() && (self.wanted || self.candidate.is_some()) {
             self.wanted = false;
             let file = self.candidate.clone();
             let state = match &file {

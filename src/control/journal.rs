@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Change, ControlError, Files, State, files::Saved};
+use super::{Change, ControlError, Files, files::Saved};
 use crate::telemetry;
 
 /// A line of the audit log.
@@ -59,9 +59,8 @@ impl Journal {
     }
 
     /// Keeps the state for a restart; gives what to warn about where that does not work.
-    pub(super) fn save(&self, state: &State, file: &str) -> Option<String> {
-        let saved = Saved { state: state.clone(), file: file.to_owned() };
-        let error = self.0.as_ref()?.save(&saved).err()?;
+    pub(super) fn save(&self, saved: &Saved) -> Option<String> {
+        let error = self.0.as_ref()?.save(saved).err()?;
         telemetry::config_unwritten("state");
         tracing::error!(%error, "The state file cannot be written: a restart would forget the last change.");
         Some(format!("the state file cannot be written, so a restart of this instance may forget this: {error}"))

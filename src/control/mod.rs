@@ -3,13 +3,14 @@
 //! * [`Command`]: what can be asked for; [`State`]: what came of all commands so far. Pure.
 //! * `files`: the state file, the audit log, the token.
 //! * `journal`: what the thread writes down of each change.
+//! * `agreement`: which records of the control topic count. Pure.
 //! * `fleet_log`: the control topic, by which every instance follows.
 //! * [`Recalled`]: what a start finds of all this.
-//! * `writes`: changes of this instance on their way through the control topic. Pure.
 //! * `watch`: the settings file, looked at.
 //! * [`Controller`], `worker`, `following`, `orders`: one thread that takes commands, records and changes of the file one after the
 //!   other, has the configuration they give made ready beside the one that serves, and switches.
 
+mod agreement;
 mod command;
 mod controller;
 mod error;
@@ -23,13 +24,12 @@ mod report;
 mod state;
 mod watch;
 mod worker;
-mod writes;
 
 pub use command::{Command, Order, Who};
 pub use controller::{Controller, Handle, Start};
 pub use error::ControlError;
 pub use files::{Files, TOKEN};
 pub use fleet_log::FleetLog;
-pub use recall::{Recalled, recall};
+pub use recall::{Recalled, Sources, recall};
 pub use report::{Applied, ExperimentReport, Report, VersionReport};
 pub use state::{Change, Snapshot, State};

@@ -1,32 +1,48 @@
 //! What an operator asks this instance for: made ready, published, and made once more where another instance's change came
-//! in between.
+//! first.
+
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Applied, Change, Command, ControlError, Order, State,
-    worker::{Asked, Goal, Pending, RefusedFile, Worker, milliseconds, without_overrides},
+    controller::{INBOX, Message},
+    worker::{Asked, COMES_BACK_MAX, Goal, Pending, Published, Worker, milliseconds, without_overrides},
 };
-use crate::{engine::Reuse, pipeline::SwitchError, routing::Overrides, settings::Plan};
+use crate::{
+    engine::Reuse,
+    pipeline::{Serving, SwitchError},
+    routing::Overrides,
+    settings::Plan,
+};
 
 impl Worker {
     pub(super) fn obey(&mut self, asked: Asked) {
+        if self.published.is_some() && self.queue.len() < INBOX {
+            // What it is to be made upon is known in a moment.
+            return self.queue.push_back(asked);
+        }
         let dry_run = asked.order.dry_run;
         let is_rollback = asked.order.command == Command::Rollback && !dry_run;
         let (waits, goes_back) = match &self.pending {
             Some(Pending { goal: Goal::Order { asked, .. }, .. }) => {
                 (!asked.order.dry_run, asked.order.command == Command::Rollback)
             }
-            Some(Pending { goal: Goal::CatchUp { file, .. }, .. }) => (file.is_some(), false),
-            None => (false, false),
+            _ => (false, false),
         };
         // Whoever asks for the same a second time, because it takes long, does not mean to call it off.
-        if (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
+        if self.published.is_some() || (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
             asked.reply.send(Err(ControlError::Busy)).ok();
             return;
         }
-        if is_rollback && (waits || self.candidate.is_some()) {
+        if is_rollback && waits {
             return self.call_off(asked);
         }
-        match self.after(&self.state, &asked.order) {
+        let after = match is_rollback && self.candidate.is_some() {
+            // The file is about to be followed here, and may be already elsewhere: what it was before is told to all.
+            true => self.after(&self.state.after_file_changed(&self.file, self.plan.history), &asked.order),
+            false => self.after(&self.state, &asked.order),
+        };
+        match after {
             Ok((state, plan)) => {
                 // Who changes settings means the files of versions too; who goes back or pauses means what serves.
                 let of_settings = asked.order.command.is_about_settings();
@@ -37,27 +53,12 @@ impl Worker {
         }
     }
 
-    /// What is being made ready is not wanted after all: nothing else is undone.
+    /// A command that is being made ready, and that nobody else knows of, is not wanted after all: nothing else is undone.
     fn call_off(&mut self, asked: Asked) {
-        let what = match self.pending.take().map(|pending| pending.goal) {
-            Some(Goal::Order { asked, .. }) => {
-                let action = asked.order.command.in_words();
-                self.refuse(asked, ControlError::Superseded);
-                action
-            }
-            _ => {
-                self.refused(
-                    &Change { action: "settings file".to_owned(), ..self.change(&asked.order) },
-                    &ControlError::Superseded,
-                );
-                "settings file".to_owned()
-            }
-        };
+        let Some(Pending { goal: Goal::Order { asked: other, .. }, .. }) = self.pending.take() else { return };
+        let what = other.order.command.in_words();
+        self.refuse(other, ControlError::Superseded);
         self.wanted |= self.behind.is_some();
-        if let Some(text) = self.candidate.take() {
-            let reason = "a rollback called it off".to_owned();
-            self.refused_file = Some(RefusedFile { text, reason, may_fit: false });
-        }
         let digest = self.switcher.serving().plan.config_digest.clone();
         let applied = Applied {
             revision: self.state.revision,
@@ -104,43 +105,72 @@ impl Worker {
         Ok((state, plan))
     }
 
-    pub(super) fn publish(&mut self, state: &State, order: &Order) -> Result<(), ControlError> {
-        let Some(writer) = &self.writer else { return Ok(()) };
-        self.offset = writer.publish(&state.to_json()).map_err(ControlError::NotPublished)?;
-        self.writes.wrote(self.offset, order.clone());
-        Ok(())
+    /// Tells the group of a change that is ready; it is made when it has come back, or at once where there is nobody to tell.
+    pub(super) fn publish(&mut self, asked: Asked, state: State, serving: Arc<Serving>) {
+        if self.writer.is_none() {
+            return self.make(asked, state, &serving);
+        }
+        match self.write(&state) {
+            Err(reason) => self.refuse(asked, ControlError::NotPublished(reason)),
+            Ok(()) => {
+                let until = Instant::now() + COMES_BACK_MAX;
+                self.published = Some(Published { asked, state, serving, until });
+            }
+        }
     }
 
-    /// A record at or before the last one this instance wrote. What lies between that and what it knew then was
-    /// overwritten unknowingly: the changes of this instance are made once more, upon the other's, so that all are there.
-    /// Not so a rollback: whoever goes back means what served before, not what came at the same moment.
-    pub(super) fn came_back(&mut self, record: Result<State, ControlError>, offset: i64) {
-        let Some((overwritten, orders)) = self.writes.read(record, offset) else { return };
-        let other = overwritten.change.as_ref().map(|change| change.action.clone()).unwrap_or_default();
-        if orders.iter().any(|order| order.command == Command::Rollback) {
+    pub(super) fn write(&self, state: &State) -> Result<(), String> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let id = state.change.as_ref().map(|change| change.id.clone()).unwrap_or_default();
+        let myself = self.myself.clone();
+        writer.publish(&state.to_json(), move |reason| {
+            // The controller may have ended.
+            myself.send(Message::Lost(id, reason)).ok();
+        })
+    }
+
+    /// The change that was published and has not come back.
+    pub(super) fn awaited(&self) -> Option<&str> {
+        let change = self.published.as_ref()?.state.change.as_ref()?;
+        Some(&change.id)
+    }
+
+    /// The record of a change did not arrive, as far as the client knows.
+    pub(super) fn lost(&mut self, id: &str, reason: String) {
+        if self.awaited() == Some(id)
+            && let Some(Published { asked, .. }) = self.published.take()
+        {
+            self.refuse(asked, ControlError::NotPublished(reason));
+        }
+    }
+
+    /// Another instance's change came first: this one is made once more, upon it, so that both are there. Not so a rollback:
+    /// whoever goes back means what served before, not what came at the same moment.
+    pub(super) fn make_again(&mut self) {
+        let Some(Published { asked, state, serving, .. }) = self.published.take() else { return };
+        let other = self.state.change.as_ref().map(|change| change.action.clone()).unwrap_or_default();
+        if asked.order.command == Command::Rollback {
             tracing::warn!(
                 change = other,
                 "Another instance's change came at the same time as a rollback, and is undone."
             );
-            return;
+            let change = Some(self.change(&asked.order));
+            let state = State { revision: self.state.revision + 1, change, ..state };
+            return self.publish(asked, state, serving);
         }
-        let (table, history) = (self.switcher.serving().plan.table_spec.clone(), self.plan.history);
-        let upon = State { revision: self.state.revision, ..overwritten };
-        let both = orders
-            .iter()
-            .try_fold(upon, |state, order| state.after(&order.command, self.change(order), &table, history));
-        // Published at once, whether this instance can serve by it or not: it is what the group has been told.
-        let made =
-            both.and_then(|both| orders.last().map_or(Ok(()), |order| self.publish(&both, order)).map(|()| both));
-        match made {
-            Ok(both) => {
-                tracing::warn!(change = other, "Another instance's change came at the same time; both are made.");
-                self.accept(both);
-                self.rebase();
-            }
-            Err(error) => {
-                tracing::error!(%error, change = other, "Another instance's change came at the same time, and is undone.");
-            }
+        tracing::warn!(change = other, "Another instance's change came at the same time; both are made.");
+        self.obey(asked);
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(super) fn refuse_all(&mut self) {
+        let pending = self.pending.take().and_then(|pending| match pending.goal {
+            Goal::Order { asked, .. } => Some(asked),
+            Goal::CatchUp { .. } => None,
+        });
+        let published = self.published.take().map(|published| published.asked);
+        for asked in pending.into_iter().chain(published).chain(self.queue.drain(..)) {
+            asked.reply.send(Err(ControlError::Stopping)).ok();
         }
     }
 

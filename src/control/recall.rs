@@ -2,57 +2,82 @@
 
 use std::path::Path;
 
-use super::{ControlError, Files, FleetLog, State};
+use super::{ControlError, Files, FleetLog, Snapshot, State};
 use crate::{
     routing::Overrides,
-    settings::{Plan, SettingsError},
+    settings::{Plan, SettingsError, shareable},
 };
 
 /// What a start goes by.
 pub struct Recalled {
     /// The settings with what operators changed.
     pub plan: Plan,
+    /// The settings of this instance's own file with what operators changed, where `plan` is by others: to start by, where `plan`
+    /// does not work here.
+    pub own: Option<Plan>,
     /// What operators changed.
     pub state: State,
     /// Why the plan is not all of that, if so.
     pub behind: Option<String>,
     /// Why the state is not what the group has, if so.
     pub unreadable: Option<String>,
+    /// Whether the control topic lacks the state.
+    pub forgotten: bool,
+    /// See [`super::Start`].
+    pub overtaken: Option<String>,
 }
 
-/// Finds what the control topic and the state file have, and the settings that come of it. The topic is the group's word;
-/// the state file has what is known here alone, and everything where there is no topic. What does not fit to the settings
+/// What a start finds it in.
+pub struct Sources<'s> {
+    /// The settings file.
+    pub path: &'s Path,
+    /// Its text.
+    pub file: &'s str,
+    /// The folder of this instance.
+    pub files: Option<&'s Files>,
+    /// The control topic.
+    pub log: Option<&'s FleetLog>,
+}
+
+/// Finds what the control topic and the state file have, and the settings that come of it. Of both, what has the higher number is the
+/// group's word; the state file alone knows the history of this instance's own file. What does not fit to the settings
 /// file any more is left out, and said so: the program must come up after a deploy.
 ///
 /// # Errors
 /// When the state file cannot be read, or the settings file cannot work by itself.
-pub fn recall(
-    path: &Path,
-    file: &str,
-    files: Option<&Files>,
-    log: Option<&FleetLog>,
-    history_max: usize,
-) -> Result<Recalled, ControlError> {
-    let (saved, file_before) = files.map(Files::load).transpose()?.flatten().map(|it| (it.state, it.file)).unzip();
+pub fn recall(sources: &Sources<'_>, group: &str, history_max: usize) -> Result<Recalled, ControlError> {
+    let Sources { path, file, files, log } = *sources;
+    let saved = files.map(|files| files.load(group)).transpose()?.flatten();
+    let (file_before, overtaken) = saved.as_ref().map(|saved| (saved.file.clone(), saved.overtaken.clone())).unzip();
     let published = log.and_then(|log| log.last.clone());
     let unreadable = log.and_then(|log| log.unreadable.clone());
+    let numbered = |state: &Option<State>| state.as_ref().map_or(0, |state| state.revision);
+    let saved = saved.map(|saved| saved.state);
+    let forgotten = log.is_some() && unreadable.is_none() && numbered(&saved) > numbered(&published);
     let mut state = match (published, saved) {
-        // The same change, with the history of this instance's own file.
-        (Some(published), Some(saved)) if published.change == saved.change => saved,
+        // The same change, or a later one, with the history of this instance's own file.
+        (Some(published), Some(saved)) if saved.revision >= published.revision => saved,
         (Some(published), _) => published,
         (None, saved) => saved.unwrap_or_default(),
     };
+    if let Some((Some(revision), _)) = &unreadable {
+        state.revision = state.revision.max(*revision);
+    }
+    let unreadable = unreadable.map(|(_, reason)| reason);
     if let Some(before) = file_before.filter(|before| before != file) {
-        match state.current.config {
+        match &state.current.config {
             None => state = state.after_file_changed(&before, history_max),
+            // It was followed, because it had become what was applied.
+            Some(applied) if shareable(&before).as_ref() == Some(applied) => {
+                state = state.after_file_changed(&before, history_max);
+            }
             Some(_) => state.remember_file(&before),
         }
     }
-    let alone = Plan::from_text(path, file.to_owned(), &Overrides::default())?;
-    let (plan, left_out) = plan(path, file, &state, alone);
+    let (plan, own, left_out) = plan(path, file, &state)?;
     let reasons = unreadable.iter().cloned().chain(left_out).collect::<Vec<_>>();
     let behind = (!reasons.is_empty()).then(|| reasons.join("; "));
-    Ok(Recalled { plan, state, behind, unreadable })
+    Ok(Recalled { plan, own, state, behind, unreadable, forgotten, overtaken: overtaken.flatten() })
 }
 
 /// The settings by a text that was applied, or else by the settings file, with what operators changed. `own_file` has what
@@ -70,29 +95,42 @@ pub(super) fn plan_by(
     }
 }
 
-/// As much of a state as works, and why the rest does not.
-fn plan(path: &Path, file: &str, state: &State, alone: Plan) -> (Plan, Vec<String>) {
-    let with = |overrides: &Overrides| plan_by(state.current.config.as_ref(), overrides, path, file, file);
-    let not_fitting = |what: &str| format!("{what} does not fit to the settings file");
-    let (spec, mut left_out) = match with(&Overrides::default()) {
-        Ok(plan) => (plan.table_spec, Vec::new()),
-        Err(error) => return (alone, vec![format!("what is applied does not work here: {error}")]),
-    };
-    let (fitting, others) = state.current.overrides.fitting(&spec);
-    left_out.extend(others.iter().map(|other| not_fitting(other)));
-    match with(&fitting) {
-        Ok(plan) => (plan, left_out),
-        Err(error) => (alone, vec![not_fitting(&format!("what operators changed ({error})"))]),
+/// As much of a state as works; what else to start by; and why the rest does not work.
+fn plan(path: &Path, file: &str, state: &State) -> Result<(Plan, Option<Plan>, Vec<String>), SettingsError> {
+    let Snapshot { config, overrides } = &state.current;
+    let by_file = |overrides: &Overrides| plan_by(None, overrides, path, file, file);
+    let (own, left_out_of_own) = as_far_as_they_fit(by_file, overrides)?;
+    if config.is_none() {
+        return Ok((own, None, left_out_of_own));
     }
+    let by_applied = |overrides: &Overrides| plan_by(config.as_ref(), overrides, path, file, file);
+    match as_far_as_they_fit(by_applied, overrides) {
+        Ok((plan, left_out)) => Ok((plan, Some(own), left_out)),
+        Err(error) => {
+            let reason = format!("what is applied does not work here: {error}");
+            Ok((own, None, std::iter::once(reason).chain(left_out_of_own).collect()))
+        }
+    }
+}
+
+/// Settings with those of the operators' changes that fit to them, and in words the others.
+fn as_far_as_they_fit(
+    plan: impl Fn(&Overrides) -> Result<Plan, SettingsError>,
+    overrides: &Overrides,
+) -> Result<(Plan, Vec<String>), SettingsError> {
+    let alone = plan(&Overrides::default())?;
+    let (fitting, others) = overrides.fitting(&alone.table_spec);
+    let not_fitting = |what: &str| format!("{what} does not fit to the settings");
+    Ok(match plan(&fitting) {
+        Ok(plan) => (plan, others.iter().map(|other| not_fitting(other)).collect()),
+        Err(error) => (alone, vec![not_fitting(&format!("what operators changed ({error})"))]),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        control::{Snapshot, files::Saved},
-        routing::Position,
-    };
+    use crate::{control::files::Saved, routing::Position};
 
     fn text(default: &str) -> String {
         format!("[model_versions]\ndefault = '{default}'\n[model_versions.versions.a]\n[model_versions.versions.b]")
@@ -102,9 +140,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::open(folder.path()).unwrap();
         if let Some(state) = saved {
-            files.save(&Saved { state, file: text("a") }).unwrap();
+            files.save(&Saved { state, file: text("a"), ..Saved::default() }).unwrap();
         }
-        recall("pipeline.toml".as_ref(), file, Some(&files), None, 10).unwrap()
+        let sources = Sources { path: "pipeline.toml".as_ref(), file, files: Some(&files), log: None };
+        recall(&sources, "group", 10).unwrap()
     }
 
     fn with_default(default: &str) -> State {
@@ -138,6 +177,34 @@ mod tests {
         let start = recalled(&file, Some(state));
         assert!(start.plan.table_spec.experiments[0].paused, "what was paused in an emergency stays so");
         assert!(start.behind.unwrap().contains("`gone`"));
+    }
+
+    #[test]
+    fn applied_settings_that_do_not_work_here_leave_the_file_and_what_was_paused_in_an_emergency() {
+        let experiment = "[[experiments]]\nname = 'e'\ntraffic_ratio = 1.0\n\
+            variants = [{name = 'v', model_version = 'a', weight = 1}]";
+        let file = format!("{}\n{experiment}", text("a"));
+        let mut state = State { revision: 3, ..State::default() };
+        state.current.overrides.experiments = [("e".to_owned(), Position::Paused)].into();
+        state.current.config = Some("[model_versions]\ndefault = 'only elsewhere'\n".to_owned());
+        let start = recalled(&file, Some(state.clone()));
+        assert!(
+            start.plan.table_spec.experiments[0].paused
+                && start.behind.unwrap().starts_with("what is applied does not work here")
+        );
+        state.current.config = Some(format!("{}\n{experiment}", text("b")));
+        let start = recalled(&file, Some(state));
+        let own = start.own.unwrap();
+        assert_eq!((start.plan.default_version(), own.default_version()), ("b", "a"));
+        assert!(start.behind.is_none() && own.table_spec.experiments[0].paused, "should a model be missing");
+    }
+
+    #[test]
+    fn a_file_that_had_become_what_was_applied_is_followed_when_it_changes_while_the_program_is_down() {
+        let state =
+            State { current: Snapshot { config: shareable(&text("a")), ..Snapshot::default() }, ..State::default() };
+        let start = recalled(&text("b"), Some(state));
+        assert_eq!((start.plan.default_version(), start.state.current.config), ("b", None));
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
+    /// By chance, so that whoever made it knows it again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// The command in words.
     pub action: String,
     /// When, RFC 3339.
@@ -66,6 +69,15 @@ impl State {
         let mut reader = serde_json::Deserializer::from_slice(json);
         serde_path_to_error::deserialize(&mut reader)
             .map_err(|error| ControlError::Unreadable { place: place.to_owned(), reason: error.to_string() })
+    }
+
+    /// The number of a state that cannot be read otherwise.
+    pub(super) fn revision_of(json: &[u8]) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            revision: u64,
+        }
+        serde_json::from_slice(json).ok().map(|Numbered { revision }| revision)
     }
 
     /// Its JSON.
@@ -130,6 +142,8 @@ impl State {
                 overrides.experiments.extend([promoted]);
             }
         }
+        // Who pauses twice wants to go back with one rollback.
+        next.history.pop_if(|before| *before == next.current);
         next.bounded(history_max)
     }
 

@@ -5,6 +5,7 @@
 //! ready. A command is neither until it has been made ready and published.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -18,10 +19,11 @@ use jiff::Timestamp;
 use super::{
     Applied, Change, Command, ControlError, Order, Report, Snapshot, State,
     controller::{Message, Reply},
+    files::Saved,
+    fleet_log::PUBLISH_WAIT_MAX,
     journal::Journal,
     recall::plan_by,
-    watch::FileWatch,
-    writes::Writes,
+    watch::{FileWatch, Look},
 };
 use crate::{
     engine::{Reuse, Version, panic_message},
@@ -32,8 +34,12 @@ use crate::{
     telemetry,
 };
 
+pub(super) const WAITS: &str =
+    "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again";
 /// The look at the file where none is wanted.
 const IDLE: Duration = Duration::from_secs(3600);
+/// What was published is read back within milliseconds; the client gives publishing up a little earlier than this.
+pub(super) const COMES_BACK_MAX: Duration = PUBLISH_WAIT_MAX.saturating_add(Duration::from_secs(2));
 
 pub(super) struct Worker {
     pub(super) path: PathBuf,
@@ -41,6 +47,7 @@ pub(super) struct Worker {
     pub(super) journal: Journal,
     pub(super) writer: Option<ControlWriter>,
     pub(super) plan: ControlPlan,
+    pub(super) group: String,
     pub(super) instance: String,
     pub(super) adapt: fn(Plan) -> Plan,
     pub(super) switcher: Switcher,
@@ -48,16 +55,14 @@ pub(super) struct Worker {
 
     /// What the group has.
     pub(super) state: State,
-    /// Of the last record that was read or written.
-    pub(super) offset: i64,
-    /// Why the last record could not be read, if so: then `state` is not what the group has.
+    /// Why the last record could not be read, if so: then `state` is not what the group has, but for its number.
     pub(super) unreadable: Option<String>,
     /// The text of the settings file that the program was started with: what cannot change while it runs is there.
     pub(super) own_file: String,
     /// The text of the settings file that is in force here, or would be.
     pub(super) file: String,
-    /// Whether the file has become what was applied, so that it is followed again.
-    pub(super) reverted: bool,
+    /// The applied settings that the file has become, and then something else: others of the group may not have seen that yet.
+    pub(super) overtaken: Option<String>,
     /// Another text of it, that has not proved to work yet.
     pub(super) candidate: Option<String>,
     /// Another text of it, that did not prove to work.
@@ -69,9 +74,12 @@ pub(super) struct Worker {
     /// Whether that is about settings, so that the folders of versions are looked at again.
     pub(super) fresh: bool,
 
-    /// Of the last record that was read; `offset` may be ahead of it.
-    pub(super) read: i64,
-    pub(super) writes: Writes,
+    /// When to say again what the group has, because a record came that does not count.
+    pub(super) say_again: Option<Instant>,
+    /// A change that was published and has not come back.
+    pub(super) published: Option<Published>,
+    /// Commands that came meanwhile.
+    pub(super) queue: VecDeque<Asked>,
     pub(super) pending: Option<Pending>,
     pub(super) tickets: u64,
 }
@@ -82,11 +90,25 @@ pub(super) struct Pending {
     pub(super) goal: Goal,
 }
 
+/// A change that is ready, on its way through the control topic.
+pub(super) struct Published {
+    pub(super) asked: Asked,
+    pub(super) state: State,
+    pub(super) serving: Arc<Serving>,
+    pub(super) until: Instant,
+}
+
 pub(super) enum Goal {
     /// What the group has, and what the file says: the state that comes of both.
     CatchUp { state: State, file: Option<String> },
     /// What an operator asked for.
     Order { asked: Asked, state: State },
+}
+
+impl Pending {
+    fn is_order(&self) -> bool {
+        matches!(self.goal, Goal::Order { .. })
+    }
 }
 
 impl Goal {
@@ -117,21 +139,25 @@ impl Worker {
         let interval = self.plan.watch.unwrap_or(IDLE);
         let mut look = Instant::now() + interval;
         loop {
+            while self.published.is_none() && self.pending.as_ref().is_none_or(|pending| !pending.is_order()) {
+                let Some(asked) = self.queue.pop_front() else { break };
+                self.obey(asked);
+            }
             self.catch_up();
-            match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    if let Some(Pending { goal: Goal::Order { asked, .. }, .. }) = self.pending.take() {
-                        asked.reply.send(Err(ControlError::Stopping)).ok();
-                    }
-                    return;
-                }
+            let until = self.published.as_ref().map(|published| published.until);
+            let wake = [Some(look), self.say_again, until].into_iter().flatten().min().unwrap_or(look);
+            match inbox.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.refuse_all(),
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.when_due();
             if Instant::now() >= look {
                 look = Instant::now() + interval;
-                if let Some(text) = self.plan.watch.and_then(|_| self.watch.look()) {
-                    self.file_changed(text);
+                match self.plan.watch.map(|_| self.watch.look()) {
+                    Some(Look::Another(text)) => self.file_changed(text),
+                    Some(Look::Unreadable(reason)) => self.file_is_away(reason),
+                    Some(Look::Same) | None => {}
                 }
             }
         }
@@ -147,19 +173,10 @@ impl Worker {
                     (self.wanted, self.fresh) = (true, true);
                     self.file_changed(text);
                 }
-                Err(error) => tracing::error!(%error, "The settings file cannot be read, and nothing changed."),
+                Err(error) => self.file_is_away(error.to_string()),
             },
-            Message::Record(record, offset) => {
-                // Offsets that begin anew are those of a topic that was made anew.
-                let anew = offset <= std::mem::replace(&mut self.read, offset);
-                if anew {
-                    self.writes = Writes::default();
-                }
-                match anew || offset > self.offset {
-                    true => self.follow(record, offset),
-                    false => self.came_back(record, offset),
-                }
-            }
+            Message::Record(record, revision) => self.read(record, revision),
+            Message::Lost(id, reason) => self.lost(&id, reason),
             Message::Prepared(ticket, prepared) => {
                 match self.pending.take_if(|pending| pending.ticket == ticket) {
                     Some(pending) => self.finish(pending.goal, *prepared),
@@ -211,32 +228,7 @@ impl Worker {
                 let applied = self.applied(&asked, &serving, Vec::new());
                 asked.reply.send(Ok(applied)).ok();
             }
-            Goal::Order { asked, state } => match self.publish(&state, &asked.order) {
-                Err(error) => self.fail(Goal::Order { asked, state }, error),
-                Ok(()) => {
-                    let change = self.change(&asked.order);
-                    // Whoever changes one thing on top of settings knows that; whoever changes settings may not.
-                    let of_settings = asked.order.command.is_about_settings();
-                    let warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
-                    let applied = self.applied(&asked, &serving, warnings.clone());
-                    (self.unreadable, self.wanted) = (None, false);
-                    if of_settings {
-                        self.reverted = false;
-                    }
-                    let overrides = matches!(
-                        asked.order.command,
-                        Command::Clear | Command::SetDefault { .. } | Command::Promote { .. }
-                    );
-                    if let Some(file) = self.refused_file.take_if(|file| overrides && file.may_fit) {
-                        self.candidate.get_or_insert(file.text);
-                    }
-                    let unsaved = self.switch(state, &serving, &change, &warnings);
-                    let took_ms = milliseconds(asked.at);
-                    let warnings = applied.warnings.iter().cloned().chain(unsaved).collect();
-                    let revision = self.state.revision;
-                    asked.reply.send(Ok(Applied { revision, took_ms, warnings, ..applied })).ok();
-                }
-            },
+            Goal::Order { asked, state } => self.publish(asked, state, serving),
             Goal::CatchUp { file: None, .. } if self.is_served(&serving) => {
                 // Asked for again, and nothing is new.
                 self.behind.clone_from(&self.unreadable);
@@ -245,6 +237,9 @@ impl Worker {
             Goal::CatchUp { state, file } => {
                 let change = match file {
                     Some(text) => {
+                        if let Some(applied) = self.state.current.config.clone() {
+                            self.overtaken = Some(applied);
+                        }
                         self.file = text;
                         self.candidate = None;
                         Change { action: "settings file".to_owned(), ..self.own_change() }
@@ -255,6 +250,38 @@ impl Worker {
                 self.switch(state, &serving, &change, &warnings);
             }
         }
+    }
+
+    /// What an operator asked for counts: it is switched to, and told.
+    pub(super) fn make(&mut self, asked: Asked, mut state: State, serving: &Arc<Serving>) {
+        let change = state.change.clone().unwrap_or_else(|| self.own_change());
+        // Whoever changes one thing on top of settings knows that; whoever changes settings may not.
+        let of_settings = asked.order.command.is_about_settings();
+        let mut warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
+        let applied = self.applied(&asked, serving, Vec::new());
+        (self.unreadable, self.wanted) = (None, false);
+        if of_settings {
+            self.overtaken = None;
+        }
+        let overrides =
+            matches!(asked.order.command, Command::Clear | Command::SetDefault { .. } | Command::Promote { .. });
+        if let Some(file) = self.refused_file.take_if(|file| overrides && file.may_fit) {
+            self.candidate.get_or_insert(file.text);
+        }
+        let goes_elsewhere = matches!(asked.order.command, Command::Apply { .. } | Command::Rollback);
+        if goes_elsewhere
+            && state.current.config.is_some()
+            && let Some(text) = self.candidate.take()
+        {
+            state.remember_file(&self.file);
+            self.file = text;
+            warnings.push(WAITS.to_owned());
+        }
+        let unsaved = self.switch(state, serving, &change, &warnings);
+        let took_ms = milliseconds(asked.at);
+        let warnings = warnings.into_iter().chain(unsaved).collect();
+        let revision = self.state.revision;
+        asked.reply.send(Ok(Applied { revision, took_ms, warnings, ..applied })).ok();
     }
 
     /// Whether this is what serves already: the same settings, and the same versions.
@@ -332,11 +359,13 @@ impl Worker {
     }
 
     pub(super) fn own_change(&self) -> Change {
-        Change { at: Timestamp::now().to_string(), instance: self.instance.clone(), ..Change::default() }
+        let (id, at) = (format!("{:032x}", fastrand::u128(..)), Timestamp::now().to_string());
+        Change { id, at, instance: self.instance.clone(), ..Change::default() }
     }
 
     pub(super) fn save(&self) -> Option<String> {
-        self.journal.save(&self.state, &self.file)
+        let (state, file, group) = (self.state.clone(), self.file.clone(), self.group.clone());
+        self.journal.save(&Saved { state, file, group, overtaken: self.overtaken.clone() })
     }
 
     pub(super) fn tell_metrics(&self) {

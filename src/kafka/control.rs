@@ -3,7 +3,6 @@
 
 use std::{error::Error, time::Duration};
 
-use crossbeam_channel::{Sender, bounded};
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     client::OAuthToken,
@@ -49,7 +48,6 @@ pub struct ControlWriter {
     client: ThreadedProducer<Told>,
     topic: String,
     group_id: String,
-    wait_max: Duration,
 }
 
 impl ControlReader {
@@ -112,24 +110,22 @@ impl ControlWriter {
         );
         let client = ThreadedProducer::from_config_and_context(&config, Told(connection.credentials.clone()))
             .map_err(KafkaError::client)?;
-        Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned(), wait_max })
+        Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned() })
     }
 
-    /// Publishes a change, and waits until the brokers have it; gives its offset.
+    /// Sends a change on its way; `failed` is told why, if the brokers do not have it within that time.
     ///
     /// # Errors
-    /// What the client says, when they have not.
-    pub fn publish(&self, payload: &[u8]) -> Result<i64, String> {
-        let (told, result) = bounded(1);
-        let record =
-            BaseRecord::<[u8], [u8], Box<Sender<Result<i64, String>>>>::with_opaque_to(&self.topic, Box::new(told));
+    /// When it cannot even be sent.
+    pub fn publish(&self, payload: &[u8], failed: impl FnOnce(String) + Send + Sync + 'static) -> Result<(), String> {
+        let record = BaseRecord::<[u8], [u8], Failed>::with_opaque_to(&self.topic, Box::new(Box::new(failed)));
         let record = record.partition(PARTITION).key(self.group_id.as_bytes()).payload(payload);
-        self.client.send(record).map_err(|(error, _)| error.to_string())?;
-        // The client gives up a little earlier by itself.
-        let answered = result.recv_timeout(self.wait_max + Duration::from_secs(1));
-        answered.unwrap_or_else(|_| Err("the brokers did not answer".to_owned()))
+        self.client.send(record).map_err(|(error, _)| error.to_string())
     }
 }
+
+/// Who is told of a record that did not arrive. Twice boxed: the client takes the address of one box.
+type Failed = Box<Box<dyn FnOnce(String) + Send + Sync>>;
 
 struct Told(Credentials);
 
@@ -142,14 +138,11 @@ impl ClientContext for Told {
 }
 
 impl ProducerContext for Told {
-    type DeliveryOpaque = Box<Sender<Result<i64, String>>>;
+    type DeliveryOpaque = Failed;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
-        let result = match result {
-            Ok(message) => Ok(message.offset()),
-            Err((error, _)) => Err(error.to_string()),
-        };
-        // Whoever asked may have given up.
-        told.send(result).ok();
+    fn delivery(&self, result: &DeliveryResult<'_>, failed: Self::DeliveryOpaque) {
+        if let Err((error, _)) = result {
+            failed(error.to_string());
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::{
 
 use base64::Engine as _;
 
-use super::failure::Failure;
+use super::{failure::Failure, specs::image_limits};
 use crate::{
     engine::ImageId,
     message::{BASE64, ImageSource, Origin, Record, Request, Texts},
     routing::{Features, Route, Step, Table, Watch},
-    settings::LimitsPlan,
+    settings::{LimitsPlan, Plan},
     telemetry,
     vision::{self, Header, Limits},
 };
@@ -55,9 +55,38 @@ impl Watch for CountMissing {
     }
 }
 
+/// A record's route, and what it was judged by.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The route.
+    pub route: Route,
+    /// The request's id.
+    pub request_id: String,
+    /// What its image is.
+    pub header: Header,
+    /// Encoded bytes of the image.
+    pub image_bytes: usize,
+    /// Characters of the longest text.
+    pub text_length: usize,
+}
+
+/// Takes a record as far as its route is known, as live ones are, and tells `watch` how it came to it.
+///
+/// # Errors
+/// Why it would become a dead letter before it is judged.
+pub fn explain(plan: &Plan, table: &Table, record: &Record, watch: &mut impl Watch) -> Result<Explained, Failure> {
+    let admission = Admission { table, limits: &plan.limits, images: image_limits(plan) };
+    let (Admitted { request, route, header, text_length, .. }, image) = admission.admit_watched(record, watch)?;
+    Ok(Explained { route, request_id: request.request_id, header, image_bytes: image.len(), text_length })
+}
+
 impl Admission<'_> {
     /// Takes a record as far as its route is known; gives its encoded image too.
     pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Vec<u8>), Failure> {
+        self.admit_watched(record, &mut CountMissing)
+    }
+
+    fn admit_watched(&self, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), Failure> {
         let mut request = Request::from_record(record)?;
         let text_length = self.text_length(&request)?;
         let begun = Instant::now();
@@ -79,7 +108,7 @@ impl Admission<'_> {
             attributes: &request.attributes,
             forced_version: request.model_version.as_deref(),
         };
-        let route = self.table.decide(&features, &mut CountMissing)?;
+        let route = self.table.decide(&features, watch)?;
         let id = ImageId::of(&image);
         let preparing = Duration::ZERO;
         Ok((Admitted { request, route, header, image: id, text_length, fetching, preparing }, image))

@@ -30,6 +30,7 @@ mod specs;
 mod tell;
 mod transact;
 
+pub use admission::{Explained, explain};
 pub use cluster::check_cluster;
 pub use failure::{Consequence, Failure, Trouble};
 pub use monitor::Monitor;

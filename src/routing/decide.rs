@@ -1,5 +1,7 @@
 //! The one function that routes, for live requests and for `explain` alike.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{
@@ -84,7 +86,7 @@ pub trait Watch {
     /// Something was tried; `step` words it.
     fn tried(&mut self, step: impl FnOnce() -> Step);
 
-    /// A rule or an experiment of this name could not be judged, because the request lacks this attribute or feature,
+    /// A rule, a holdout or an experiment of this name could not be judged, because the request lacks this attribute or feature,
     /// or has it in another type.
     fn missing(&mut self, name: &str, field: &str);
 }
@@ -160,6 +162,9 @@ impl Table {
         }
         for holdout in &self.holdouts {
             let kept = holdout.keeps(features);
+            if !kept && holdout.unit.of(features).is_none() {
+                watch.missing(&holdout.name, holdout.unit.name());
+            }
             watch.tried(|| step(format!("holdout {}", holdout.name), holdout.in_words(features), kept));
             if kept {
                 return Ok(Route { rule: Some(holdout.name.clone()), ..Route::to(&self.default, Reason::Holdout) });
@@ -217,14 +222,16 @@ fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>,
         forced,
     };
     // A tester may lack the unit; comparing shadows is by the request then.
-    let unit = experiment.unit.of(features).unwrap_or(features.request_id);
+    let unit = experiment.unit.of(features).unwrap_or(Cow::Borrowed(features.request_id));
     Route {
         variant: Some((experiment.name.clone(), variant.name.clone())),
         assignment: Some(assignment),
-        shadows: experiment.shadows.of(unit, &variant.version),
+        shadows: experiment.shadows.of(&unit, &variant.version),
         ..Route::to(&variant.version, Reason::Experiment)
     }
 }
 
+#[cfg(test)]
+mod promises;
 #[cfg(test)]
 mod tests;

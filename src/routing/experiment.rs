@@ -1,10 +1,13 @@
 //! Experiments: which units they take, and which variant each unit gets.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::{
     condition::{Condition, Truth},
     features::{Features, Unit},
+    refused::{Refused, refused, refused_variant},
     scheme::{Division, Placement, Scheme, Spot, m3v1::LAYER_PARTS},
     shadow::Shadows,
     spec::{ExperimentSpec, ForcedSpec, VariantSpec},
@@ -59,7 +62,7 @@ pub(super) struct Variant {
 #[derive(Clone, Debug)]
 struct Forced {
     field: Unit,
-    values: Vec<String>,
+    values: HashSet<String>,
     variant: usize,
 }
 
@@ -85,43 +88,38 @@ impl Experiment {
     pub(super) fn new(
         spec: &ExperimentSpec,
         version_exists: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Self, (&'static str, String)> {
-        let whole = |reason: String| ("", reason);
+    ) -> Result<Self, Refused> {
         if spec.name.is_empty() {
-            return Err((".name", "is empty".to_owned()));
+            return Err(refused(".name", "is empty".to_owned()));
         }
         if spec.variants.is_empty() {
-            return Err((".variants", "there are none".to_owned()));
+            return Err(refused(".variants", "there are none".to_owned()));
         }
         for (index, VariantSpec { name, model_version, .. }) in spec.variants.iter().enumerate() {
             if name.is_empty() {
-                return Err((".variants", format!("variant {} has no name", index + 1)));
+                return Err(refused_variant(index, ".name", "is empty".to_owned()));
             }
             if spec.variants[..index].iter().any(|other| other.name == *name) {
-                return Err((".variants", format!("variant `{name}` appears twice")));
+                return Err(refused_variant(index, ".name", format!("variant `{name}` appears twice")));
             }
-            version_exists(model_version).map_err(|reason| (".variants", format!("variant `{name}`: {reason}")))?;
+            version_exists(model_version).map_err(|reason| refused_variant(index, ".model_version", reason))?;
         }
-        let division = Division::new(spec).map_err(whole)?;
+        let division = Division::new(spec)?;
         let time = |field, text: &Option<String>| match text.as_deref().map(str::parse::<Timestamp>).transpose() {
             Ok(time) => Ok(time),
-            Err(_) => Err((field, "is no time with its offset: write it as 2026-12-01T08:00:00+08:00".to_owned())),
+            Err(_) => {
+                let reason = "is no time with its offset: write it as 2026-12-01T08:00:00+08:00";
+                Err(refused(field, reason.to_owned()))
+            }
         };
         let (start, end) = (time(".start", &spec.start)?, time(".end", &spec.end)?);
         if let (Some(start), Some(end)) = (start, end)
             && start >= end
         {
-            return Err((".end", "must come after `start`".to_owned()));
+            return Err(refused(".end", "must come after `start`".to_owned()));
         }
         let condition = spec.condition.as_deref().map(Condition::parse).transpose();
-        let variant = |name: &str| {
-            let found = spec.variants.iter().position(|variant| variant.name == *name);
-            found.ok_or_else(|| format!("there is no variant `{name}`"))
-        };
-        let forced = spec.forced.iter().map(|ForcedSpec { attribute, values, variant: name }| {
-            Ok(Forced { field: Unit::from_name(attribute), values: values.clone(), variant: variant(name)? })
-        });
-        let promoted = spec.promoted.as_deref().map(variant).transpose();
+        let promoted = spec.promoted.as_deref().map(|name| variant_of(spec, name)).transpose();
         let versions = spec.variants.iter().zip(division.propensities());
         let variants = versions.map(|(VariantSpec { name, model_version, .. }, propensity)| Variant {
             name: name.clone(),
@@ -131,18 +129,18 @@ impl Experiment {
         let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, division.salt().to_owned(), &version_exists);
         Ok(Self {
             name: spec.name.clone(),
-            unit: Unit::from_name(&spec.unit),
+            unit: Unit::from_name(&spec.unit).map_err(|reason| refused(".unit", reason))?,
             assigns: Assigns { scheme: spec.scheme, method: spec.assignment, epoch: spec.epoch },
             layer: layer(spec, &division)?,
             variants: variants.collect(),
-            shadows: shadows.map_err(whole)?,
+            shadows: shadows?,
             paused: spec.paused,
-            condition: condition.map_err(|error| (".condition", error.to_string()))?,
+            condition: condition.map_err(|error| refused(".condition", error.to_string()))?,
             start,
             end,
             division,
-            forced: forced.collect::<Result<_, _>>().map_err(|reason| (".forced", reason))?,
-            promoted: promoted.map_err(|reason| (".promoted", reason))?,
+            forced: forced(spec)?,
+            promoted: promoted.map_err(|reason| refused(".promoted", reason))?,
         })
     }
 
@@ -154,9 +152,10 @@ impl Experiment {
     /// The variant that a tester asks for: whatever the hash, the condition, the layer and holdouts say, but not of an
     /// experiment that does not run.
     pub(super) fn forced(&self, features: &Features<'_>) -> Option<Outcome<'_>> {
-        let forced = self.forced.iter().find(|forced| {
-            forced.field.of(features).is_some_and(|value| forced.values.iter().any(|wanted| wanted == value))
-        })?;
+        let forced = self
+            .forced
+            .iter()
+            .find(|forced| forced.field.of(features).is_some_and(|value| forced.values.contains(value.as_ref())))?;
         if self.standstill(features).is_some() || self.promoted.is_some() {
             return None;
         }
@@ -175,7 +174,7 @@ impl Experiment {
         }
         let unit = self.unit.of(features);
         if let Some(Layer { name, slice: [from, to], .. }) = &self.layer {
-            let Some(unit) = unit else { return Outcome::NoUnit };
+            let Some(unit) = &unit else { return Outcome::NoUnit };
             let spot = self.division.in_layer(name, unit);
             if !(u64::from(*from)..u64::from(*to)).contains(&spot.place) {
                 return Outcome::OutsideSlice(spot);
@@ -185,7 +184,7 @@ impl Experiment {
             return Outcome::Promoted(variant);
         }
         let Some(unit) = unit else { return Outcome::NoUnit };
-        let placement = self.division.place(unit);
+        let placement = self.division.place(&unit);
         match (placement.arm.and_then(|(index, spot)| Some((self.variants.get(index)?, spot))), placement.exposure) {
             (Some((variant, spot)), _) => Outcome::Assigned { variant, placement, spot },
             (None, Some((spot, below))) if spot.place >= below => Outcome::NotExposed { spot, below },
@@ -221,7 +220,7 @@ impl Experiment {
                 let why = self.condition.as_ref().map(|condition| condition.why_not(features)).unwrap_or_default();
                 format!("is not about it: {why}")
             }
-            Outcome::NoUnit => format!("no unit: {unit} is missing or empty"),
+            Outcome::NoUnit => format!("no unit: {}", unit.lack(features)),
             Outcome::OutsideSlice(spot) => {
                 let Some(Layer { name, slice: [from, to], .. }) = &self.layer else { return String::new() };
                 format!("outside its slice of layer {name}, {from} to {to}: {unit} has {spot}")
@@ -233,49 +232,85 @@ impl Experiment {
             Outcome::Forced { variant, field } => format!("variant {}, forced by {field}", variant.name),
             Outcome::Assigned { variant, placement, spot } => {
                 let share = variant.propensity * 100.0;
+                let value = unit.of(features).unwrap_or_default();
+                let within = self.layer.as_ref().map_or(String::new(), |Layer { name, slice: [from, to], .. }| {
+                    let spot = self.division.in_layer(name, &value);
+                    format!("in its slice of layer {name}, {from} to {to}, {unit} has {spot}; ")
+                });
                 let exposed = placement
                     .exposure
                     .map_or(String::new(), |(spot, below)| format!("exposed, {unit} has {spot}, below {below}; "));
-                format!("{exposed}variant {} ({share:.1} % of its units), {spot}", variant.name)
+                let why =
+                    self.division.scores(&value).map_or(spot.to_string(), |scores| format!("highest of {scores}"));
+                format!("{within}{exposed}variant {} ({share:.1} % of its units), {why}", variant.name)
             }
         }
     }
 }
 
-fn layer(spec: &ExperimentSpec, division: &Division) -> Result<Option<Layer>, (&'static str, String)> {
+fn variant_of(spec: &ExperimentSpec, name: &str) -> Result<usize, String> {
+    let found = spec.variants.iter().position(|variant| variant.name == *name);
+    found.ok_or_else(|| format!("there is no variant `{name}`"))
+}
+
+fn forced(spec: &ExperimentSpec) -> Result<Vec<Forced>, Refused> {
+    let mut checked: Vec<Forced> = Vec::new();
+    for (index, ForcedSpec { attribute, values, variant }) in spec.forced.iter().enumerate() {
+        let refuse = |field: &str, reason| (format!(".forced[{index}]{field}"), reason);
+        let field = Unit::from_name(attribute).map_err(|reason| refuse(".attribute", reason))?;
+        let variant = variant_of(spec, variant).map_err(|reason| refuse(".variant", reason))?;
+        if values.is_empty() {
+            return Err(refuse(".values", "there are none".to_owned()));
+        }
+        let before = checked.iter().filter(|other| other.field == field && other.variant != variant);
+        if let Some(twice) = values.iter().find(|value| before.clone().any(|other| other.values.contains(*value))) {
+            return Err(refuse(".values", format!("`{twice}` is forced into another variant already")));
+        }
+        checked.push(Forced { field, values: values.iter().cloned().collect(), variant });
+    }
+    Ok(checked)
+}
+
+fn layer(spec: &ExperimentSpec, division: &Division) -> Result<Option<Layer>, Refused> {
     let Some(name) = &spec.layer else {
         return match spec.slice {
             None => Ok(None),
-            Some(_) => Err((".slice", "is part of a layer: name one in `layer`".to_owned())),
+            Some(_) => Err(refused(".slice", "is part of a layer: name one in `layer`".to_owned())),
         };
     };
     if name.is_empty() || name == NO_LAYER {
         let reason = format!("needs another name: verdicts say `{NO_LAYER}` of experiments without a layer");
-        return Err((".layer", reason));
+        return Err(refused(".layer", reason));
     }
     let [from, to] = spec.slice.unwrap_or([0.0, 1.0]);
     if !(0.0..=1.0).contains(&from) || !(0.0..=1.0).contains(&to) || from >= to {
-        return Err((".slice", format!("is {from} to {to}, it must go up, within 0 and 1")));
+        return Err(refused(".slice", format!("is {from} to {to}, it must go up, within 0 and 1")));
     }
-    let parts = |share: f64| (share * f64::from(LAYER_PARTS)).round() as u32;
-    Ok(Some(Layer { name: name.clone(), slice: [parts(from), parts(to)], scheme: division.layer_scheme() }))
+    let slice = [from, to].map(|share| (share * f64::from(LAYER_PARTS)).round() as u32);
+    if slice[0] == slice[1] {
+        let reason = format!("is {from} to {to}, which takes nobody: layers are divided in {LAYER_PARTS} parts");
+        return Err(refused(".slice", reason));
+    }
+    Ok(Some(Layer { name: name.clone(), slice, scheme: division.layer_scheme() }))
 }
 
-/// Whether two experiments could take the same unit of one layer, or divide it by different means; in words.
-pub(super) fn conflict(one: &Experiment, other: &Experiment) -> Option<String> {
+/// Whether two experiments could take the same unit of one layer, or divide it by different means: the field and the reason.
+pub(super) fn conflict(one: &Experiment, other: &Experiment) -> Option<Refused> {
     let (Some(layer), Some(before)) = (&one.layer, &other.layer) else { return None };
     if layer.name != before.name {
         return None;
     }
     if one.unit != other.unit {
-        return Some(format!(
+        let reason = format!(
             "layer `{}` divides units of one kind: `{}` has {}, this has {}",
             layer.name, other.name, other.unit, one.unit
-        ));
+        );
+        return Some(refused(".unit", reason));
     }
     if layer.scheme != before.scheme {
-        return Some(format!("layer `{}`: scheme `optimizely` divides layers in its own way", layer.name));
+        let reason = format!("layer `{}`: scheme `optimizely` divides layers in its own way", layer.name);
+        return Some(refused(".scheme", reason));
     }
     let overlap = layer.slice[0] < before.slice[1] && before.slice[0] < layer.slice[1];
-    overlap.then(|| format!("its slice of layer `{}` overlaps that of `{}`", layer.name, other.name))
+    overlap.then(|| refused(".slice", format!("its slice of layer `{}` overlaps that of `{}`", layer.name, other.name)))
 }

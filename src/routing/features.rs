@@ -1,6 +1,6 @@
 //! What routing may look at.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -121,6 +121,9 @@ pub(super) enum Field {
     Weekday(TimeZone),
 }
 
+/// Formats of images, as requests and conditions spell them.
+pub(super) const FORMATS: [&str; 3] = ["jpeg", "png", "webp"];
+
 /// Days as conditions spell them, from Monday on.
 pub(super) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -155,7 +158,7 @@ impl fmt::Display for Field {
             write!(f, "{name}('{}')", zone.iana_name().unwrap_or("UTC"))
         };
         match self {
-            Self::Attribute(name) => write!(f, "attributes.{name}"),
+            Self::Attribute(name) => attribute(f, name),
             Self::Hour(zone) => in_zone(f, "hour", zone),
             Self::Weekday(zone) => in_zone(f, "weekday", zone),
             Self::Known(_) => f.write_str(self.source()),
@@ -204,6 +207,17 @@ impl<'r> Features<'r> {
     }
 }
 
+/// The known feature, if any, that somebody who wrote `name` may have meant.
+pub(super) fn resembled(name: &str) -> Option<&'static str> {
+    // A short name such as `tier` would be near to half of them.
+    let distance_max = if name.len() <= 5 { 1 } else { 2 };
+    let known = Known::ALL.iter().map(|(name, ..)| *name).chain(IN_ZONES);
+    known.filter(|known| known.len() > 3).find(|known| strsim::damerau_levenshtein(known, name) <= distance_max)
+}
+
+/// Functions of the record's time; without an argument in UTC.
+pub(super) const IN_ZONES: [&str; 2] = ["hour", "weekday"];
+
 /// What an experiment hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -211,36 +225,68 @@ pub enum Unit {
     RequestId,
     /// The record key.
     Key,
-    /// An attribute that is text.
+    /// An attribute: text, a whole number as its digits, or a flag as `true` or `false`.
     Attribute(String),
 }
 
+/// Larger whole numbers are not told apart in the 64-bit floats that JSON numbers are read as.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 impl Unit {
     /// Reads `request_id`, `key` or an attribute's name, with or without `attributes.` before it.
-    pub fn from_name(name: &str) -> Self {
-        match name {
-            "request_id" => Self::RequestId,
-            "key" => Self::Key,
-            _ => Self::Attribute(name.strip_prefix("attributes.").unwrap_or(name).to_owned()),
+    ///
+    /// # Errors
+    /// When it is no name, or looks like a slip in one that is known.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        match (name, name.strip_prefix("attributes.")) {
+            ("request_id", _) => Ok(Self::RequestId),
+            ("key", _) => Ok(Self::Key),
+            ("", _) | (_, Some("")) => Err("is empty: write request_id, key or an attribute's name".to_owned()),
+            (_, Some(attribute)) => Ok(Self::Attribute(attribute.to_owned())),
+            (_, None) => match resembled(name) {
+                Some(known) if known == name => Err(format!(
+                    "`{name}` is no unit: write request_id, key or an attribute's name; `attributes.{name}` for an attribute \
+                     that is called so"
+                )),
+                Some(known) => Err(format!(
+                    "`{name}` is close to `{known}`: write `attributes.{name}` for an attribute that is called so"
+                )),
+                None => Ok(Self::Attribute(name.to_owned())),
+            },
         }
     }
 
     /// The unit's value; none when it is missing or empty, because hashing nothing would put every
     /// such request into one variant.
-    pub fn of<'r>(&self, features: &Features<'r>) -> Option<&'r str> {
+    pub fn of<'r>(&self, features: &Features<'r>) -> Option<Cow<'r, str>> {
         let value = match self {
-            Self::RequestId => Some(features.request_id),
-            Self::Key => features.key,
-            Self::Attribute(name) => match features.attribute(name) {
-                Some(Value::Text(text)) => Some(text),
-                _ => None,
+            Self::RequestId => Cow::Borrowed(features.request_id),
+            Self::Key => Cow::Borrowed(features.key?),
+            Self::Attribute(name) => match features.attribute(name)? {
+                Value::Text(text) => Cow::Borrowed(text),
+                Value::Flag(flag) => Cow::Borrowed(if flag { "true" } else { "false" }),
+                Value::Number(number) if number.fract() == 0.0 && number.abs() < WHOLE_MAX => {
+                    Cow::Owned(format!("{}", number as i64))
+                }
+                _ => return None,
             },
         };
-        value.filter(|value| !value.is_empty())
+        Some(value).filter(|value| !value.is_empty())
     }
-}
 
-impl Unit {
+    /// Why there is no value, for people.
+    pub(super) fn lack(&self, features: &Features<'_>) -> String {
+        match self {
+            Self::Attribute(name) => match features.attribute(name) {
+                Some(Value::Number(number)) => {
+                    format!("{self} is {number}, and only whole numbers below 2^53 are told apart: send it as text")
+                }
+                _ => format!("{self} is missing or empty"),
+            },
+            _ => format!("{self} is missing or empty"),
+        }
+    }
+
     /// Its name, without `attributes.` before it.
     pub(super) fn name(&self) -> &str {
         match self {
@@ -256,7 +302,15 @@ impl fmt::Display for Unit {
         match self {
             Self::RequestId => f.write_str("request_id"),
             Self::Key => f.write_str("key"),
-            Self::Attribute(name) => write!(f, "attributes.{name}"),
+            Self::Attribute(name) => attribute(f, name),
         }
+    }
+}
+
+/// An attribute as conditions write it.
+fn attribute(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+    match name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
+        true => write!(f, "attributes.{name}"),
+        false => write!(f, "attributes['{name}']"),
     }
 }

@@ -6,6 +6,7 @@
 //! * [`Features`]: what it may look at.
 //! * [`condition`]: the language of rules.
 //! * `experiment`, `holdout`, `shadow`: who is compared, who is kept out of it, who judges beside.
+//! * `refused`: where an entry of the settings cannot work.
 //! * [`scheme`]: how units are divided; the frozen assignment scheme `m3v1` and those of other platforms.
 
 pub mod condition;
@@ -13,6 +14,7 @@ mod decide;
 mod experiment;
 mod features;
 mod holdout;
+mod refused;
 pub mod scheme;
 mod shadow;
 mod spec;

@@ -1,6 +1,9 @@
 //! Versions that judge the same requests beside the live ones, for comparison.
 
-use super::scheme::m3v1::{self, PARTS};
+use super::{
+    refused::{Refused, refused},
+    scheme::m3v1::{self, PARTS},
+};
 
 /// The shadows of one rule or experiment, and the share of its units that they judge.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,20 +14,21 @@ pub(super) struct Shadows {
 }
 
 impl Shadows {
-    /// The reason why they cannot be is for the caller to put beside the name of whose they are.
+    /// The field that cannot work and the reason, for the caller to put the place of whose they are before.
     pub(super) fn new(
         versions: &[String],
         fraction: f64,
         salt: String,
         version_exists: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Refused> {
         if !(0.0..=1.0).contains(&fraction) {
-            return Err(format!("shadow_fraction is {fraction}, it must lie between 0 and 1"));
+            return Err(refused(".shadow_fraction", format!("is {fraction}, it must lie between 0 and 1")));
         }
         for (index, version) in versions.iter().enumerate() {
-            version_exists(version).map_err(|reason| format!("shadow: {reason}"))?;
+            let refuse = |reason| (format!(".shadow[{index}]"), reason);
+            version_exists(version).map_err(refuse)?;
             if versions[..index].contains(version) {
-                return Err(format!("shadow: `{version}` appears twice"));
+                return Err(refuse(format!("`{version}` appears twice")));
             }
         }
         let parts = (fraction * f64::from(PARTS)).round() as u32;
@@ -83,9 +87,13 @@ mod tests {
             let exists = |name: &str| if name == "a" { Ok(()) } else { Err(format!("there is no version `{name}`")) };
             Shadows::new(&versions, fraction, String::new(), exists).map(drop)
         };
-        assert_eq!(new(&["z"], 1.0).unwrap_err(), "shadow: there is no version `z`");
-        assert_eq!(new(&["a", "a"], 1.0).unwrap_err(), "shadow: `a` appears twice");
-        assert_eq!(new(&["a"], 1.5).unwrap_err(), "shadow_fraction is 1.5, it must lie between 0 and 1");
+        let said = |versions: &[&str], fraction| {
+            let (field, reason) = new(versions, fraction).unwrap_err();
+            format!("{field} {reason}")
+        };
+        assert_eq!(said(&["z"], 1.0), ".shadow[0] there is no version `z`");
+        assert_eq!(said(&["a", "a"], 1.0), ".shadow[1] `a` appears twice");
+        assert_eq!(said(&["a"], 1.5), ".shadow_fraction is 1.5, it must lie between 0 and 1");
         assert!(new(&["a"], f64::NAN).is_err());
     }
 }

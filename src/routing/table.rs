@@ -6,6 +6,7 @@ use super::{
     condition::Condition,
     experiment::{self, Experiment},
     holdout::Holdout,
+    refused::{Refused, refused},
     shadow::Shadows,
     spec::{HoldoutSpec, RuleSpec, TableSpec},
 };
@@ -52,21 +53,27 @@ impl Table {
             false => Err(format!("there is no version `{name}`: `model_versions.versions` has {}", listed(&versions))),
         };
         exists(&spec.default).map_err(|reason| refuse("model_versions.default".to_owned(), reason))?;
-        let mut rules = Vec::new();
+        let mut rules: Vec<Rule> = Vec::new();
         for (index, rule) in spec.rules.iter().enumerate() {
-            let rule = Rule::new(rule, exists);
-            rules.push(rule.map_err(|(field, reason)| refuse(format!("routing_rules[{index}]{field}"), reason))?);
+            let refuse = |(field, reason): Refused| refuse(format!("routing_rules[{index}]{field}"), reason);
+            let rule = Rule::new(rule, exists).map_err(refuse)?;
+            // Verdicts, metrics and the hash of shadows know rules by their names.
+            if rules.iter().any(|other| other.name == rule.name) {
+                return Err(refuse(refused(".name", format!("`{}` appears twice", rule.name))));
+            }
+            rules.push(rule);
         }
         let holdouts = holdouts(&spec.holdouts)?;
         let mut experiments: Vec<Experiment> = Vec::new();
         for (index, spec) in spec.experiments.iter().enumerate() {
             let place = |field: &str| format!("experiments[{index}]{field}");
-            let experiment = Experiment::new(spec, exists).map_err(|(field, reason)| refuse(place(field), reason))?;
+            let experiment = Experiment::new(spec, exists).map_err(|(field, reason)| refuse(place(&field), reason))?;
             if experiments.iter().any(|other| other.name == experiment.name) {
                 return Err(refuse(place(".name"), format!("`{}` appears twice", experiment.name)));
             }
-            if let Some(conflict) = experiments.iter().find_map(|other| experiment::conflict(&experiment, other)) {
-                return Err(refuse(place(".layer"), conflict));
+            if let Some((field, reason)) = experiments.iter().find_map(|other| experiment::conflict(&experiment, other))
+            {
+                return Err(refuse(place(&field), reason));
             }
             experiments.push(experiment);
         }
@@ -109,15 +116,14 @@ impl Table {
 }
 
 impl Rule {
-    fn new(
-        spec: &RuleSpec,
-        version_exists: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Self, (&'static str, String)> {
-        let condition = Condition::parse(&spec.condition).map_err(|error| (".condition", error.to_string()))?;
-        version_exists(&spec.version).map_err(|reason| (".version", reason))?;
+    fn new(spec: &RuleSpec, version_exists: impl Fn(&str) -> Result<(), String>) -> Result<Self, Refused> {
+        let condition = Condition::parse(&spec.condition).map_err(|error| refused(".condition", error.to_string()))?;
+        version_exists(&spec.version).map_err(|reason| refused(".version", reason))?;
         let name = spec.name.clone().unwrap_or_else(|| spec.condition.clone());
-        let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, format!("rule:{name}"), version_exists);
-        let shadows = shadows.map_err(|reason| ("", reason))?;
+        if name.is_empty() {
+            return Err(refused(".name", "is empty: leave it out to have the condition stand for it".to_owned()));
+        }
+        let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, format!("rule:{name}"), version_exists)?;
         Ok(Self { name, condition, version: spec.version.clone(), shadows })
     }
 }
@@ -125,11 +131,10 @@ impl Rule {
 fn holdouts(specs: &[HoldoutSpec]) -> Result<Vec<Holdout>, TableError> {
     let mut holdouts: Vec<Holdout> = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
-        let refuse =
-            |(field, reason): (&str, String)| TableError { place: format!("holdouts[{index}]{field}"), reason };
+        let refuse = |(field, reason): Refused| TableError { place: format!("holdouts[{index}]{field}"), reason };
         let holdout = Holdout::new(spec).map_err(refuse)?;
         if holdouts.iter().any(|other| other.name == holdout.name) {
-            return Err(refuse((".name", format!("`{}` appears twice", holdout.name))));
+            return Err(refuse(refused(".name", format!("`{}` appears twice", holdout.name))));
         }
         holdouts.push(holdout);
     }

@@ -45,7 +45,7 @@ impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { path, reason } => write!(f, "{}: {reason}", path.display()),
-            Self::Syntax { path, reason } => write!(f, "{} is not TOML:\n{reason}", path.display()),
+            Self::Syntax { path, reason } => write!(f, "{} is not TOML: {reason}", path.display()),
             Self::Field { path, line: Some(line), field, reason } => {
                 write!(f, "{}:{line}: `{field}`: {reason}", path.display())
             }
@@ -82,6 +82,13 @@ impl Source {
 
     pub(super) fn parse_as<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
         let syntax = |reason: String| SettingsError::Syntax { path: self.path.clone(), reason };
+        // Not in the parser's own words, which repeat the line: there may be a password in it.
+        if let Err(error) = toml::from_str::<toml::Table>(&self.text) {
+            let before = error.span().and_then(|span| self.text.get(..span.start)).unwrap_or_default();
+            let (line, column) =
+                (before.matches('\n').count() + 1, before.chars().rev().take_while(|it| *it != '\n').count() + 1);
+            return Err(syntax(format!("line {line}, column {column}: {}", error.message())));
+        }
         let environment = Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__");
         let merged = Config::builder()
             .add_source(File::from_str(&self.text, FileFormat::Toml))

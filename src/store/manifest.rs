@@ -115,8 +115,11 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// SHA-256 of the recipe, its defaults written out, and of the digest of the version that it began with.
+    /// SHA-256 of the recipe, its defaults written out.
     pub recipe_sha256: String,
+    /// Digest of the version that it began with; none where that was nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// SHA-256 of the lines that it learned from and was validated on; of pictures that they name by path the names are in it, and
     /// not the files.
     pub data_sha256: String,

@@ -1,6 +1,11 @@
 //! Every metric by name. Names and labels are an interface: dashboards and alerts are built on them.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
+use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::{control, delivery, passes};
@@ -122,8 +127,20 @@ pub fn dead_letter(code: &'static str) {
 
 /// A rule or an experiment asked for an attribute or feature that a request does not have.
 pub fn feature_missing(rule: &str, field: &str) {
-    counter!(FEATURES_MISSING, "rule" => rule.to_owned(), "feature" => field.to_owned()).increment(1);
+    // Many a request lacks what a rule asks for: once known, a counter is found without anything being copied.
+    let known = MISSING.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(counter) = known.get(rule).and_then(|fields| fields.get(field)) {
+        return counter.increment(1);
+    }
+    drop(known);
+    let counter = counter!(FEATURES_MISSING, "rule" => rule.to_owned(), "feature" => field.to_owned());
+    counter.increment(1);
+    let mut known = MISSING.write().unwrap_or_else(PoisonError::into_inner);
+    known.entry(rule.to_owned()).or_default().insert(field.to_owned(), counter);
 }
+
+/// By rule and field; both come from settings, so there are few.
+static MISSING: LazyLock<RwLock<HashMap<String, HashMap<String, Counter>>>> = LazyLock::new(RwLock::default);
 
 /// An outcome came for a partition that is no longer owned.
 pub fn stale_outcome() {

@@ -23,7 +23,7 @@ mod workshop;
 pub use curves::curves;
 pub use recipe::{Captions, Recipe};
 pub use trainer::{Event, Job, Trained, train};
-pub use workshop::{History, Measured, Workshop};
+pub use workshop::{Fingerprint, History, Measured, Workshop};
 
 use std::{io, path::PathBuf};
 

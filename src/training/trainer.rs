@@ -16,6 +16,7 @@ use super::{
     learner::{Learner, Validated},
     schedule::learning_rate,
     start,
+    workshop::Fingerprint,
 };
 use crate::{
     dataset::{self, Example, Reader},
@@ -118,13 +119,10 @@ fn within_the_pool(
         workshop.clear()?;
     }
     let (mut history, texts) = match workshop.history()? {
-        Some(history) if history.fingerprint[0] != fingerprint[0] => {
-            return Err(TrainError::Other { path: workshop.folder().to_owned(), what: "the recipe differs" });
-        }
-        Some(history) if history.fingerprint[1] != fingerprint[1] => {
-            return Err(TrainError::Other { path: workshop.folder().to_owned(), what: "the data differs" });
-        }
-        Some(history) => (history, workshop.texts()?),
+        Some(history) => match history.fingerprint.differs(&fingerprint) {
+            Some(what) => return Err(TrainError::Other { path: workshop.folder().to_owned(), what }),
+            None => (history, workshop.texts()?),
+        },
         None => (History { fingerprint, ..History::default() }, begin(job, &workshop, &learned)?),
     };
     let definition = Definition::parse(&texts)?;
@@ -195,8 +193,9 @@ fn within_the_pool(
         pulled: None,
         temperature,
         trained: history.best().map(|best| Training {
-            recipe_sha256: history.fingerprint[0].clone(),
-            data_sha256: history.fingerprint[1].clone(),
+            recipe_sha256: history.fingerprint.recipe.clone(),
+            from: history.fingerprint.from.clone(),
+            data_sha256: history.fingerprint.data.clone(),
             step: best.step as u64,
         }),
     };
@@ -204,19 +203,18 @@ fn within_the_pool(
     Ok(Trained { history, manifest })
 }
 
-/// Of the recipe with what it begins with, and of the examples.
-fn fingerprint(job: &Job) -> Result<[String; 2], TrainError> {
-    let mut recipe = Sha256::new();
-    recipe.update(job.recipe.to_toml().map_err(|reason| TrainError::Recipe { path: job.recipe_path.clone(), reason })?);
-    if let Some(from) = &job.from {
-        recipe.update(VersionFolder::open(from, Thoroughness::Sizes).map_err(refused(from))?.manifest.digest());
-    }
+fn fingerprint(job: &Job) -> Result<Fingerprint, TrainError> {
+    let recipe = job.recipe.to_toml().map_err(|reason| TrainError::Recipe { path: job.recipe_path.clone(), reason })?;
+    let from = match &job.from {
+        Some(from) => Some(VersionFolder::open(from, Thoroughness::Sizes).map_err(refused(from))?.manifest.digest()),
+        None => None,
+    };
     let mut data = Sha256::new();
     for split in ["train.jsonl", "validation.jsonl"] {
         let path = job.data.join(split);
         data.update(fs::read(&path).map_err(disk(&path))?);
     }
-    Ok([hex::encode(recipe.finalize()), hex::encode(data.finalize())])
+    Ok(Fingerprint { recipe: hex::encode(Sha256::digest(recipe)), data: hex::encode(data.finalize()), from })
 }
 
 fn refused(path: &Path) -> impl FnOnce(crate::store::FolderError) -> TrainError {

@@ -17,14 +17,37 @@ use crate::{
 /// How training went, look by look at the validation split.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// What is trained: of the recipe and of the examples, so that nothing else is gone on with.
-    pub fingerprint: [String; 2],
+    /// What is trained, so that nothing else is gone on with.
+    pub fingerprint: Fingerprint,
     /// Steps done.
     pub step: usize,
     /// Seconds they took, over all sessions.
     pub seconds: f64,
     /// Looks, in order.
     pub looks: Vec<Measured>,
+}
+
+/// What a training is the training of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// SHA-256 of the recipe, its defaults written out.
+    pub recipe: String,
+    /// SHA-256 of the examples.
+    pub data: String,
+    /// Digest of the version that it began with; none where that was nothing.
+    pub from: Option<String>,
+}
+
+impl Fingerprint {
+    /// In what the other is not the same.
+    pub(super) fn differs(&self, other: &Self) -> Option<&'static str> {
+        match self {
+            _ if self.recipe != other.recipe => Some("the recipe differs"),
+            _ if self.data != other.data => Some("the data differs"),
+            _ if self.from != other.from => Some("the version that it began with differs"),
+            _ => None,
+        }
+    }
 }
 
 impl History {

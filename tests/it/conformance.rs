@@ -1,19 +1,19 @@
 //! Other platforms' published vectors, which are read in place and not part of this repository: whoever shares
 //! assignments with one of them gets the same.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, env, fs, path::PathBuf};
 
 use ofa_stream::{
     message::{AttributeValue, Attributes},
     routing::{
-        Features,
+        Features, Table,
         condition::{Condition, Truth},
         scheme::{optimizely, unleash},
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{json, repository};
+use crate::support::{json as read_json, repository};
 
 /// A folder with `unleash_murmur3.json`, `optimizely_bucketing.json` and `unleash-client-specification`.
 const FOLDER: &str = "OFA_STREAM_THIRD_PARTY_VECTORS";
@@ -35,10 +35,8 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 
 #[test]
 fn unleash_divides_units_as_its_client_specification_says() {
-    let Some(folder) = folder() else { return };
-    let cases = json(&folder.join("unleash_murmur3.json"));
-    let cases = cases["cases"].as_array().unwrap();
-    for case in cases {
+    let cases = cases_of("unleash_murmur3");
+    for case in &cases {
         let (group, unit) = (text(case, "group"), text(case, "identifier"));
         let (spot, answer): (_, Value) = match text(case, "kind") {
             "rollout" => {
@@ -56,28 +54,118 @@ fn unleash_divides_units_as_its_client_specification_says() {
         assert_eq!(spot.place + 1, case["normalized"].as_u64().unwrap(), "{case}");
         assert_eq!(answer, case["expected"], "{case}");
     }
-    assert_eq!(cases.len(), 38);
+    eprintln!("Unleash: {} hashes", cases.len());
+    assert!(cases.is_empty() || cases.len() >= 38, "{}", cases.len());
 }
 
 #[test]
 fn optimizely_buckets_units_as_its_clients_do() {
-    let Some(folder) = folder() else { return };
-    let vectors = json(&folder.join("optimizely_bucketing.json"));
-    let cases = vectors["cases"].as_array().unwrap();
-    for case in cases {
+    let cases = cases_of("optimizely_bucketing");
+    for case in &cases {
         let spot = optimizely::bucket(text(case, "bucketing_id"), text(case, "parent_id"));
-        assert_eq!(u64::from(spot.hash), case["hash"].as_u64().unwrap(), "{case}");
+        if let Some(hash) = case["hash"].as_u64() {
+            assert_eq!(u64::from(spot.hash), hash, "{case}");
+        }
         assert_eq!(spot.place, case["bucket"].as_u64().unwrap(), "{case}");
     }
-    assert!(cases.len() >= 6);
-    for allocation in vectors["allocation_cases"].as_array().unwrap() {
-        let ranges: Vec<(String, u64)> = serde_json::from_value(allocation["ranges"].clone()).unwrap();
+    eprintln!("Optimizely: {} buckets", cases.len());
+    assert!(cases.is_empty() || cases.len() >= 6, "{}", cases.len());
+}
+
+/// Through settings and the function that routes: a variant for each entity, its buckets up to the end that is given.
+#[test]
+fn optimizely_allocates_units_as_its_clients_do() {
+    for allocation in values_of("optimizely_bucketing", "allocation_cases") {
+        let ends: Vec<(String, u32)> = serde_json::from_value(allocation["ranges"].clone()).unwrap();
+        let mut from = 0;
+        let mut variants = Vec::new();
+        for (entity, to) in ends {
+            if !entity.is_empty() && from < to {
+                variants.push(json!({"name": entity, "model_version": "v", "range": [from, to]}));
+            }
+            from = to;
+        }
         for (key, entity) in allocation["expect"].as_object().unwrap() {
-            let bucket = optimizely::bucket(key, "").place;
-            let found = ranges.iter().find(|(_, end)| bucket < *end).map_or("", |(entity, _)| entity);
-            assert_eq!(found, entity, "{key}");
+            // What is hashed is unit and salt joined; wherever it is cut.
+            let (unit, salt) = key.split_at(key.len() / 2);
+            let experiment =
+                json!({"name": "e", "scheme": "optimizely", "salt": salt, "traffic_ratio": 1, "variants": variants});
+            let chosen = variant_of(&experiment, unit).unwrap_or_default();
+            assert_eq!(json!(chosen), *entity, "{key}");
         }
     }
+}
+
+/// Vectors of flagd's `fractional`, where they are at hand: `cases` of a flag's `key`, a `unit`, `weights` with the names of variants, and
+/// the `expected` variant.
+#[test]
+fn flagd_divides_units_as_its_test_bed_says() {
+    let published = [
+        // From the table of the test bed's own scenario of corner hashes: the variant of a half each.
+        ("ejOoVL", "lower"),
+        ("bY9fO-", "lower"),
+        ("SI7p-", "lower"),
+        ("6LvT0", "upper"),
+        ("ceQdGm", "upper"),
+    ];
+    let corners = published.map(|(unit, expected)| {
+        json!({"key": "", "unit": unit, "weights": [["lower", 50], ["upper", 50]], "expected": expected})
+    });
+    let cases: Vec<Value> = corners.into_iter().chain(cases_of("flagd_fractional")).collect();
+    for case in &cases {
+        let weights: Vec<(String, u64)> = serde_json::from_value(case["weights"].clone()).unwrap();
+        let variants: Vec<Value> = weights
+            .iter()
+            .map(|(name, weight)| json!({"name": name, "model_version": "v", "weight": weight}))
+            .collect();
+        let experiment =
+            json!({"name": "e", "scheme": "flagd", "salt": case["key"], "traffic_ratio": 1, "variants": variants});
+        assert_eq!(json!(variant_of(&experiment, text(case, "unit"))), case["expected"], "{case}");
+    }
+    eprintln!("flagd: {} variants", cases.len());
+}
+
+/// The variant that an experiment, as settings write it, gives to a unit.
+fn variant_of(experiment: &Value, unit: &str) -> Option<String> {
+    let spec =
+        json!({"versions": ["v"], "default": "v", "allow_forced": false, "rules": [], "experiments": [experiment]});
+    let table = Table::new(&serde_json::from_value(spec).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    let attributes = Attributes::new();
+    let route = table.decide(&Features { request_id: unit, ..features(&attributes) }, &mut ()).unwrap();
+    route.variant.map(|(_, variant)| variant)
+}
+
+fn features(attributes: &Attributes) -> Features<'_> {
+    Features {
+        request_id: "r",
+        key: None,
+        texts: &[],
+        caption: None,
+        text_length: 0,
+        image_width: 1,
+        image_height: 1,
+        image_bytes: 1,
+        image_format: "png",
+        time_ms: None,
+        attributes,
+        forced_version: None,
+    }
+}
+
+/// A list of all files whose names begin so; none where there are no vectors.
+fn values_of(prefix: &str, list: &str) -> Vec<Value> {
+    let Some(folder) = folder() else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(prefix) && name.ends_with(".json")
+    });
+    paths.sort();
+    paths.iter().flat_map(|path| read_json(path)[list].as_array().cloned().unwrap_or_default()).collect()
+}
+
+fn cases_of(prefix: &str) -> Vec<Value> {
+    values_of(prefix, "cases")
 }
 
 /// A question of the specification: whether a feature is on for a context.
@@ -91,14 +179,23 @@ struct Question<'v> {
 enum Apart {
     /// A part of Unleash that conditions do not have.
     NotOurs,
-    /// Unleash lets a negation hold for a field that is missing; here that holds for nobody, on purpose.
+    /// Unleash lets a negation hold for a field that is missing, or cannot be read; here that holds for nobody, on purpose.
     NegationOfMissing,
 }
 
+/// As Unleash reads what should be text.
+fn as_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(_) | Value::Bool(_) => Some(Cow::Owned(value.to_string())),
+        _ => None,
+    }
+}
+
 impl<'v> Question<'v> {
-    fn field(&self, name: &str) -> Option<&'v str> {
+    fn field(&self, name: &str) -> Option<Cow<'v, str>> {
         let context = self.context;
-        context[name].as_str().or_else(|| context["properties"][name].as_str())
+        as_text(&context[name]).or_else(|| as_text(&context["properties"][name]))
     }
 
     fn answer(&self) -> Result<bool, Apart> {
@@ -128,17 +225,26 @@ impl<'v> Question<'v> {
                 return Ok(false);
             }
         }
-        let parameter = |name: &str| strategy["parameters"][name].as_str();
-        let rollout = |percentage: Option<&str>, unit: Option<&str>| {
-            let percentage: u64 = percentage.unwrap_or("0").parse().unwrap();
-            let group = parameter("groupId").unwrap_or_default();
-            unit.is_some_and(|unit| unleash::rollout(group, unit).place < percentage)
+        let parameter = |name: &str| as_text(&strategy["parameters"][name]);
+        let name = strategy["name"].as_str().unwrap_or_default();
+        let rollout = |percentage: Option<Cow<'_, str>>, unit: Option<Cow<'_, str>>| {
+            let percentage: u64 = percentage.as_deref().unwrap_or("0").parse().unwrap_or(0);
+            let feature = self.feature["name"].as_str().filter(|_| name == "flexibleRollout");
+            let group = parameter("groupId").or(feature.map(Cow::Borrowed)).unwrap_or_default();
+            unit.is_some_and(|unit| unleash::rollout(&group, &unit).place < percentage)
         };
-        match strategy["name"].as_str().unwrap_or_default() {
+        let among = |name: &str, list: &str, operator: &str| {
+            let values = parameter(list).unwrap_or_default();
+            let values: Vec<&str> = values.split(',').map(str::trim).filter(|value| !value.is_empty()).collect();
+            self.holds(&json!({"contextName": name, "operator": operator, "values": values}))
+        };
+        match name {
             "default" => Ok(true),
+            "userWithId" => among("userId", "userIds", "IN"),
+            "remoteAddress" => among("remoteAddress", "IPs", "IN_CIDR"),
             "gradualRolloutUserId" => Ok(rollout(parameter("percentage"), self.field("userId"))),
             "gradualRolloutSessionId" => Ok(rollout(parameter("percentage"), self.field("sessionId"))),
-            "flexibleRollout" => match parameter("stickiness").unwrap_or("default") {
+            "flexibleRollout" => match parameter("stickiness").as_deref().unwrap_or("default") {
                 "random" => Err(Apart::NotOurs),
                 "default" => match self.field("userId").or(self.field("sessionId")) {
                     Some(unit) => Ok(rollout(parameter("rollout"), Some(unit))),
@@ -159,31 +265,24 @@ impl<'v> Question<'v> {
             return Err(Apart::NegationOfMissing);
         }
         let Some(condition) = condition(constraint, if is_time { "time" } else { "attributes.it" })? else {
-            // What cannot be read holds for nobody there; here it is refused when settings are read.
-            return Ok(operator == "NOT_IN");
+            // What cannot be read holds for nobody there, and its negation for all; here it is refused when settings are read.
+            return Ok((operator == "NOT_IN") != inverted);
         };
+        let Ok(plain) = Condition::parse(&condition) else { return Ok(inverted) };
         let condition = if inverted { format!("not ({condition})") } else { condition };
-        let Ok(parsed) = Condition::parse(&condition) else { return Ok(false) };
+        let Ok(parsed) = Condition::parse(&condition) else { return Ok(inverted) };
         let value = self.field(name).and_then(|value| match operator.starts_with("NUM_") {
-            true => value.parse().ok().map(AttributeValue::Number),
-            false => Some(AttributeValue::Text(value.to_owned())),
+            true => value.trim().parse().ok().map(AttributeValue::Number),
+            false => Some(AttributeValue::Text(value.into_owned())),
         });
         let attributes: Attributes = BTreeMap::from([("it".to_owned(), value)]);
-        let time_ms = is_time.then(|| self.field(name)?.parse::<jiff::Timestamp>().ok()).flatten();
-        let features = Features {
-            request_id: "r",
-            key: None,
-            texts: &[],
-            caption: None,
-            text_length: 0,
-            image_width: 1,
-            image_height: 1,
-            image_bytes: 1,
-            image_format: "png",
-            time_ms: time_ms.map(jiff::Timestamp::as_millisecond),
-            attributes: &attributes,
-            forced_version: None,
-        };
+        // Without a time of its own a context is of now.
+        let time = || self.field(name).map_or(Some(jiff::Timestamp::now()), |time| time.parse().ok());
+        let time_ms = is_time.then(time).flatten().map(jiff::Timestamp::as_millisecond);
+        let features = Features { time_ms, ..features(&attributes) };
+        if (inverted || operator == "NOT_IN") && matches!(plain.evaluate(&features), Truth::Missing(_)) {
+            return Err(Apart::NegationOfMissing);
+        }
         Ok(parsed.evaluate(&features) == Truth::True)
     }
 }
@@ -192,20 +291,25 @@ impl<'v> Question<'v> {
 fn condition(constraint: &Value, field: &str) -> Result<Option<String>, Apart> {
     let quoted = |text: &str| if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") };
     let none = Vec::new();
-    let values = constraint["values"].as_array().unwrap_or(&none).iter().filter_map(Value::as_str);
+    let read: Vec<Cow<'_, str>> = constraint["values"].as_array().unwrap_or(&none).iter().filter_map(as_text).collect();
+    let operator = text(constraint, "operator");
+    // Of what is searched for, an empty text would be in every one: Unleash leaves it out.
+    let searches = operator.starts_with("STR_");
+    let values = read.iter().map(AsRef::as_ref).filter(|value| !searches || !value.is_empty());
     let list = |values: Vec<&str>| {
         let quoted: Vec<String> = values.into_iter().map(quoted).collect();
         (!quoted.is_empty()).then(|| format!("[{}]", quoted.join(", ")))
     };
     let all = || list(values.clone().collect());
-    let value = constraint["value"].as_str().unwrap_or_default();
+    let value = as_text(&constraint["value"]).unwrap_or_default();
     let insensitive = constraint["caseInsensitive"] == true;
     let compare = |operator: &str| match operator {
-        "EQ" => "==",
-        "GT" | "AFTER" => ">",
-        "GTE" => ">=",
-        "LT" | "BEFORE" => "<",
-        _ => "<=",
+        "EQ" => Ok("=="),
+        "GT" | "AFTER" => Ok(">"),
+        "GTE" => Ok(">="),
+        "LT" | "BEFORE" => Ok("<"),
+        "LTE" => Ok("<="),
+        _ => Err(Apart::NotOurs),
     };
     let searched = |word: &str, before: &str, after: &str| match insensitive {
         false => all().map(|list| format!("{field} {word} {list}")),
@@ -216,7 +320,6 @@ fn condition(constraint: &Value, field: &str) -> Result<Option<String>, Apart> {
             })
         }
     };
-    let operator = text(constraint, "operator");
     Ok(match operator.split_once('_').unwrap_or((operator, "")) {
         ("IN", "") => all().map(|list| format!("{field} in {list}")),
         ("NOT", "IN") => all().map(|list| format!("{field} not in {list}")),
@@ -227,9 +330,13 @@ fn condition(constraint: &Value, field: &str) -> Result<Option<String>, Apart> {
         ("STR", "CONTAINS") => searched("contains", "", ""),
         ("STR", "STARTS_WITH") => searched("starts_with", "^", ""),
         ("STR", "ENDS_WITH") => searched("ends_with", "", "$"),
-        ("NUM", operator) => Some(format!("{field} {} {value}", compare(operator))),
-        ("SEMVER", operator) => Some(format!("{field} {} semver {}", compare(operator), quoted(value))),
-        ("DATE", operator) => Some(format!("{field} {} date {}", compare(operator), quoted(value))),
+        // Ways to write a number that conditions do not have.
+        ("NUM", operator) => match value.trim().parse::<f64>() {
+            Ok(number) => Some(format!("{field} {} {number}", compare(operator)?)),
+            Err(_) => None,
+        },
+        ("SEMVER", operator) => Some(format!("{field} {} semver {}", compare(operator)?, quoted(&value))),
+        ("DATE", operator) => Some(format!("{field} {} date {}", compare(operator)?, quoted(&value))),
         ("REGEX", "") => {
             let flag = if insensitive { "(?i)" } else { "" };
             Some(format!("{field} matches {}", quoted(&format!("{flag}{value}"))))
@@ -249,7 +356,11 @@ fn unleash_constraints_hold_for_whom_its_client_specification_says() {
         if path.extension().is_none_or(|extension| extension != "json") || name == "index" {
             continue;
         }
-        let specification = json(&path);
+        let specification = read_json(&path);
+        if !specification["state"]["features"].is_array() {
+            eprintln!("*** {name} is about something else than features, and is not compared ***");
+            continue;
+        }
         let none = Vec::new();
         let features = specification["state"]["features"].as_array().unwrap_or(&none);
         let segments = specification["state"]["segments"].as_array().unwrap_or(&none);
@@ -282,6 +393,9 @@ fn unleash_constraints_hold_for_whom_its_client_specification_says() {
         ("21-regex-constraint-operators", 36),
         ("22-cidr-constraint-operators", 12),
     ] {
-        assert!(counts[name][0] >= at_least, "{name}: {:?}", counts[name]);
+        match counts.get(name) {
+            Some(counts) => assert!(counts[0] >= at_least, "{name}: {counts:?}"),
+            None => eprintln!("*** {name} is not at hand, and is not compared ***"),
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! What operators change while the program runs, against running instances.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -17,14 +16,12 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{CONTROL, Outcome, VERDICTS, cluster, image, produce, produce_to, read, reader},
+    broker::{CONTROL, Outcome, VERDICTS, cluster, image, produce, read, reader},
     instance::{Instance, operated},
-    kafka::Kafka,
-    offered::committed_reader,
     support::{Running, repository},
 };
 
-fn requests(prefix: &str, count: usize) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn requests(prefix: &str, count: usize) -> Vec<(String, Vec<u8>)> {
     let image = image("thumbnail.png");
     let request = |number: usize| {
         let id = format!("{prefix}-{number}");
@@ -110,47 +107,12 @@ fn a_changed_file_is_taken_over_and_one_that_cannot_work_changes_nothing() {
     assert_eq!(instance.running.stop(), Some(0));
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
-}
-
-#[test]
-fn one_command_switches_every_instance_and_those_that_come_later_and_after_a_restart() {
-    let cluster = cluster();
-    let settings = operated(&cluster.bootstrap_servers());
-    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
-    one.running.log_line("Taking requests.");
-    two.running.log_line("Taking requests.");
-    let paused = one.post("/v1/experiments/both/pause").unwrap();
-    two.until_it_serves(&paused.config_digest);
-    let promoted: Applied = two.api.post("/v1/experiments/both/promote/treatment", &Asked::default()).unwrap();
-    assert_eq!(promoted.revision, 2, "it builds upon what the other instance did");
-    one.until_it_serves(&promoted.config_digest);
-    assert_eq!(one.report().experiments[0].position, "promoted treatment");
-
-    let late = Instance::start(&settings);
-    late.running.log_line("Taking requests.");
-    assert_eq!((late.report().config_digest, late.report().revision), (promoted.config_digest.clone(), 2));
-    let back = late.post("/v1/rollback").unwrap();
-    assert_eq!(back.config_digest, paused.config_digest);
-    one.until_it_serves(&back.config_digest);
-
-    // Alone with its state file, on a cluster that has forgotten everything.
-    let folder = one.running.stop_and_keep();
-    let other = crate::broker::cluster();
-    let again = Instance::of(Running::start_in(folder, &operated(&other.bootstrap_servers())));
-    again.running.log_line("Taking requests.");
-    let report = again.report();
-    assert_eq!((report.config_digest, report.revision), (paused.config_digest, 3));
-    assert_eq!(report.experiments[0].position, "paused");
-    let audit: Vec<Value> = again.api.get("/v1/audit").unwrap();
-    let actions: Vec<&str> = audit.iter().map(|line| line["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["rollback", "promote both treatment", "pause both"]);
-    assert_eq!((audit[2]["by"].as_str(), audit[2]["why"].as_str()), (Some("ann"), Some("a test")));
 }
 
 #[test]
@@ -201,100 +163,6 @@ fn a_file_that_is_refused_is_told_and_tried_again_when_it_may_fit() {
     assert_eq!(followed["action"], "settings file");
     let report = instance.report();
     assert!(report.file_refused.is_none() && report.config_digest != cleared.config_digest);
-}
-
-#[test]
-fn commands_to_two_instances_at_the_same_moment_are_both_followed_by_both() {
-    let cluster = cluster();
-    let settings = operated(&cluster.bootstrap_servers());
-    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
-    one.running.log_line("Taking requests.");
-    two.running.log_line("Taking requests.");
-    for round in 0..12 {
-        let (verb, position) = [("pause", "paused"), ("resume", "running")][round % 2];
-        let default = ["ofa_small", "ofa_base"][round / 2 % 2];
-        std::thread::scope(|scope| {
-            let (first, second, path) = (&one.api, &two.api, format!("/v1/experiments/both/{verb}"));
-            scope.spawn(move || first.post::<Applied>(&path, &Asked::default()).unwrap());
-            scope.spawn(move || second.post::<Applied>(&format!("/v1/default/{default}"), &Asked::default()).unwrap());
-        });
-        let begun = Instant::now();
-        let agree = || {
-            let reports = [one.report(), two.report()];
-            let as_asked = |report: &Report| {
-                report.experiments[0].position == position && report.default == default && report.behind.is_none()
-            };
-            reports.iter().all(as_asked) && reports[0].config_digest == reports[1].config_digest
-        };
-        while !agree() {
-            let seen = || (one.report(), two.report());
-            assert!(begun.elapsed() < Duration::from_secs(10), "round {round}: {:?}", seen());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    let met = [&one, &two].map(|instance| instance.running.logged("came at the same time; both are made"));
-    eprintln!("of 12 pairs of commands, {} met", met.iter().sum::<usize>());
-}
-
-#[test]
-fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
-    const SWITCHES: usize = 100;
-    let Some(kafka) = Kafka::shared() else { return };
-    let (topics, servers) = (kafka.topics(), kafka.address());
-    let [one, two] = ["one", "two"].map(|name| Instance::start(&topics.operated(servers, name)));
-    one.running.log_line("Taking requests.");
-    two.running.log_line("Taking requests.");
-    let (consumer, mut outcomes) = (committed_reader(servers, &topics), Vec::new());
-    let requests_topic = topics.name("requests");
-    let verdict = |outcome: &Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
-    produce_to(servers, &requests_topic, &requests("warm", 20));
-    read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 20);
-    let (over, produced) = (AtomicBool::new(false), AtomicUsize::new(20));
-    let mut times = Vec::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for round in 0.. {
-                if over.load(Ordering::Acquire) {
-                    return;
-                }
-                // More than two instances on two cores can answer at once, so that something is always in flight.
-                produce_to(servers, &requests_topic, &requests(&format!("round-{round}"), 10));
-                produced.fetch_add(10, Ordering::AcqRel);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        for switch in 0..SWITCHES {
-            let path = ["pause", "resume"][switch % 2];
-            let begun = Instant::now();
-            let applied = one.post(&format!("/v1/experiments/both/{path}")).unwrap();
-            two.until_it_serves(&applied.config_digest);
-            times.push(begun.elapsed());
-            std::thread::sleep(Duration::from_millis(80));
-        }
-        over.store(true, Ordering::Release);
-    });
-    let produced = produced.load(Ordering::Acquire);
-    read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= produced);
-    let ids: BTreeSet<String> =
-        outcomes.iter().map(|it| verdict(it)["request_id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!((ids.len(), outcomes.len()), (produced, produced));
-    // Each was answered as its configuration says: nobody but the default while the experiment is paused.
-    let mut reasons: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for verdict in outcomes.iter().map(verdict) {
-        let text = |name: &str| verdict["route"][name].as_str().unwrap().to_owned();
-        reasons.entry(text("config_digest")).or_default().insert(text("reason"));
-    }
-    assert_eq!(reasons.len(), 2, "both configurations answered");
-    assert!(reasons.values().all(|reasons| reasons.len() == 1), "{reasons:?}");
-    assert!(outcomes.iter().all(|outcome| outcome.topic == topics.name("verdicts")));
-    times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    eprintln!(
-        "{SWITCHES} switches over two instances, {produced} requests: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
 }
 
 #[test]

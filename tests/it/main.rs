@@ -17,6 +17,7 @@ mod control;
 mod delivery;
 mod edges;
 mod exactly_once;
+mod fleet;
 mod formats;
 mod golden;
 mod hub;

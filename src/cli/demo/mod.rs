@@ -155,9 +155,12 @@ fn control(
         state: control::State::default(),
         behind: None,
         unreadable: None,
+        forgotten: false,
+        overtaken: None,
         files: None,
         log: FleetLog::open(connection, &plan.kafka)?,
         plan: plan.control.clone(),
+        group: plan.kafka.group_id.clone(),
         instance: run::instance(),
         adapt,
     };

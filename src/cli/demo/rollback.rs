@@ -1,4 +1,4 @@
-//! `demo --rollback`: an experiment runs, its treatment breaks under load, and one command has all traffic back.
+//! `demo --rollback`: an experiment runs, its treatment breaks, and one command has all traffic on control.
 //!
 //! What breaks is made to: from a moment on, the treatment's version answers with what is no number. All the rest, from
 //! the requests to the command and the times shown, is the program as it runs in service.
@@ -38,6 +38,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Who is in the story.
 struct Cast {
     experiment: String,
+    control: String,
     treatment: String,
     version: String,
 }
@@ -134,17 +135,22 @@ fn adapted(plan: Plan) -> Plan {
 }
 
 fn cast(plan: &Plan) -> Result<Cast, CliError> {
-    let default = plan.default_version();
     let of = |spec: &crate::routing::ExperimentSpec| {
-        let treatment = spec.variants.iter().find(|variant| variant.model_version != default)?;
+        let control = spec.variants.first()?;
+        // What answers when nothing else decides must not break with it.
+        let others = [&control.model_version, &plan.table_spec.default];
+        let treatment = spec.variants.iter().find(|variant| !others.contains(&&variant.model_version))?;
         Some(Cast {
             experiment: spec.name.clone(),
+            control: control.name.clone(),
             treatment: treatment.name.clone(),
             version: treatment.model_version.clone(),
         })
     };
     let found = plan.table_spec.experiments.iter().find_map(of);
-    found.ok_or_else(|| failed("the settings have no experiment with another version than the default"))
+    found.ok_or_else(|| {
+        failed("the settings have no experiment whose treatment is another version than control and the default")
+    })
 }
 
 fn image(source: &Path) -> Result<String, CliError> {
@@ -168,7 +174,9 @@ impl Story<'_> {
         let forming = spinner("waiting for the group to form, about 3 s");
         let (over, mut seen, mut events) = (AtomicBool::new(false), Vec::new(), Vec::new());
         // Until the first answer comes, there is no story.
-        self.order(Command::Pause { experiment: self.cast.experiment.clone() }, "before the story")?;
+        let Cast { experiment, control, .. } = self.cast;
+        let promote = Command::Promote { experiment: experiment.clone(), variant: control.clone() };
+        self.order(promote, "before the story")?;
         self.feeder.feed(&self.request(0))?;
         let begun = loop {
             if self.tail.next(POLL)?.is_some() {
@@ -217,15 +225,15 @@ impl Story<'_> {
         rolled_back: &mut Option<(Duration, Applied)>,
         progress: &indicatif::ProgressBar,
     ) -> Result<(), CliError> {
-        let Cast { experiment, treatment, .. } = self.cast;
+        let Cast { experiment, control, treatment, .. } = self.cast;
         for part in 0..4 {
             let at = begun.elapsed();
             let what = match part {
-                0 => "the experiment is paused".to_owned(),
+                0 => format!("all traffic is on {control}"),
                 1 => {
                     let resume = Command::Resume { experiment: experiment.clone() };
                     let applied = self.order(resume, "the comparison begins")?;
-                    format!("`ofa-stream resume {experiment}`, switched after {:.1} ms", applied.took_ms)
+                    format!("`ofa-stream resume {experiment}`: the comparison begins, after {:.1} ms", applied.took_ms)
                 }
                 2 => {
                     self.broken.store(true, Ordering::Release);
@@ -233,7 +241,8 @@ impl Story<'_> {
                 }
                 _ => {
                     let applied = self.order(Command::Rollback, "treatment fails")?;
-                    let what = format!("`ofa-stream rollback`, switched after {:.1} ms", applied.took_ms);
+                    let what =
+                        format!("`ofa-stream rollback`: all on {control} again, after {:.1} ms", applied.took_ms);
                     *rolled_back = Some((at, applied));
                     what
                 }
@@ -308,8 +317,10 @@ fn summary(seen: &[Seen], published: usize, commanded: Duration, applied: &Appli
 fn picture(cast: &Cast, seen: &[Seen], events: &[Event], summary: &Summary) -> String {
     let end = seen.iter().map(|seen| seen.at).max().unwrap_or_default();
     let rows = (end.as_millis() / ROW.as_millis()) as u32 + 1;
-    let mut lines =
-        vec![format!("█ the default version or control   ▒ {}   x failed, a dead letter\n", cast.treatment)];
+    let mut lines = vec![format!(
+        "█ {}, or whom the comparison leaves out   ▒ {}   x failed, a dead letter\n",
+        cast.control, cast.treatment
+    )];
     for row in 0..rows {
         let (from, to) = (ROW * row, ROW * (row + 1));
         let within = |at: Duration| from <= at && at < to;

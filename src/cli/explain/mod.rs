@@ -5,20 +5,28 @@
 
 mod simulate;
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{CliError, failed, operate::Instance, output};
+use super::{
+    CliError, failed,
+    operate::Instance,
+    output,
+    requests::{self, Reading},
+};
 use crate::{
     control::Report,
-    message::{Assignment, AttributeValue, Attributes},
-    pipeline::image_limits,
-    routing::{Features, Step, Table, TableSpec},
+    message::{Assignment, AttributeValue, Attributes, Outgoing, Record, Request},
+    pipeline::{self, image_limits},
+    routing::{Features, Route, Step, Table, TableSpec},
     settings::Plan,
-    vision,
+    vision::{self, Header},
 };
 
 #[derive(Args)]
@@ -31,9 +39,13 @@ pub(super) struct Arguments {
     /// The record key
     #[arg(long)]
     key: Option<String>,
-    /// The request's id; without it, the key
+    /// The request's id; without it, the key. With --request, which of its lines is meant
     #[arg(long)]
     request_id: Option<String>,
+    /// Requests as producers publish them, one in JSON per line: the first, or that of --request-id, is taken as if it came
+    /// from the topic
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["attributes", "model_version", "text", "caption", "image", "image_size", "simulate"])]
+    request: Option<PathBuf>,
     /// An attribute; numbers, true and false are read as such, quotes make them text
     #[arg(long = "attr", value_name = "NAME=VALUE")]
     attributes: Vec<Attribute>,
@@ -43,6 +55,9 @@ pub(super) struct Arguments {
     /// The text, for rules about its length
     #[arg(long, default_value = "a text of forty characters, as most are.")]
     text: String,
+    /// The caption, for rules about it
+    #[arg(long)]
+    caption: Option<String>,
     /// The image, for rules about it; without it, a JPEG of --image-size is assumed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image_size", "simulate"])]
     image: Option<PathBuf>,
@@ -55,7 +70,7 @@ pub(super) struct Arguments {
     /// Route so many made-up units instead, and show the shares; with --keys, at most so many of those
     #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     simulate: Option<u32>,
-    /// Units to route: a key per line, or a request in JSON
+    /// Units to route: a key per line, or a request in JSON, which may have the record key as `key`
     #[arg(long, value_name = "FILE", requires = "simulate")]
     keys: Option<PathBuf>,
     /// Other settings: show what would move from --config to these
@@ -142,6 +157,7 @@ struct Explained {
     experiment: Option<String>,
     variant: Option<String>,
     assignment: Option<Assignment>,
+    shadows: Vec<String>,
     config_digest: String,
     steps: Vec<Step>,
 }
@@ -151,8 +167,76 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(units) = arguments.simulate {
         return simulate::run(arguments, &by, units as usize);
     }
+    let mut steps = Vec::new();
+    let (route, judged_by) = match &arguments.request {
+        Some(path) => of_request(arguments, path, &by.table, &mut steps)?,
+        None => of_arguments(arguments, &by.table, &mut steps)?,
+    };
+    let (experiment, variant) = route.variant.unzip();
+    let explained = Explained {
+        version: route.version,
+        reason: route.reason.as_str(),
+        rule: route.rule,
+        experiment,
+        variant,
+        assignment: route.assignment,
+        shadows: route.shadows,
+        config_digest: by.config_digest,
+        steps,
+    };
+    if arguments.json {
+        output::json(&explained);
+        return Ok(());
+    }
+    let rows = explained
+        .steps
+        .iter()
+        .map(|step| vec![if step.decided { "→" } else { "" }.to_owned(), step.tried.clone(), step.outcome.clone()]);
+    output::line(output::table(&["", "tried", "outcome"], &[], rows));
+    output::line(format!("version {} answers, by {}", explained.version, explained.reason));
+    if !explained.shadows.is_empty() {
+        output::line(format!("beside it, for comparison: {}", explained.shadows.join(", ")));
+    }
+    output::line(judged_by);
+    Ok(())
+}
+
+/// The route of a request out of a file, by the very way that live ones take, and what it was judged by, in words.
+fn of_request(
+    arguments: &Arguments,
+    path: &Path,
+    table: &Table,
+    steps: &mut Vec<Step>,
+) -> Result<(Route, String), CliError> {
+    let plan = arguments.instance.settings.plan()?;
+    let reading = Reading { topic: &plan.kafka.requests, key: "request_id", checked: true };
+    for outgoing in requests::read(path, reading)? {
+        let Outgoing { key, payload, headers, .. } = outgoing?;
+        let time = arguments.time.unwrap_or_else(Timestamp::now);
+        let key = arguments.key.as_ref().map(|key| key.clone().into_bytes()).or(key);
+        let record = Record { timestamp_ms: Some(time.as_millisecond()), key, payload, headers, ..Record::default() };
+        let request = Request::from_record(&record).map_err(failed)?;
+        if arguments.request_id.as_ref().is_some_and(|wanted| *wanted != request.request_id) {
+            continue;
+        }
+        let explained = pipeline::explain(&plan, table, &record, steps)
+            .map_err(|failure| failed(format!("it becomes a dead letter, {}: {failure}", failure.code())))?;
+        let pipeline::Explained { route, request_id, header, image_bytes, text_length } = explained;
+        let Header { width, height, format, .. } = header;
+        let judged_by = format!(
+            "{request_id}: text of {text_length} characters, {} image of {width}x{height} and {image_bytes} bytes",
+            format.as_str()
+        );
+        return Ok((route, judged_by));
+    }
+    let wanted = arguments.request_id.as_ref().map_or(String::new(), |id| format!(" `{id}`"));
+    Err(failed(format!("{} has no request{wanted}", path.display())))
+}
+
+/// The route of a request that is put together from the arguments.
+fn of_arguments(arguments: &Arguments, table: &Table, steps: &mut Vec<Step>) -> Result<(Route, String), CliError> {
     let request_id = arguments.request_id.as_ref().or(arguments.key.as_ref());
-    let request_id = request_id.ok_or_else(|| failed("give --key, --request-id or both"))?;
+    let request_id = request_id.ok_or_else(|| failed("give --key, --request-id or both, or --request"))?;
     let attributes = arguments.attributes();
     let (width, height, bytes, format) = match &arguments.image {
         None => (arguments.image_size.0, arguments.image_size.1, ASSUMED_BYTES, "jpeg"),
@@ -169,7 +253,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         request_id,
         key: arguments.key.as_deref(),
         texts: std::slice::from_ref(&arguments.text),
-        caption: None,
+        caption: arguments.caption.as_deref(),
         text_length: arguments.text.chars().count(),
         image_width: width,
         image_height: height,
@@ -179,32 +263,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         attributes: &attributes,
         forced_version: arguments.model_version.as_deref(),
     };
-    let mut steps = Vec::new();
-    let route = by.table.decide(&features, &mut steps).map_err(failed)?;
-    let (experiment, variant) = route.variant.unzip();
-    let explained = Explained {
-        version: route.version,
-        reason: route.reason.as_str(),
-        rule: route.rule,
-        experiment,
-        variant,
-        assignment: route.assignment,
-        config_digest: by.config_digest,
-        steps,
-    };
-    if arguments.json {
-        output::json(&explained);
-        return Ok(());
-    }
-    let rows = explained
-        .steps
-        .iter()
-        .map(|step| vec![if step.decided { "→" } else { "" }.to_owned(), step.tried.clone(), step.outcome.clone()]);
-    output::line(output::table(&["", "tried", "outcome"], &[], rows));
-    output::line(format!("version {} answers, by {}", explained.version, explained.reason));
-    output::line(format!(
+    let route = table.decide(&features, steps).map_err(failed)?;
+    let assumed = format!(
         "assumed: text of {} characters, {format} image of {width}x{height} and {bytes} bytes",
         features.text_length
-    ));
-    Ok(())
+    );
+    Ok((route, assumed))
 }

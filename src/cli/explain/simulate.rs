@@ -40,10 +40,15 @@ struct Share {
 struct Moved {
     config_digest: String,
     versions: Vec<Share>,
+    routes: Vec<Share>,
     /// Units that another version would answer.
     moved: Share,
     /// From one version to another, the most first.
     moves: Vec<Share>,
+    /// Units that would be counted elsewhere: in another variant or experiment, by another rule, or by none.
+    regrouped: Share,
+    /// From one such place to another, the most first.
+    regroups: Vec<Share>,
 }
 
 impl Default for Share {
@@ -60,6 +65,7 @@ impl Share {
 
 /// A unit to be routed.
 struct Simulation {
+    request_id: String,
     key: String,
     attributes: Attributes,
     texts: Vec<String>,
@@ -67,36 +73,71 @@ struct Simulation {
     model_version: Option<String>,
 }
 
+/// How often each comes. Nothing is kept of a unit, however many there are.
+#[derive(Default)]
+struct Counts(BTreeMap<String, usize>);
+
+impl Counts {
+    fn count(&mut self, name: &str) {
+        match self.0.get_mut(name) {
+            Some(count) => *count += 1,
+            None => drop(self.0.insert(name.to_owned(), 1)),
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// The most first.
+    fn shares(self, total: usize) -> Vec<Share> {
+        let mut shares: Vec<Share> = self.0.into_iter().map(|(name, units)| Share::of(name, units, total)).collect();
+        shares.sort_by_key(|share| std::cmp::Reverse(share.units));
+        shares
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, by: &By, units: usize) -> Result<(), CliError> {
     let other = arguments.against.as_deref().map(Plan::read).transpose()?.map(By::from);
     let specs = [Some(&by.spec), other.as_ref().map(|by| &by.spec)];
     let names: BTreeSet<String> = specs.into_iter().flatten().flat_map(hashed_attributes).collect();
-    let simulations = simulations(arguments, &names, units)?;
     let time_ms = arguments.time.unwrap_or_else(Timestamp::now).as_millisecond();
-    let route = |table: &Table| {
-        let features = |simulation: &Simulation| route(table, arguments, simulation, time_ms);
-        simulations.iter().map(features).collect::<Vec<_>>()
-    };
-    let before = route(&by.table);
-    let total = before.len();
-    let mut simulated = Simulated {
+    let (mut versions, mut routes) = (Counts::default(), Counts::default());
+    let (mut versions_there, mut routes_there) = (Counts::default(), Counts::default());
+    let (mut moves, mut regroups) = (Counts::default(), Counts::default());
+    for simulation in simulations(arguments, &names)?.take(units) {
+        let simulation = simulation?;
+        let (version, way) = route(&by.table, arguments, &simulation, time_ms);
+        if let Some(other) = &other {
+            let (version_there, way_there) = route(&other.table, arguments, &simulation, time_ms);
+            if version != version_there {
+                moves.count(&format!("{version} → {version_there}"));
+            }
+            if way != way_there {
+                regroups.count(&format!("{way} → {way_there}"));
+            }
+            versions_there.count(&version_there);
+            routes_there.count(&way_there);
+        }
+        versions.count(&version);
+        routes.count(&way);
+    }
+    let total = versions.units();
+    let simulated = Simulated {
         units: total,
         config_digest: by.config_digest.clone(),
-        versions: shares(before.iter().map(|(version, _)| version.clone()), total),
-        routes: shares(before.iter().map(|(_, route)| route.clone()), total),
-        against: None,
-    };
-    if let Some(other) = other {
-        let after = route(&other.table);
-        let moves = before.iter().zip(&after).filter(|((one, _), (two, _))| one != two);
-        let moves: Vec<String> = moves.map(|((one, _), (two, _))| format!("{one} → {two}")).collect();
-        simulated.against = Some(Moved {
+        versions: versions.shares(total),
+        routes: routes.shares(total),
+        against: other.map(|other| Moved {
             config_digest: other.config_digest,
-            versions: shares(after.iter().map(|(version, _)| version.clone()), total),
-            moved: Share::of("moved", moves.len(), total),
-            moves: shares(moves.into_iter(), total),
-        });
-    }
+            versions: versions_there.shares(total),
+            routes: routes_there.shares(total),
+            moved: Share::of("moved", moves.units(), total),
+            moves: moves.shares(total),
+            regrouped: Share::of("regrouped", regroups.units(), total),
+            regroups: regroups.shares(total),
+        }),
+    };
     match arguments.json {
         true => output::json(&simulated),
         false => output::line(simulated.text()),
@@ -108,40 +149,43 @@ pub(super) fn run(arguments: &Arguments, by: &By, units: usize) -> Result<(), Cl
 fn hashed_attributes(spec: &TableSpec) -> Vec<String> {
     let units = spec.experiments.iter().map(|it| &it.unit).chain(spec.holdouts.iter().map(|it| &it.unit));
     let attribute = |unit: &String| match Unit::from_name(unit) {
-        Unit::Attribute(name) => Some(name),
-        Unit::RequestId | Unit::Key => None,
+        Ok(Unit::Attribute(name)) => Some(name),
+        _ => None,
     };
     units.filter_map(attribute).collect()
 }
 
-fn simulations(arguments: &Arguments, names: &BTreeSet<String>, units: usize) -> Result<Vec<Simulation>, CliError> {
+type Simulations<'a> = Box<dyn Iterator<Item = Result<Simulation, CliError>> + 'a>;
+
+/// Made-up units without end, or those of a file.
+fn simulations<'a>(arguments: &'a Arguments, names: &'a BTreeSet<String>) -> Result<Simulations<'a>, CliError> {
     let given = arguments.attributes();
-    let made = |key: String| {
+    let made = move |key: String| {
         let mut attributes: Attributes =
             names.iter().map(|name| (name.clone(), Some(AttributeValue::Text(key.clone())))).collect();
         attributes.extend(given.clone());
-        let (texts, model_version) = (vec![arguments.text.clone()], arguments.model_version.clone());
-        Simulation { key, attributes, texts, caption: None, model_version }
+        Simulation {
+            request_id: key.clone(),
+            key,
+            attributes,
+            texts: vec![arguments.text.clone()],
+            caption: arguments.caption.clone(),
+            model_version: arguments.model_version.clone(),
+        }
     };
     let Some(path) = &arguments.keys else {
-        return Ok((1..=units).map(|number| made(format!("unit-{number:07}"))).collect());
+        return Ok(Box::new((1..).map(move |number: usize| Ok(made(format!("unit-{number:07}"))))));
     };
     let place = |number: usize, reason: String| failed(format!("{}:{}: {reason}", path.display(), number + 1));
-    let mut simulations = Vec::new();
-    for (number, line) in lines(path)?.enumerate() {
-        let line = line.map_err(|error| place(number, error.to_string()))?;
-        match line.trim() {
-            "" => {}
-            text if text.starts_with('{') => {
-                simulations.push(request(text, arguments).map_err(|reason| place(number, reason))?);
-            }
-            key => simulations.push(made(key.to_owned())),
-        }
-        if simulations.len() == units {
-            break;
-        }
-    }
-    Ok(simulations)
+    let simulation = move |(number, line): (usize, std::io::Result<String>)| match line {
+        Err(error) => Some(Err(place(number, error.to_string()))),
+        Ok(line) => match line.trim() {
+            "" => None,
+            text if text.starts_with('{') => Some(request(text, arguments).map_err(|reason| place(number, reason))),
+            key => Some(Ok(made(key.to_owned()))),
+        },
+    };
+    Ok(Box::new(lines(path)?.enumerate().filter_map(simulation)))
 }
 
 fn lines(path: &Path) -> Result<impl Iterator<Item = std::io::Result<String>>, CliError> {
@@ -149,10 +193,11 @@ fn lines(path: &Path) -> Result<impl Iterator<Item = std::io::Result<String>>, C
     Ok(BufReader::new(file).lines())
 }
 
-/// What routing reads of a request; the image may be missing.
+/// What routing reads of a request; the image may be missing, and the record key beside it.
 #[derive(Deserialize)]
 struct Line {
     request_id: String,
+    key: Option<String>,
     text: Option<Texts>,
     caption: Option<String>,
     #[serde(default)]
@@ -163,15 +208,25 @@ struct Line {
 fn request(json: &str, arguments: &Arguments) -> Result<Simulation, String> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let line: Line = serde_path_to_error::deserialize(&mut reader).map_err(|error| error.to_string())?;
-    let Line { request_id, text, caption, attributes, model_version } = line;
+    let Line { request_id, key, text, caption, attributes, model_version } = line;
     let texts = text.map_or_else(|| vec![arguments.text.clone()], |texts| texts.as_slice().to_vec());
-    Ok(Simulation { key: request_id, attributes, texts, caption, model_version })
+    // What the arguments say is about all of them; what a line says is about it.
+    let mut all = arguments.attributes();
+    all.extend(attributes);
+    Ok(Simulation {
+        key: key.unwrap_or_else(|| request_id.clone()),
+        request_id,
+        attributes: all,
+        texts,
+        caption: caption.or_else(|| arguments.caption.clone()),
+        model_version: model_version.or_else(|| arguments.model_version.clone()),
+    })
 }
 
 /// The version, and the way to it.
 fn route(table: &Table, arguments: &Arguments, simulation: &Simulation, time_ms: i64) -> (String, String) {
     let features = Features {
-        request_id: &simulation.key,
+        request_id: &simulation.request_id,
         key: Some(&simulation.key),
         texts: &simulation.texts,
         caption: simulation.caption.as_deref(),
@@ -197,15 +252,6 @@ fn route(table: &Table, arguments: &Arguments, simulation: &Simulation, time_ms:
     }
 }
 
-/// How often each comes, the most first.
-fn shares(names: impl Iterator<Item = String>, total: usize) -> Vec<Share> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    names.for_each(|name| *counts.entry(name).or_default() += 1);
-    let mut shares: Vec<Share> = counts.into_iter().map(|(name, units)| Share::of(name, units, total)).collect();
-    shares.sort_by_key(|share| std::cmp::Reverse(share.units));
-    shares
-}
-
 impl Simulated {
     fn text(&self) -> String {
         let table = |column: &str, shares: &[Share]| {
@@ -223,9 +269,15 @@ impl Simulated {
         if let Some(against) = &self.against {
             parts.push(format!("the same units by {}", output::digest(&against.config_digest)));
             parts.push(table("version", &against.versions));
+            parts.push(table("by", &against.routes));
             parts.push(format!("{:.2} % of units would change version", against.moved.share * 100.0));
             if !against.moves.is_empty() {
                 parts.push(table("from → to", &against.moves));
+            }
+            let regrouped = against.regrouped.share * 100.0;
+            parts.push(format!("{regrouped:.2} % would be counted elsewhere, by variant, experiment or rule"));
+            if !against.regroups.is_empty() {
+                parts.push(table("from → to", &against.regroups));
             }
         }
         parts.join("\n")

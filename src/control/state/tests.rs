@@ -51,6 +51,13 @@ fn what_operators_changed_stays_when_another_configuration_is_applied() {
 }
 
 #[test]
+fn what_changes_nothing_is_nothing_to_go_back_to() {
+    let state = run(&[pause(), pause(), pause()]);
+    assert_eq!((state.revision, state.history.len()), (3, 1));
+    assert_eq!(after(&state, &Command::Rollback).unwrap().current, Snapshot::default());
+}
+
+#[test]
 fn names_that_are_not_there_are_refused_with_those_that_are() {
     let refused = |command: Command| after(&State::default(), &command).unwrap_err().to_string();
     let shown = [

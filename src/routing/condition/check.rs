@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use jiff::{
     Timestamp,
     tz::{TimeZone, TimeZoneDatabase},
@@ -15,12 +15,10 @@ use super::{
     semantic_version::SemanticVersion,
     test::{Operator, Test},
 };
-use crate::routing::features::{Field, Kind, Known, WEEKDAYS};
+use crate::routing::features::{FORMATS, Field, IN_ZONES, Kind, Known, WEEKDAYS, resembled};
 
 /// Bytes that a compiled pattern may take, and so may the table by which it is matched.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
-/// Functions of the record's time; without an argument in UTC.
-const IN_ZONES: [&str; 2] = ["hour", "weekday"];
 
 pub(super) fn checked(written: Written<'_>, source: &str) -> Result<Expression, Placed<String>> {
     let boxed = |inner: Box<Written<'_>>| checked(*inner, source).map(Box::new);
@@ -43,6 +41,12 @@ pub(super) fn checked(written: Written<'_>, source: &str) -> Result<Expression, 
 
 fn named(written: WrittenField<'_>) -> Result<Field, Placed<String>> {
     let (path, place) = written.name;
+    if written.is_attribute {
+        return match path.is_empty() {
+            true => Err(("an attribute has a name".to_owned(), place)),
+            false => Ok(Field::Attribute(path.to_owned())),
+        };
+    }
     if let Some(in_zone) = IN_ZONES.iter().find(|name| **name == path) {
         let zone = written.argument.map_or(Ok(TimeZone::UTC), zone)?;
         return Ok(if *in_zone == "hour" { Field::Hour(zone) } else { Field::Weekday(zone) });
@@ -61,11 +65,7 @@ fn named(written: WrittenField<'_>) -> Result<Field, Placed<String>> {
     if matches!(path, "and" | "or" | "not" | "in" | "true" | "false") {
         return Err((format!("expected a field, found `{path}`"), place));
     }
-    // A short name such as `tier` would be near to half of them.
-    let distance_max = if path.len() <= 5 { 1 } else { 2 };
-    let known = Known::ALL.iter().map(|(name, ..)| *name).chain(IN_ZONES);
-    let near = known.filter(|name| name.len() > 3).find(|name| strsim::damerau_levenshtein(name, path) <= distance_max);
-    match near {
+    match resembled(path) {
         Some(name) => {
             let reason = format!("`{path}` is close to `{name}`: write that, or `attributes.{path}` for an attribute");
             Err((reason, place))
@@ -98,10 +98,16 @@ fn compare(
     expect(field, &literal, place.clone())?;
     let test = match literal {
         Literal::Number(number) => Test::Number(operation, number),
-        Literal::Text(_) if operation != Operator::Equal && matches!(field, Field::Weekday(_)) => {
-            return Err(("days have no order: use == != or `in` a list".to_owned(), operator_place));
+        Literal::Text(_) if operation != Operator::Equal => {
+            let reason = match field {
+                Field::Weekday(_) => "days have no order: use == != or `in` a list",
+                _ => {
+                    "texts have no order: use == or !=, or say what is meant, semver '2.3.0' or date '2026-12-01T00:00:00Z'"
+                }
+            };
+            return Err((reason.to_owned(), operator_place));
         }
-        Literal::Text(text) => Test::Text(operation, text.into()),
+        Literal::Text(text) => Test::Text(text.into()),
         Literal::Flag(_) if operation != Operator::Equal => {
             return Err(("true and false have no order: use == or !=".to_owned(), place));
         }
@@ -126,8 +132,9 @@ fn expect(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<(
     let wanted = match (field.kind(), literal) {
         (None, _)
         | (Some(Kind::Number), Literal::Number(_))
-        | (Some(Kind::Text), Literal::Text(_) | Literal::Version(_))
-        | (Some(Kind::Time), Literal::Date(_)) => return weekday(field, literal, place),
+        | (Some(Kind::Text), Literal::Text(_))
+        | (Some(Kind::Time), Literal::Date(_)) => return possible(field, literal, place),
+        (Some(Kind::Text), Literal::Version(_)) if !is_one_of_few(field) => return Ok(()),
         (Some(Kind::Number), _) => "is a number: expected a number such as 20",
         (Some(Kind::Text), _) => "is text: expected a quoted text",
         (Some(Kind::Time), _) => "is a time: expected a date such as date '2026-12-01T00:00:00Z'",
@@ -135,11 +142,22 @@ fn expect(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<(
     Err((format!("`{field}` {wanted}"), place))
 }
 
-/// A day that does not exist would never come.
-fn weekday(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<(), Placed<String>> {
+/// Whether the field has one of a few texts.
+fn is_one_of_few(field: &Field) -> bool {
+    matches!(field, Field::Weekday(_) | Field::Known(Known::ImageFormat))
+}
+
+/// A day or a format that does not exist would never come, and an hour neither; its negation would always hold.
+fn possible(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<(), Placed<String>> {
     match (field, literal) {
         (Field::Weekday(_), Literal::Text(day)) if !WEEKDAYS.contains(day) => {
             Err((format!("'{day}' is no day: there are {}", WEEKDAYS.join(" ")), place))
+        }
+        (Field::Known(Known::ImageFormat), Literal::Text(format)) if !FORMATS.contains(format) => {
+            Err((format!("'{format}' is no format: there are {}", FORMATS.join(" ")), place))
+        }
+        (Field::Hour(_), Literal::Number(hour)) if hour.fract() != 0.0 || !(0.0..24.0).contains(hour) => {
+            Err((format!("{hour} is no hour: they go from 0 to 23, in whole numbers"), place))
         }
         _ => Ok(()),
     }
@@ -148,11 +166,15 @@ fn weekday(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<
 fn among(field: &Field, (set, place): Placed<Set<'_>>) -> Result<Test, Placed<String>> {
     match set {
         Set::Networks(networks) => {
-            expect(field, &Literal::Text(""), place)?;
+            if field.kind().is_some_and(|kind| kind != Kind::Text) || is_one_of_few(field) {
+                return Err((format!("`{field}` is no address that could be in a network"), place));
+            }
             networks.into_iter().map(network).collect::<Result<_, _>>().map(Test::Networks)
         }
         Set::Range(low, high) => {
-            expect(field, &Literal::Number(low), place.clone())?;
+            if !matches!(field, Field::Hour(_)) {
+                expect(field, &Literal::Number(low), place.clone())?;
+            }
             match field {
                 Field::Hour(_)
                     if low.fract() != 0.0 || high.fract() != 0.0 || low > 23.0 || high > 24.0 || low < 0.0 =>
@@ -194,11 +216,19 @@ fn among(field: &Field, (set, place): Placed<Set<'_>>) -> Result<Test, Placed<St
 fn network((text, place): Placed<&str>) -> Result<IpNet, Placed<String>> {
     let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     let reason = || format!("'{text}' is no network: write it as '10.0.0.0/8' or '2001:db8::/32'");
-    text.parse().ok().or_else(address).ok_or_else(|| (reason(), place))
+    let network: IpNet = text.parse().ok().or_else(address).ok_or_else(|| (reason(), place))?;
+    // Addresses that came as IPv4 in IPv6 are compared as the IPv4 addresses that they are.
+    Ok(match network {
+        IpNet::V6(wide) if wide.prefix_len() >= 96 => match wide.addr().to_ipv4_mapped() {
+            Some(address) => Ipv4Net::new(address, wide.prefix_len() - 96).map_or(network, IpNet::V4),
+            None => network,
+        },
+        _ => network,
+    })
 }
 
 fn words(field: &Field, word: Word, texts: &[Placed<&str>], span: Range<usize>) -> Result<Test, Placed<String>> {
-    if field.kind().is_some_and(|kind| kind != Kind::Text) || matches!(field, Field::Weekday(_)) {
+    if field.kind().is_some_and(|kind| kind != Kind::Text) || is_one_of_few(field) {
         return Err((format!("`{field}` is no text that could be searched"), span));
     }
     if let Some((_, place)) = texts.iter().find(|(text, _)| text.is_empty()) {
@@ -221,6 +251,10 @@ fn words(field: &Field, word: Word, texts: &[Placed<&str>], span: Range<usize>) 
 /// The library draws the pattern over several lines; its last one says what is wrong.
 fn pattern_reason(error: &regex::Error) -> String {
     let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    format!("no pattern: {last}")
+    let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.').to_owned();
+    let remedy = match error {
+        regex::Error::CompiledTooBig(_) => ": repeat less, or say (?-u:\\w) for \\w where only ASCII is meant",
+        _ => "",
+    };
+    format!("no pattern: {last}{remedy}")
 }

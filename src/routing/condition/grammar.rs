@@ -6,7 +6,8 @@
 //! all        = unary { "and" unary }
 //! unary      = { "not" } ( comparison | "(" condition ")" )
 //! comparison = field ( operator literal | [ "not" ] "in" set | word ( text | texts ) )
-//! field      = name [ "(" text ")" ] | "attributes." name
+//! field      = name [ "(" text ")" ] | "attributes." name | "attributes[" text "]"
+//! name       = ASCII letters, digits and _, no digit first
 //! operator   = "==" | "!=" | "<" | "<=" | ">" | ">="
 //! word       = "contains" | "starts_with" | "ends_with" | "matches"
 //! set        = "[" literal { "," literal } "]" | number ".." number | "cidr" ( text | texts )
@@ -41,6 +42,8 @@ pub(super) enum Written<'s> {
 pub(super) struct WrittenField<'s> {
     pub(super) name: Placed<&'s str>,
     pub(super) argument: Option<Placed<&'s str>>,
+    /// Whether it was written as `attributes['name']`.
+    pub(super) is_attribute: bool,
 }
 
 /// What is asked of a field.
@@ -110,7 +113,11 @@ fn condition<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> {
 fn comparison<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> + Clone {
     let name = text::ascii::ident().separated_by(just('.')).at_least(1).to_slice().map_with(placed);
     let argument = quoted().map_with(placed).padded().delimited_by(just('('), just(')').labelled("`)`")).or_not();
-    let field = name.then(argument).map(|(name, argument)| WrittenField { name, argument });
+    let named = name.then(argument).map(|(name, argument)| WrittenField { name, argument, is_attribute: false });
+    let index = quoted().map_with(placed).padded().delimited_by(just('['), just(']').labelled("`]`"));
+    let attribute =
+        keyword("attributes").ignore_then(index).map(|name| WrittenField { name, argument: None, is_attribute: true });
+    let field = attribute.or(named);
     let operator = one_of("=!<>").repeated().at_least(1).to_slice().labelled("an operator: == != < <= > >=");
     let compare = operator
         .map_with(placed)
@@ -118,6 +125,7 @@ fn comparison<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> + Clone 
         .map(|(operator, literal)| Asked::Compare { operator, literal });
     let among = keyword("not")
         .padded()
+        .labelled("`not in`")
         .or_not()
         .then_ignore(keyword("in").labelled("`in`"))
         .then(set().map_with(placed).padded())
@@ -138,7 +146,10 @@ fn comparison<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> + Clone 
 
 fn set<'s>() -> impl Parser<'s, &'s str, Set<'s>, Extra<'s>> + Clone {
     let list = list_of(literal().map_with(placed)).map(Set::List);
-    let range = number().then_ignore(just("..").padded()).then(number()).map(|(low, high)| Set::Range(low, high));
+    let range = number()
+        .then_ignore(just("..").labelled("`..` and a second number").padded())
+        .then(number())
+        .map(|(low, high)| Set::Range(low, high));
     let networks = keyword("cidr").padded().ignore_then(texts()).map(Set::Networks);
     choice((list, range, networks)).padded_by(text::whitespace()).labelled("a list, a range such as 22..6, or `cidr`")
 }
@@ -172,11 +183,11 @@ fn literal<'s>() -> impl Parser<'s, &'s str, Literal<'s>, Extra<'s>> + Clone {
 
 fn number<'s>() -> impl Parser<'s, &'s str, f64, Extra<'s>> + Clone {
     let digits = || one_of("0123456789_").repeated();
-    let whole = one_of("0123456789").then(digits());
-    let fraction = just('.').then(one_of("0123456789")).then(digits());
+    let whole = one_of("0123456789").labelled("a digit").then(digits());
+    let fraction = just('.').then(one_of("0123456789").labelled("a digit")).then(digits());
     let number = just('-').or_not().then(whole).then(fraction.or_not()).to_slice();
     // What the grammar lets through is what `f64` reads, once groups are joined.
-    number.map(|digits: &str| digits.replace('_', "").parse().unwrap_or(f64::NAN))
+    number.map(|digits: &str| digits.replace('_', "").parse().unwrap_or(f64::NAN)).labelled("a number")
 }
 
 fn quoted<'s>() -> impl Parser<'s, &'s str, &'s str, Extra<'s>> + Clone {
@@ -194,11 +205,22 @@ fn reason(error: &Rich<'_, char>, source: &str) -> String {
     let mut wanted: Vec<String> = labels.filter(|label| label != "whitespace").collect();
     wanted.sort();
     wanted.dedup();
+    if wanted.is_empty() {
+        wanted.push("something else".to_owned());
+    }
     // A whole word that does not fit has a place and no single character.
     let found = match (found, source.get(error.span().into_range()).filter(|blamed| !blamed.is_empty())) {
         (Some(character), _) => format!("`{}`", **character),
         (None, Some(blamed)) => format!("`{blamed}`"),
         (None, None) => "the end".to_owned(),
     };
-    format!("expected {}, found {found}", wanted.join(" or "))
+    let before = source.get(..error.span().into_range().start).unwrap_or_default();
+    let hint = match found.as_str() {
+        "`.`" if before.ends_with(|last: char| last.is_ascii_digit()) => "; a version is written semver '2.3.0'",
+        "`-`" if before.ends_with(|last: char| last.is_ascii_alphanumeric()) && !before.contains(' ') => {
+            "; an attribute whose name is no plain word is written attributes['app-version']"
+        }
+        _ => "",
+    };
+    format!("expected {}, found {found}{hint}", wanted.join(" or "))
 }

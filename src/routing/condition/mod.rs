@@ -17,6 +17,8 @@ mod test;
 
 use std::fmt;
 
+use unicode_width::UnicodeWidthStr;
+
 use self::test::Test;
 use super::features::{Features, Field};
 
@@ -64,15 +66,30 @@ pub struct ConditionError {
 
 impl fmt::Display for ConditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let before = self.source.get(..self.span.start).unwrap_or(&self.source).chars().count();
-        let width = self.source.get(self.span.clone()).map_or(1, |blamed| blamed.chars().count().max(1));
-        let (blanks, carets) = (" ".repeat(before), "^".repeat(width));
-        write!(f, "{}\n    {}\n    {blanks}{carets}", self.reason, self.source)
+        let (start, end) = (self.span.start.min(self.source.len()), self.span.end.min(self.source.len()));
+        let before = self.source.get(..start).unwrap_or_default();
+        // A condition may go over several lines, and one line may be very long.
+        let line = before.rfind('\n').map_or(0, |place| place + 1);
+        let rest = self.source.get(line..).unwrap_or_default();
+        let rest = rest.split('\n').next().unwrap_or_default();
+        let blamed = (start - line, end.saturating_sub(line).min(rest.len()));
+        let from = rest.char_indices().rev().map(|(place, _)| place);
+        let from = from.filter(|place| *place <= blamed.0).nth(SHOWN_BEFORE).unwrap_or(0);
+        let to = rest.char_indices().map(|(place, _)| place).filter(|place| *place >= blamed.1.max(blamed.0));
+        let to = to.into_iter().nth(SHOWN_BEHIND).unwrap_or(rest.len());
+        let cut = |cut: bool| if cut { "…" } else { "" };
+        let shown = format!("{}{}{}", cut(from > 0), rest.get(from..to).unwrap_or(rest), cut(to < rest.len()));
+        let blanks = rest.get(from..blamed.0).map_or(0, UnicodeWidthStr::width) + usize::from(from > 0);
+        let carets = rest.get(blamed.0..blamed.1).map_or(0, UnicodeWidthStr::width).max(1);
+        write!(f, "{}\n    {shown}\n    {}{}", self.reason, " ".repeat(blanks), "^".repeat(carets))
     }
 }
 
 impl std::error::Error for ConditionError {}
 
+/// Characters of a line that errors show before and behind the place.
+const SHOWN_BEFORE: usize = 80;
+const SHOWN_BEHIND: usize = 60;
 const CONDITION_BYTES_MAX: usize = 4_000;
 /// Reading recurses with each parenthesis; this keeps it far from the end of the stack.
 const NESTING_MAX: usize = 50;

@@ -37,7 +37,7 @@ pub(super) enum Test {
     NumberAmong(Box<[f64]>),
     /// From the first up to, not including, the second; round the end where the first is larger.
     NumberRange(f64, f64),
-    Text(Operator, Box<str>),
+    Text(Box<str>),
     TextAmong(Box<[Box<str>]>),
     Contains(Box<[Box<str>]>),
     StartsWith(Box<[Box<str>]>),
@@ -55,9 +55,17 @@ impl Test {
         match value {
             Value::Number(value) => self.holds_for_number(value),
             Value::Text(text) => self.holds_for_text(text),
-            // Any of them will do; the type of all is the same.
+            // Any of them will do; where none does, one that cannot be asked leaves it open.
             Value::Texts(texts) => {
-                texts.iter().map(|text| self.holds_for_text(text)).reduce(|one, other| Some(one? || other?))?
+                let mut none_holds = (!texts.is_empty()).then_some(false);
+                for text in texts {
+                    match self.holds_for_text(text) {
+                        Some(true) => return Some(true),
+                        Some(false) => {}
+                        None => none_holds = None,
+                    }
+                }
+                none_holds
             }
             Value::Flag(flag) => match self {
                 Self::Flag(wanted) => Some(flag == *wanted),
@@ -73,6 +81,7 @@ impl Test {
     fn holds_for_number(&self, value: f64) -> Option<bool> {
         Some(match self {
             Self::Number(operator, wanted) => operator.holds(value.partial_cmp(wanted)?),
+            _ if value.is_nan() => return None,
             Self::NumberAmong(wanted) => wanted.contains(&value),
             Self::NumberRange(low, high) if low <= high => *low <= value && value < *high,
             Self::NumberRange(low, high) => *low <= value || value < *high,
@@ -83,7 +92,7 @@ impl Test {
     fn holds_for_text(&self, text: &str) -> Option<bool> {
         let any = |wanted: &[Box<str>], holds: fn(&str, &str) -> bool| wanted.iter().any(|one| holds(text, one));
         Some(match self {
-            Self::Text(operator, wanted) => operator.holds(text.cmp(wanted)),
+            Self::Text(wanted) => *text == **wanted,
             Self::TextAmong(wanted) => any(wanted, |text, one| text == one),
             Self::Contains(wanted) => any(wanted, |text, one| text.contains(one)),
             Self::StartsWith(wanted) => any(wanted, |text, one| text.starts_with(one)),

@@ -12,6 +12,8 @@ fn attributes() -> Attributes {
         ("app_version".to_owned(), Some(AttributeValue::Text("2.3.0-rc.1".to_owned()))),
         ("source_ip".to_owned(), Some(AttributeValue::Text("10.20.30.40".to_owned()))),
         ("joined".to_owned(), Some(AttributeValue::Text("2026-05-01T10:00:00+02:00".to_owned()))),
+        ("app-version".to_owned(), Some(AttributeValue::Text("1.2.0".to_owned()))),
+        ("mapped_ip".to_owned(), Some(AttributeValue::Text("::ffff:10.1.2.3".to_owned()))),
     ])
 }
 
@@ -76,6 +78,11 @@ fn conditions_hold_as_they_read() {
         ("text matches '(?i)\\bcasino\\b' and text starts_with 'two' and text ends_with 'beach'", "True"),
         ("text == 'two birds' and text != 'three birds' and not text != 'two birds'", "True"),
         ("request_id starts_with ['q', 'r']", "True"),
+        ("attributes['app-version'] == semver '1.2.0' and attributes[\"user_role\"] == 'admin'", "True"),
+        ("attributes['用户'] == 'a'", "Missing(\"用户\")"),
+        ("mapped_ip in cidr '::ffff:10.0.0.0/104' and mapped_ip in cidr '10.0.0.0/8'", "True"),
+        ("text != 'two birds'", "False"),
+        ("text not in ['two birds', 'three']", "False"),
     ];
     for (source, expected) in cases {
         assert_eq!(truth(source), expected, "{source}");
@@ -138,9 +145,42 @@ fn a_bad_condition_shows_its_place() {
         "text_length contains 'a'",
         "text has 'a'",
         "captoin == 'a'",
+        "hour in 22-6",
+        "hour in 22 to 6",
+        "hour in 22..",
+        "age in 1",
+        "age > -",
+        "age == 2.",
+        "app_version > 2.3.0",
+        "app_version > '2.3.0'",
+        "app-version == '1'",
+        "attributes[''] == 'a'",
+        "hour == 24",
+        "image_format == 'jpg'",
+        "image_format == semver '1.0.0'",
+        "weekday in cidr '10.0.0.0/8'",
+        "region == '华东' xor a == 1",
+        "region == 'cn'\n  and text_lenght < 20\n  or vip == true",
     ];
-    let shown: Vec<String> = sources.iter().map(|source| Condition::parse(source).unwrap_err().to_string()).collect();
+    let mut shown: Vec<String> =
+        sources.iter().map(|source| Condition::parse(source).unwrap_err().to_string()).collect();
+    let long = format!("{}vip = true or {}", "vip == true or ".repeat(20), "vip == true or ".repeat(20));
+    shown.push(Condition::parse(&long).unwrap_err().to_string());
     insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn of_several_texts_any_will_do_and_one_that_cannot_be_asked_leaves_it_open_only_where_none_does() {
+    let truth = |source: &str, texts: &[&str]| {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        let condition = Condition::parse(source).unwrap();
+        with_features(|features| format!("{:?}", condition.evaluate(&Features { texts: &texts, ..*features })))
+    };
+    assert_eq!(truth("text >= semver '1.0.0'", &["hello", "1.2.0"]), "True");
+    assert_eq!(truth("text >= semver '1.0.0'", &["0.9.0", "hello"]), "Missing(\"text\")");
+    assert_eq!(truth("text >= semver '1.0.0'", &["0.9.0", "0.1.0"]), "False");
+    assert_eq!(truth("text != 'a'", &["b", "c"]), "True", "none is");
+    assert_eq!(truth("text != 'a'", &["a", "b"]), "False");
 }
 
 #[test]
@@ -178,7 +218,8 @@ proptest::proptest! {
     #[test]
     fn whatever_is_written_is_read_or_refused_with_a_place_inside_it(source in "[a-z_.'()\\[\\]<>=! 0-9,]{0,60}") {
         if let Err(error) = Condition::parse(&source) {
-            proptest::prop_assert!(error.span.start <= source.len() && !error.reason.is_empty(), "{error}");
+            let says = !error.reason.is_empty() && !error.reason.contains("expected ,") && !error.reason.contains("expected  ");
+            proptest::prop_assert!(error.span.start <= source.len() && says, "{error}");
         }
     }
 }

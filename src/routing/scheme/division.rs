@@ -2,13 +2,18 @@
 
 use super::{
     Method, Scheme, Spot, flagd,
-    m3v1::{self, LAYER_PARTS, PARTS, WEIGHT_PARTS},
+    m3v1::{self, PARTS, WEIGHT_PARTS},
     optimizely::{self, BUCKETS},
     unleash,
 };
-use crate::routing::spec::{ExperimentSpec, VariantSpec};
+use crate::routing::{
+    refused::{Refused, refused, refused_variant},
+    spec::{ExperimentSpec, VariantSpec},
+};
 
 const WEIGHT_MAX: f64 = 1_000_000.0;
+/// Half of it would round to nought.
+const RATIO_MIN: f64 = 1.0 / PARTS as f64;
 
 /// How an experiment divides its units.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,24 +41,34 @@ pub(in crate::routing) struct Placement {
 }
 
 impl Division {
-    /// The reason why it cannot be is for the caller to put beside the experiment's name.
-    pub(in crate::routing) fn new(spec: &ExperimentSpec) -> Result<Self, String> {
+    /// The field that cannot work and the reason, for the caller to put the experiment's place before.
+    pub(in crate::routing) fn new(spec: &ExperimentSpec) -> Result<Self, Refused> {
+        let ratio_is = |reason: String| refused(".traffic_ratio", format!("is {}, {reason}", spec.traffic_ratio));
         if !(0.0..=1.0).contains(&spec.traffic_ratio) {
-            return Err(format!("traffic_ratio is {}, it must lie between 0 and 1", spec.traffic_ratio));
+            return Err(ratio_is("it must lie between 0 and 1".to_owned()));
+        }
+        if spec.traffic_ratio > 0.0 && spec.traffic_ratio < RATIO_MIN {
+            return Err(ratio_is("shares are in steps of one millionth".to_owned()));
         }
         let foreign = spec.scheme != Scheme::M3v1;
         let name = spec.scheme.as_str();
         if foreign && spec.assignment != Method::Cumulative {
-            return Err(format!("scheme `{name}` has its own way to assign: leave `assignment` out"));
+            let reason = format!("scheme `{name}` has its own way to assign: leave it out");
+            return Err(refused(".assignment", reason));
         }
         if foreign && spec.epoch != 1 {
-            return Err(format!("scheme `{name}` has no epochs: change `salt` to assign anew"));
+            let reason = format!("scheme `{name}` has no epochs: change `salt` to assign anew");
+            return Err(refused(".epoch", reason));
         }
-        if let Some(variant) = spec.variants.iter().find(|variant| variant.range.is_some())
+        if spec.salt.is_some() && spec.epoch != 1 {
+            let reason = "is only hashed where there is no `salt`: change that to assign anew";
+            return Err(refused(".epoch", reason.to_owned()));
+        }
+        if let Some((index, variant)) = spec.variants.iter().enumerate().find(|(_, variant)| variant.range.is_some())
             && spec.scheme != Scheme::Optimizely
         {
             let reason = "only scheme `optimizely` has ranges, give a weight";
-            return Err(format!("variant `{}`: {reason}", variant.name));
+            return Err(refused_variant(index, ".range", format!("variant `{}`: {reason}", variant.name)));
         }
         let ratio = (spec.traffic_ratio * f64::from(PARTS)).round() as u32;
         let whole = |share: f64, parts: u32| {
@@ -68,19 +83,19 @@ impl Division {
                 Arms::Rendezvous { ratio, variants: variants.collect() }
             }
             (Scheme::Unleash, _) => {
-                let percent = whole(spec.traffic_ratio, unleash::PERCENT).ok_or_else(|| {
-                    format!("traffic_ratio is {}, scheme `{name}` has whole percents only", spec.traffic_ratio)
-                })?;
+                let percent = whole(spec.traffic_ratio, unleash::PERCENT)
+                    .ok_or_else(|| ratio_is(format!("scheme `{name}` has whole percents only")))?;
                 Arms::Unleash { percent, weights: weights(spec, 1)? }
             }
             (Scheme::Optimizely, _) => Arms::Optimizely(ranges(spec)?),
             (Scheme::Flagd, _) => {
                 if spec.traffic_ratio < 1.0 {
-                    return Err(format!("scheme `{name}` has no exposure of its own: traffic_ratio must be 1"));
+                    return Err(ratio_is(format!("scheme `{name}` has no exposure of its own: it must be 1")));
                 }
                 let weights = weights(spec, 1)?;
                 if weights.iter().sum::<u64>() > flagd::WEIGHTS_MAX {
-                    return Err(format!("scheme `{name}` has no weights that sum to more than {}", flagd::WEIGHTS_MAX));
+                    let reason = format!("scheme `{name}` has no weights that sum to more than {}", flagd::WEIGHTS_MAX);
+                    return Err(refused(".variants", reason));
                 }
                 Arms::Flagd(weights)
             }
@@ -135,6 +150,16 @@ impl Division {
         Placement { exposure, arm }
     }
 
+    /// What each variant draws for a unit, for people, where the highest wins.
+    pub(in crate::routing) fn scores(&self, unit: &str) -> Option<String> {
+        let Arms::Rendezvous { variants, .. } = &self.arms else { return None };
+        let drawn = variants.iter().map(|(name, weight)| {
+            let (score, hash) = m3v1::score(&self.salt, unit, name, *weight);
+            format!("{name} {score:.4} (hash {hash:#010x})")
+        });
+        Some(drawn.collect::<Vec<_>>().join(", "))
+    }
+
     /// The share of each variant among the units that the experiment takes.
     pub(in crate::routing) fn propensities(&self) -> Vec<f64> {
         let shares: Vec<f64> = match &self.arms {
@@ -158,54 +183,67 @@ fn salt(spec: &ExperimentSpec) -> String {
 }
 
 /// Weights times `parts`; with one part they must be whole.
-fn weights(spec: &ExperimentSpec, parts: u32) -> Result<Vec<u64>, String> {
+fn weights(spec: &ExperimentSpec, parts: u32) -> Result<Vec<u64>, Refused> {
+    let scheme = spec.scheme.as_str();
+    let highest = if spec.scheme == Scheme::Flagd { flagd::WEIGHTS_MAX as f64 } else { WEIGHT_MAX };
     let mut weights = Vec::new();
-    for VariantSpec { name, weight, .. } in &spec.variants {
-        let weight = weight.ok_or_else(|| format!("variant `{name}` has no weight"))?;
-        if !(0.0..=WEIGHT_MAX).contains(&weight) {
-            return Err(format!("variant `{name}`: weight is {weight}, it must lie between 0 and {WEIGHT_MAX}"));
+    for (index, VariantSpec { name, weight, .. }) in spec.variants.iter().enumerate() {
+        let refuse = |field, reason| refused_variant(index, field, format!("variant `{name}`: {reason}"));
+        let weight = weight.ok_or_else(|| refuse("", "has no weight".to_owned()))?;
+        if !(0.0..=highest).contains(&weight) {
+            return Err(refuse(".weight", format!("is {weight}, it must lie between 0 and {highest}")));
         }
         if parts == 1 && weight.fract() != 0.0 {
-            let scheme = spec.scheme.as_str();
-            return Err(format!("variant `{name}`: weight is {weight}, scheme `{scheme}` has whole ones only"));
+            return Err(refuse(".weight", format!("is {weight}, scheme `{scheme}` has whole ones only")));
         }
-        weights.push((weight * f64::from(parts)).round() as u64);
+        let scaled = (weight * f64::from(parts)).round() as u64;
+        if weight > 0.0 && scaled == 0 {
+            return Err(refuse(".weight", format!("is {weight}, weights are in steps of one millionth")));
+        }
+        weights.push(scaled);
     }
     match weights.iter().any(|weight| *weight > 0) {
         true => Ok(weights),
-        false => Err("no variant has a weight above 0".to_owned()),
+        false => Err(refused(".variants", "none has a weight above 0".to_owned())),
     }
 }
 
-/// Ranges of buckets: those that are given, or weights in ten-thousandths side by side, shortened by the traffic ratio.
-fn ranges(spec: &ExperimentSpec) -> Result<Vec<[u32; 2]>, String> {
+/// Ranges of buckets: those that are given, or those of weights. Each variant has its own part of the whole for that, and takes of it
+/// the share that the traffic ratio says, from its beginning: so raising the ratio moves nobody.
+fn ranges(spec: &ExperimentSpec) -> Result<Vec<[u32; 2]>, Refused> {
     if spec.variants.iter().all(|variant| variant.range.is_none()) {
         let weights = weights(spec, 1)?;
         let total: u64 = weights.iter().sum();
-        let end = |cumulative: u64| {
-            (f64::from(LAYER_PARTS) * spec.traffic_ratio * cumulative as f64 / total as f64).round() as u32
-        };
-        let mut cumulative = 0;
-        let side_by_side = weights.iter().map(|weight| {
-            let from = end(cumulative);
-            cumulative += weight;
-            [from, end(cumulative)]
-        });
-        return Ok(side_by_side.collect());
+        let mut before = 0;
+        let mut ranges = Vec::new();
+        for (index, weight) in weights.into_iter().enumerate() {
+            let bucket = |share: f64| (f64::from(BUCKETS) * share / total as f64).round() as u32;
+            let from = bucket(before as f64);
+            let to = bucket(before as f64 + spec.traffic_ratio * weight as f64);
+            if weight > 0 && spec.traffic_ratio > 0.0 && from == to {
+                let reason =
+                    format!("scheme `optimizely` has {BUCKETS} buckets, and this share is less than half of one");
+                return Err(refused_variant(index, ".weight", reason));
+            }
+            before += weight;
+            ranges.push([from, to]);
+        }
+        return Ok(ranges);
     }
     if spec.traffic_ratio < 1.0 {
-        return Err("ranges say how much traffic there is: traffic_ratio must be 1".to_owned());
+        return Err(refused(".traffic_ratio", "must be 1: ranges say how much traffic there is".to_owned()));
     }
     let mut ranges: Vec<[u32; 2]> = Vec::new();
-    for VariantSpec { name, weight, range, .. } in &spec.variants {
+    for (index, VariantSpec { name, weight, range, .. }) in spec.variants.iter().enumerate() {
+        let refuse = |reason| refused_variant(index, "", format!("variant `{name}`: {reason}"));
         let (Some([from, to]), None) = (range, weight) else {
-            return Err(format!("variant `{name}`: give all variants a range and none a weight"));
+            return Err(refuse("give all variants a range and none a weight".to_owned()));
         };
         if from >= to || *to > BUCKETS {
-            return Err(format!("variant `{name}`: the range must go up, within 0 and {BUCKETS}"));
+            return Err(refuse(format!("the range must go up, within 0 and {BUCKETS}")));
         }
         if ranges.iter().any(|[other_from, other_to]| from < other_to && other_from < to) {
-            return Err(format!("variant `{name}`: its range overlaps another's"));
+            return Err(refuse("its range overlaps another's".to_owned()));
         }
         ranges.push([*from, *to]);
     }

@@ -5,7 +5,8 @@
 //! exposed    = spread(murmur3(salt ":exposure:" unit), 1_000_000) < traffic ratio in millionths
 //! slice      = spread(murmur3(layer ":layer:" unit), 10_000) in the experiment's slice
 //! held out   = spread(murmur3(salt ":holdout:" unit), 1_000_000) < ratio in millionths
-//! cumulative = the first variant whose cumulative weight is above spread(murmur3(salt ":variant:" unit), Σ weights)
+//! cumulative = the first variant whose cumulative weight is above spread(murmur3(salt ":variant:" unit), Σ weights),
+//!              weights in millionths, rounded
 //! rendezvous = the variant with the highest  -weight / ln((murmur3(salt ":arm" variant ":" unit) + 0.5) / 2^32)
 //! ```
 //!
@@ -58,11 +59,16 @@ pub fn rendezvous<'v>(
 ) -> Option<(usize, u32)> {
     let mut best: Option<(f64, usize, u32)> = None;
     for (index, (name, weight)) in variants.into_iter().enumerate() {
-        let hash = murmur3([salt, ":arm", name, ":", unit], 0);
-        let score = -weight / libm::log((f64::from(hash) + 0.5) / 4_294_967_296.0);
+        let (score, hash) = score(salt, unit, name, weight);
         if weight > 0.0 && best.is_none_or(|(highest, ..)| score > highest) {
             best = Some((score, index, hash));
         }
     }
     best.map(|(_, index, hash)| (index, hash))
+}
+
+/// The score that a variant draws for a unit in rendezvous, and the hash that it comes from.
+pub fn score(salt: &str, unit: &str, variant: &str, weight: f64) -> (f64, u32) {
+    let hash = murmur3([salt, ":arm", variant, ":", unit], 0);
+    (-weight / libm::log((f64::from(hash) + 0.5) / 4_294_967_296.0), hash)
 }

@@ -65,7 +65,8 @@ pub enum Method {
     /// Variants lie side by side on one scale. Integers only.
     #[default]
     Cumulative,
-    /// Each variant draws a score for each unit, and the highest wins: a change of weights moves only the units it must.
+    /// Each variant draws a score for each unit, and the highest wins: units move only to variants whose weight grew by a larger factor
+    /// than that of their own, which is the least there can be where one weight changes, or a variant comes or goes.
     Rendezvous,
 }
 
@@ -145,5 +146,7 @@ fn first_above(place: u64, weights: impl IntoIterator<Item = u64>) -> Option<usi
     })
 }
 
+#[cfg(test)]
+pub(super) mod chance;
 #[cfg(test)]
 mod tests;

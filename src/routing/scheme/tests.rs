@@ -1,57 +1,15 @@
-use std::collections::BTreeMap;
-
-use super::*;
+use super::{
+    chance::{chi_square, murmur2},
+    *,
+};
 
 fn vectors(name: &str) -> serde_json::Value {
     let path = format!("{}/testdata/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// As kafka's Java client hashes keys; units that are keys must not be split as partitions are.
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c ^ data.len() as u32;
-    let mut chunks = data.chunks_exact(4);
-    for chunk in &mut chunks {
-        let mut k = u32::from_le_bytes(chunk.try_into().unwrap()).wrapping_mul(M);
-        k = (k ^ (k >> 24)).wrapping_mul(M);
-        hash = hash.wrapping_mul(M) ^ k;
-    }
-    let rest = chunks.remainder();
-    for (index, byte) in rest.iter().enumerate() {
-        hash ^= u32::from(*byte) << (8 * index);
-    }
-    if !rest.is_empty() {
-        hash = hash.wrapping_mul(M);
-    }
-    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
-
 fn units(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("req-{index:06}")).collect()
-}
-
-/// Pearson's statistic for independence of two ways to divide the same units.
-fn chi_square(pairs: impl Iterator<Item = (usize, usize)>) -> f64 {
-    let mut cells: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-    for pair in pairs {
-        *cells.entry(pair).or_default() += 1.0;
-    }
-    let margin = |of: fn(&(usize, usize)) -> usize| {
-        let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
-        cells.iter().for_each(|(pair, count)| *sums.entry(of(pair)).or_default() += count);
-        sums
-    };
-    let (rows, columns, total) = (margin(|pair| pair.0), margin(|pair| pair.1), cells.values().sum::<f64>());
-    let mut statistic = 0.0;
-    for (row, row_sum) in &rows {
-        for (column, column_sum) in &columns {
-            let expected = row_sum * column_sum / total;
-            statistic += (cells.get(&(*row, *column)).unwrap_or(&0.0) - expected).powi(2) / expected;
-        }
-    }
-    statistic
 }
 
 #[test]
@@ -139,36 +97,27 @@ fn the_highest_hashes_have_a_place_on_every_scale() {
 }
 
 #[test]
-fn exposure_and_variant_are_independent_and_so_are_two_experiments() {
+fn holdouts_and_variants_of_one_salt_are_independent() {
     let units = units(40_000);
-    let arm = |salt: &str, unit: &str| m3v1::cumulative(salt, unit, &[1, 1]).0.unwrap();
-    let exposed = |salt: &str, unit: &str| usize::from(m3v1::exposure(salt, unit).place < 300_000);
-    // One degree of freedom: above 10.8 in one of a thousand, and the hash has no luck to run out of.
-    assert!(chi_square(units.iter().map(|unit| (exposed("a#1", unit), arm("a#1", unit)))) < 10.8);
-    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("b#1", unit)))) < 10.8);
-    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("a#2", unit)))) < 10.8, "a new epoch is new");
+    let arm = |unit: &str| m3v1::cumulative("a#1", unit, &[1, 1]).0.unwrap();
     let held = |unit: &str| usize::from(m3v1::holdout("a#1", unit).place < 300_000);
-    assert!(chi_square(units.iter().map(|unit| (held(unit), arm("a#1", unit)))) < 10.8);
-    let rendezvous = |unit: &str| m3v1::rendezvous("a#1", unit, [("x", 1.0), ("y", 1.0)]).unwrap().0;
-    assert!(chi_square(units.iter().map(|unit| (exposed("a#1", unit), rendezvous(unit)))) < 10.8);
-    assert!(chi_square(units.iter().map(|unit| (arm("a#1", unit), arm("a#1", unit)))) > 1_000.0, "the test can fail");
+    let layer = |unit: &str| usize::from(m3v1::layer("a#1", unit).place < 3_000);
+    // One degree of freedom: above 10.8 in one of a thousand, and the hash has no luck to run out of.
+    assert!(chi_square(units.iter().map(|unit| (held(unit), arm(unit)))) < 10.8);
+    assert!(chi_square(units.iter().map(|unit| (layer(unit), arm(unit)))) < 10.8);
+    assert!(chi_square(units.iter().map(|unit| (layer(unit), held(unit)))) < 10.8);
 }
 
 #[test]
-fn the_variant_does_not_depend_on_the_partition_of_the_key() {
+fn keys_are_hashed_as_kafka_hashes_them() {
     for case in vectors("kafka_murmur2.json")["cases"].as_array().unwrap() {
         let key = case["key"].as_str().unwrap();
         assert_eq!(i64::from(murmur2(key.as_bytes()) as i32), case["murmur2"].as_i64().unwrap(), "{key}");
     }
-    let units = units(60_000);
-    let partition = |unit: &str| (murmur2(unit.as_bytes()) & 0x7fff_ffff) as usize % 12;
-    let arm = |unit: &str| m3v1::cumulative("exp#1", unit, &[1, 1, 1]).0.unwrap();
-    // 22 degrees of freedom: above 48.3 in one of a thousand.
-    assert!(chi_square(units.iter().map(|unit| (partition(unit), arm(unit)))) < 48.3);
 }
 
 #[test]
-fn rendezvous_moves_the_least_that_a_change_of_weights_must_move() {
+fn rendezvous_moves_the_least_there_can_be_where_one_weight_changes_or_a_variant_comes_or_goes() {
     let units = units(60_000);
     let moved = |before: &[f64], after: &[f64]| {
         let names = ["a", "b", "c"];

@@ -1,5 +1,5 @@
 use super::*;
-use crate::routing::{ExperimentSpec, HoldoutSpec, Method, Scheme};
+use crate::routing::{ExperimentSpec, ForcedSpec, HoldoutSpec, Method, Scheme};
 
 fn spec() -> TableSpec {
     serde_json::from_str(
@@ -13,6 +13,11 @@ fn spec() -> TableSpec {
         }"#,
     )
     .unwrap()
+}
+
+fn forced(attribute: &str, values: &[&str], variant: &str) -> ForcedSpec {
+    let values = values.iter().map(ToString::to_string).collect();
+    ForcedSpec { attribute: attribute.into(), values, variant: variant.into() }
 }
 
 #[test]
@@ -79,6 +84,24 @@ fn a_table_that_cannot_work_is_refused_with_its_place() {
                 (variant.weight, variant.range) = (None, Some([0, 10]));
             }
         }),
+        experiment(|it| (it.salt, it.epoch) = (Some("s".into()), 2)),
+        experiment(|it| it.traffic_ratio = 4e-7),
+        experiment(|it| it.variants[1].weight = Some(1e-7)),
+        experiment(|it| it.unit = "requestid".into()),
+        experiment(|it| it.unit = "text".into()),
+        experiment(|it| it.unit = "attributes.".into()),
+        experiment(|it| (it.layer, it.slice) = (Some("models".into()), Some([0.1, 0.100_001]))),
+        experiment(|it| {
+            (it.scheme, it.traffic_ratio) = (Scheme::Optimizely, 0.01);
+            (it.variants[0].weight, it.variants[1].weight) = (Some(1.0), Some(900.0));
+        }),
+        experiment(|it| it.forced = vec![forced("user_id", &[], "control")]),
+        experiment(|it| it.forced = vec![forced("text_lenght", &["a"], "control")]),
+        experiment(|it| {
+            it.forced = vec![forced("user_id", &["a", "b"], "control"), forced("user_id", &["c", "b"], "treatment")];
+        }),
+        with(|spec| spec.rules[0].name = Some(String::new())),
+        with(|spec| spec.rules[0].condition = spec.rules[1].condition.clone()),
         second(|it| it.slice = Some([0.4999, 1.0])),
         second(|it| it.unit = "key".into()),
         second(|it| {

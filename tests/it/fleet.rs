@@ -1,0 +1,238 @@
+//! Several instances of one group that operators change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use ofa_stream::{
+    admin::Asked,
+    control::{Applied, Report},
+};
+use serde_json::Value;
+
+use crate::{
+    broker::{Outcome, cluster, produce_to, read},
+    control::{copy, requests},
+    instance::{Instance, operated},
+    kafka::Kafka,
+    offered::committed_reader,
+    support::{Running, repository},
+};
+
+#[test]
+fn one_command_switches_every_instance_and_those_that_come_later_and_after_a_restart() {
+    let cluster = cluster();
+    let settings = operated(&cluster.bootstrap_servers());
+    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
+    one.running.log_line("Taking requests.");
+    two.running.log_line("Taking requests.");
+    let paused = one.post("/v1/experiments/both/pause").unwrap();
+    two.until_it_serves(&paused.config_digest);
+    let promoted: Applied = two.api.post("/v1/experiments/both/promote/treatment", &Asked::default()).unwrap();
+    assert_eq!(promoted.revision, 2, "it builds upon what the other instance did");
+    one.until_it_serves(&promoted.config_digest);
+    assert_eq!(one.report().experiments[0].position, "promoted treatment");
+
+    let late = Instance::start(&settings);
+    late.running.log_line("Taking requests.");
+    assert_eq!((late.report().config_digest, late.report().revision), (promoted.config_digest.clone(), 2));
+    let back = late.post("/v1/rollback").unwrap();
+    assert_eq!(back.config_digest, paused.config_digest);
+    one.until_it_serves(&back.config_digest);
+
+    // Alone with its state file, on a cluster that has forgotten everything.
+    let folder = one.running.stop_and_keep();
+    let other = crate::broker::cluster();
+    let again = Instance::of(Running::start_in(folder, &operated(&other.bootstrap_servers())));
+    again.running.log_line("Taking requests.");
+    let report = again.report();
+    // It tells the cluster what it has, with the next number.
+    assert_eq!(report.config_digest, paused.config_digest);
+    assert!((3..=4).contains(&report.revision), "{}", report.revision);
+    assert_eq!(report.experiments[0].position, "paused");
+    let fresh = Instance::start(&operated(&other.bootstrap_servers()));
+    fresh.until_it_serves(&paused.config_digest);
+    let audit: Vec<Value> = again.api.get("/v1/audit").unwrap();
+    let actions: Vec<&str> = audit.iter().map(|line| line["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["rollback", "promote both treatment", "pause both"]);
+    assert_eq!((audit[2]["by"].as_str(), audit[2]["why"].as_str()), (Some("ann"), Some("a test")));
+}
+
+#[test]
+fn commands_to_several_instances_at_the_same_moment_are_all_followed_by_all() {
+    const INSTANCES: usize = 4;
+    let cluster = cluster();
+    let experiment = |number: usize| {
+        format!(
+            "\n[[experiments]]\nname = \"e{number}\"\ntraffic_ratio = 0.0\n\
+             variants = [{{ name = \"v\", model_version = \"ofa_base\", weight = 1 }}]\n"
+        )
+    };
+    let experiments: String = (0..INSTANCES).map(experiment).collect();
+    let settings = operated(&cluster.bootstrap_servers()) + &experiments;
+    let instances: Vec<Instance> = (0..INSTANCES).map(|_| Instance::start(&settings)).collect();
+    instances.iter().for_each(|instance| drop(instance.running.log_line("Taking requests.")));
+    for round in 0..8 {
+        let (verb, position) = [("pause", "paused"), ("resume", "running")][round % 2];
+        std::thread::scope(|scope| {
+            for (number, instance) in instances.iter().enumerate() {
+                let (api, path) = (&instance.api, format!("/v1/experiments/e{number}/{verb}"));
+                scope.spawn(move || api.post::<Applied>(&path, &Asked::default()).unwrap());
+            }
+        });
+        // Each command was answered, so all of them are there, everywhere, as soon as everybody has read so far.
+        let begun = Instant::now();
+        let agree = || {
+            let reports: Vec<Report> = instances.iter().map(Instance::report).collect();
+            let made = |report: &Report| {
+                report.behind.is_none()
+                    && report.config_digest == reports[0].config_digest
+                    && report.experiments.iter().filter(|it| it.name != "both").all(|it| it.position == position)
+            };
+            reports.iter().all(made)
+        };
+        while !agree() {
+            let seen: Vec<Report> = instances.iter().map(Instance::report).collect();
+            assert!(begun.elapsed() < Duration::from_secs(10), "round {round}: {seen:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let met: usize =
+        instances.iter().map(|instance| instance.running.logged("came at the same time; both are made")).sum();
+    assert!(met > 0, "they came one after the other, which shows nothing");
+}
+
+#[test]
+fn an_instance_that_lacks_what_the_group_serves_by_starts_by_its_own_file_and_catches_up() {
+    let cluster = cluster();
+    let settings = operated(&cluster.bootstrap_servers());
+    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
+    one.running.log_line("Taking requests.");
+    two.running.log_line("Taking requests.");
+    let models = tempfile::tempdir().unwrap();
+    for version in ["ofa_base", "ofa_small"] {
+        copy(&repository("models").join(version), &models.path().join(version));
+    }
+    let paused = one.post("/v1/experiments/both/pause").unwrap();
+    let file = std::fs::read_to_string(one.running.folder().join("pipeline.toml")).unwrap();
+    let elsewhere = format!("[model_versions]\ndirectory = \"{}\"\n", models.path().display());
+    let other = file.replace("[model_versions]\n", &elsewhere).replace("traffic_ratio = 1.0", "traffic_ratio = 0.5");
+    let applied: Applied = one.api.send("PUT", "/v1/config", other).unwrap();
+    two.until_it_serves(&applied.config_digest);
+    let folder = two.running.stop_and_keep();
+    drop(models);
+    let two = Instance::of(Running::start_in(folder, &settings));
+    two.running.log_line("Taking requests.");
+    let report = two.report();
+    assert_eq!(report.config_digest, paused.config_digest, "its own file, and what was paused stays so");
+    assert!(report.behind.unwrap().contains("ofa_base"));
+    assert_eq!(two.metric("ofa_config_behind", ""), 1.0);
+    let back = one.post("/v1/rollback").unwrap();
+    two.until_it_serves(&back.config_digest);
+    assert_eq!(two.report().behind, None);
+}
+
+#[test]
+fn a_settings_file_that_becomes_what_was_applied_is_followed_again_also_after_a_restart() {
+    let cluster = cluster();
+    let settings = operated(&cluster.bootstrap_servers());
+    let (one, two) = (Instance::start(&settings), Instance::start(&settings));
+    one.running.log_line("Taking requests.");
+    two.running.log_line("Taking requests.");
+    let file = |instance: &Instance| std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
+    let share = |text: &str, share: &str| text.replace("traffic_ratio = 1.0", &format!("traffic_ratio = {share}"));
+    let first = file(&one);
+    let applied: Applied = one.api.send("PUT", "/v1/config", share(&first, "0.5")).unwrap();
+    two.until_it_serves(&applied.config_digest);
+    // The deploy makes it the file's word, and goes on from there.
+    one.running.write_settings(&share(&first, "0.5"));
+    while one.report().source != "file" {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let one = Instance::of(Running::start_in(one.running.stop_and_keep(), &share(&settings, "0.5")));
+    one.running.log_line("Taking requests.");
+    assert_eq!((one.report().source.as_str(), one.report().config_digest), ("file", applied.config_digest.clone()));
+    one.running.write_settings(&share(&first, "0.25"));
+    let begun = Instant::now();
+    while one.report().config_digest == applied.config_digest {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", one.report());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Another that has not seen the deploy yet changes something else: that does not undo it here.
+    two.post("/v1/experiments/both/pause").unwrap();
+    let begun = Instant::now();
+    let followed = |report: Report| (report.experiments[0].position.clone(), report.experiments[0].traffic_ratio);
+    while followed(one.report()) != ("paused".to_owned(), 0.25) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", one.report());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(followed(two.report()), ("paused".to_owned(), 0.5));
+}
+
+#[test]
+fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
+    const SWITCHES: usize = 100;
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topics, servers) = (kafka.topics(), kafka.address());
+    let [one, two] = ["one", "two"].map(|name| Instance::start(&topics.operated(servers, name)));
+    one.running.log_line("Taking requests.");
+    two.running.log_line("Taking requests.");
+    let (consumer, mut outcomes) = (committed_reader(servers, &topics), Vec::new());
+    let requests_topic = topics.name("requests");
+    let verdict = |outcome: &Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
+    produce_to(servers, &requests_topic, &requests("warm", 20));
+    read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 20);
+    let (over, produced) = (AtomicBool::new(false), AtomicUsize::new(20));
+    let mut times = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                // More than two instances on two cores can answer at once, so that something is always in flight.
+                produce_to(servers, &requests_topic, &requests(&format!("round-{round}"), 10));
+                produced.fetch_add(10, Ordering::AcqRel);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        for switch in 0..SWITCHES {
+            let path = ["/v1/experiments/both/pause", "/v1/rollback"][switch % 2];
+            // Each is asked in turn, and both follow.
+            let (asked, other) = if switch / 2 % 2 == 0 { (&one, &two) } else { (&two, &one) };
+            let begun = Instant::now();
+            let applied = asked.post(path).unwrap();
+            other.until_it_serves(&applied.config_digest);
+            times.push(begun.elapsed());
+            std::thread::sleep(Duration::from_millis(80));
+        }
+        over.store(true, Ordering::Release);
+    });
+    let produced = produced.load(Ordering::Acquire);
+    read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= produced);
+    // One that came twice may come late.
+    let silence = Instant::now();
+    read(&consumer, &mut outcomes, |_| silence.elapsed() > Duration::from_secs(2));
+    let ids: BTreeSet<String> =
+        outcomes.iter().map(|it| verdict(it)["request_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ids.len(), outcomes.len()), (produced, produced));
+    // Each was answered as its configuration says: nobody but the default while the experiment is paused.
+    let mut reasons: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for verdict in outcomes.iter().map(verdict) {
+        let text = |name: &str| verdict["route"][name].as_str().unwrap().to_owned();
+        reasons.entry(text("config_digest")).or_default().insert(text("reason"));
+    }
+    assert_eq!(reasons.len(), 2, "both configurations answered");
+    assert!(reasons.values().all(|reasons| reasons.len() == 1), "{reasons:?}");
+    assert!(outcomes.iter().all(|outcome| outcome.topic == topics.name("verdicts")));
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    eprintln!(
+        "{SWITCHES} switches over two instances, {produced} requests: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
