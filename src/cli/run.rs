@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let history = plan.control.history;
     let group = plan.kafka.group_id.clone();
     let sources = Sources { path, file: &file, files: files.as_ref(), log: log.as_ref() };
-    let Recalled { mut plan, own, state, mut behind, unreadable, forgotten, overtaken } =
+    let Recalled { mut plan, own, state, mut behind, unreadable, forgotten, reverted, overtaken } =
         recall(&sources, &group, history)?;
     if let Some(reason) = &behind {
         tracing::error!(reason, "Started without all that operators changed.");
@@ -103,6 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         behind,
         unreadable,
         forgotten,
+        reverted,
         overtaken,
         files,
         log,

@@ -44,6 +44,8 @@ pub struct Start {
     pub unreadable: Option<String>,
     /// Whether the control topic lacks it, so that the others are to be told.
     pub forgotten: bool,
+    /// Whether the file has become what was applied, so that it is followed again.
+    pub reverted: bool,
     /// The applied settings that the file has become, and then something else, if so.
     pub overtaken: Option<String>,
     /// Where to keep it.
@@ -143,6 +145,7 @@ impl Controller {
     pub fn start(start: Start, switcher: Switcher) -> std::io::Result<Self> {
         let (sender, inbox) = bounded(INBOX);
         let stop = Arc::new(AtomicBool::new(false));
+        let topic = start.log.as_ref().map(|log| log.topic.clone()).unwrap_or_default();
         let (writer, following) = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?.unzip();
         let handle = Handle { inbox: sender.clone(), files: start.files.clone() };
         let mut worker = Worker {
@@ -152,12 +155,15 @@ impl Controller {
             writer,
             plan: start.plan,
             group: start.group,
+            topic,
             instance: start.instance,
             adapt: start.adapt,
             switcher,
             myself: sender,
+            agreed: start.state.clone(),
             state: start.state,
             unreadable: start.unreadable,
+            reverted: start.reverted,
             overtaken: start.overtaken,
             own_file: start.file.clone(),
             file: start.file,

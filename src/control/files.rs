@@ -31,7 +31,7 @@ pub struct Files {
 }
 
 /// What the state file holds.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
     pub(super) state: State,
     /// The settings file that served, to notice that it was changed while the program was down.
@@ -39,6 +39,12 @@ pub(super) struct Saved {
     /// The group that it is the state of.
     #[serde(default)]
     pub(super) group: String,
+    /// The control topic whose numbers the state has; empty where there was none.
+    #[serde(default)]
+    pub(super) topic: String,
+    /// Whether the file has become what was applied, so that it is followed again.
+    #[serde(default)]
+    pub(super) reverted: bool,
     /// The applied settings that the file has become, and then something else, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) overtaken: Option<String>,
@@ -158,7 +164,7 @@ mod tests {
         let files = Files::open(&folder.path().join("inner")).unwrap();
         assert_eq!(files.load("group").unwrap(), None);
         let state = State { revision: 7, ..State::default() };
-        let saved = Saved { state, file: "text".to_owned(), group: "group".to_owned(), overtaken: None };
+        let saved = Saved { state, file: "text".to_owned(), group: "group".to_owned(), ..Saved::default() };
         files.save(&saved).unwrap();
         let another = files.load("another").unwrap_err().to_string();
         assert!(another.contains("`group`") && another.contains("remove it"), "{another}");

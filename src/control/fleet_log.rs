@@ -29,11 +29,13 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 pub struct FleetLog {
     writer: ControlWriter,
     reader: ControlReader,
-    topic: String,
+    pub(super) topic: String,
     /// The last state that counts, of those that could be read at the start.
     pub(super) last: Option<State>,
     /// The number and the reason of a later one that could not be.
     pub(super) unreadable: Option<(Option<u64>, String)>,
+    /// Whether the last record does not count, as far as can be told.
+    pub(super) beside: bool,
 }
 
 impl FleetLog {
@@ -45,7 +47,7 @@ impl FleetLog {
         let Some(topic) = &kafka.control else { return Ok(None) };
         let reader = ControlReader::new(connection, topic, &kafka.group_id)?;
         let writer = ControlWriter::new(connection, topic, &kafka.group_id, PUBLISH_WAIT_MAX)?;
-        let mut log = Self { writer, reader, topic: topic.clone(), last: None, unreadable: None };
+        let mut log = Self { writer, reader, topic: topic.clone(), last: None, unreadable: None, beside: false };
         let deadline = Instant::now() + CATCH_UP_MAX;
         let mut reason = format!("`{topic}` could not be read to its end");
         while Instant::now() < deadline {
@@ -64,17 +66,20 @@ impl FleetLog {
     }
 
     fn take(&mut self, record: &ControlRecord) {
-        let known = self.last.as_ref().map(|state| state.revision);
+        let unreadable = self.unreadable.as_ref().and_then(|(revision, _)| *revision);
+        let known = self.last.as_ref().map(|state| state.revision).max(unreadable);
         match read(record, &self.topic) {
             Ok(state) if known.is_none_or(|known| state.revision > known) => {
-                (self.last, self.unreadable) = (Some(state), None);
+                (self.last, self.unreadable, self.beside) = (Some(state), None, false);
             }
             // Written beside another, which counts.
-            Ok(_) => {}
+            Ok(state) => self.beside = self.last.as_ref().is_none_or(|last| last.change != state.change),
             Err(error) => {
                 let revision = State::revision_of(&record.payload);
                 if revision.is_none() || revision > known {
-                    self.unreadable = Some((revision, error.to_string()));
+                    (self.unreadable, self.beside) = (Some((revision, error.to_string())), false);
+                } else {
+                    self.beside = true;
                 }
             }
         }

@@ -9,6 +9,14 @@ use super::{
 };
 use crate::{engine::Reuse, settings::shareable};
 
+/// Whether a record's settings are those that the file here has become, and then something else: whoever made another change upon them
+/// may not have seen that yet. Whoever applied them, or went back to them, meant them.
+pub(super) fn passes_over(record: &State, known: Option<&Change>, overtaken: Option<&String>) -> bool {
+    let meant = record.change.as_ref().is_some_and(|change| ["apply", "rollback"].contains(&change.action.as_str()));
+    let is_news = record.change.as_ref() != known;
+    overtaken.is_some() && record.current.config.as_ref() == overtaken && !(meant && is_news)
+}
+
 /// Whoever wrote a record that does not count has made it good by then.
 const SAY_AGAIN_MIN: Duration = Duration::from_millis(500);
 const SAY_AGAIN_SPREAD_MS: u64 = 2_000;
@@ -23,8 +31,13 @@ impl Worker {
         match weigh(&self.state, self.awaited(), &record) {
             Weight::Counts { own } => {
                 self.say_again = None;
+                self.agreed.clone_from(&record);
                 match self.published.take_if(|_| own) {
-                    Some(Published { asked, state, serving, .. }) => self.make(asked, state, &serving),
+                    Some(Published { asked, state, serving, file, .. }) => {
+                        self.make(asked, state, &serving);
+                        // The file became another while the record was under way.
+                        self.wanted |= file != self.file;
+                    }
                     None => {
                         self.accept(record);
                         self.rebase();
@@ -47,6 +60,7 @@ impl Worker {
         self.refused(&change, error);
         // What is made upon it must come behind it.
         self.state.revision = revision.unwrap_or(self.state.revision);
+        self.agreed.revision = self.state.revision;
         self.unreadable = Some(error.to_string());
         self.behind.clone_from(&self.unreadable);
         self.rebase();
@@ -66,12 +80,16 @@ impl Worker {
         if let Some(Published { asked, .. }) = self.published.take_if(|published| published.until <= now) {
             let reason = "it was sent, and did not come back in time".to_owned();
             self.refuse(asked, ControlError::NotPublished(reason));
+            self.switcher.release();
         }
         if self.say_again.take_if(|due| *due <= now).is_some() && self.unreadable.is_none() {
-            let state = State { revision: self.state.revision + 1, ..self.state.clone() };
+            // Not what is known here alone, such as that the file has become what was applied.
+            let state = State { revision: self.agreed.revision + 1, ..self.agreed.clone() };
             match self.write(&state) {
                 Ok(()) => {
-                    tracing::warn!("The control topic has a change that does not count; what counts was written again.")
+                    tracing::warn!(
+                        "The control topic has a change that does not count; what counts was written again."
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(error, "What counts could not be written to the control topic again.");
@@ -83,24 +101,39 @@ impl Worker {
 
     /// Takes what the group has, and is to catch up with it.
     fn accept(&mut self, mut state: State) {
-        match (&state.current.config, &self.overtaken) {
-            // The file became what was applied and then something else, which others may not have seen yet.
-            (Some(applied), Some(overtaken)) if applied == overtaken => state.current.config = None,
-            _ => self.overtaken = None,
+        if passes_over(&state, self.state.change.as_ref(), self.overtaken.as_ref()) {
+            state.current.config = None;
+        } else {
+            self.overtaken = None;
         }
-        self.fresh |= state.current.config != self.state.current.config;
+        if state.current.config != self.state.current.config {
+            (self.fresh, self.reverted) = (true, false);
+        }
         self.unreadable = None;
         self.behind = Some("it is being made ready".to_owned());
         self.wanted = true;
         self.state = state;
+        self.leave_file_aside();
+    }
+
+    /// A text of the file that was to be followed waits where the file is not followed any more; whether there was one.
+    pub(super) fn leave_file_aside(&mut self) -> bool {
+        if self.follows_file() {
+            return false;
+        }
+        let refused = self.refused_file.take().map(|file| file.text);
+        let Some(text) = self.candidate.take().or(refused).filter(|text| *text != self.file) else { return false };
+        self.state.remember_file(&self.file);
+        self.file = text;
+        true
     }
 
     /// Builds what is under way upon a state that has changed.
     pub(super) fn rebase(&mut self) {
         match self.pending.take() {
-            // Who goes back means what served before, not what came since.
+            // Who goes back means what served before, not what came since; but not what nobody here can read.
             Some(Pending { ticket, goal: Goal::Order { asked, state } })
-                if asked.order.command == Command::Rollback =>
+                if asked.order.command == Command::Rollback && self.unreadable.is_none() =>
             {
                 let state = State { revision: self.state.revision + 1, ..state };
                 self.pending = Some(Pending { ticket, goal: Goal::Order { asked, state } });
@@ -111,9 +144,9 @@ impl Worker {
         }
     }
 
-    /// Whether the settings file is in force: nothing else was applied, or the file has become just that.
+    /// Whether the settings file is in force: nothing else was applied, or the file has become just that since.
     pub(super) fn follows_file(&self) -> bool {
-        self.state.current.config.is_none() || shareable(&self.file) == self.state.current.config
+        self.state.current.config.is_none() || self.reverted
     }
 
     /// The file cannot be read: what served goes on.
@@ -140,6 +173,10 @@ impl Worker {
             if let Some(pending) = &mut self.pending {
                 pending.goal.state_mut().remember_file(&self.file);
             }
+            if let Some(published) = &mut self.published {
+                published.state.remember_file(&self.file);
+            }
+            self.reverted = shareable(&text) == self.state.current.config;
             self.file = text;
             self.save();
             if !self.follows_file() {

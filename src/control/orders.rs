@@ -17,9 +17,17 @@ use crate::{
 
 impl Worker {
     pub(super) fn obey(&mut self, asked: Asked) {
-        if self.published.is_some() && self.queue.len() < INBOX {
-            // What it is to be made upon is known in a moment.
-            return self.queue.push_back(asked);
+        let goes_back = |other: &Asked| other.order.command == Command::Rollback;
+        if let Some(published) = &self.published {
+            // Whoever asks for the same a second time, because it takes long, does not mean to go back twice.
+            let twice = goes_back(&asked) && (goes_back(&published.asked) || self.queue.iter().any(goes_back));
+            if twice || self.queue.len() >= INBOX {
+                asked.reply.send(Err(ControlError::Busy)).ok();
+            } else {
+                // What it is to be made upon is known in a moment.
+                self.queue.push_back(asked);
+            }
+            return;
         }
         let dry_run = asked.order.dry_run;
         let is_rollback = asked.order.command == Command::Rollback && !dry_run;
@@ -30,7 +38,7 @@ impl Worker {
             _ => (false, false),
         };
         // Whoever asks for the same a second time, because it takes long, does not mean to call it off.
-        if self.published.is_some() || (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
+        if (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
             asked.reply.send(Err(ControlError::Busy)).ok();
             return;
         }
@@ -58,6 +66,7 @@ impl Worker {
         let Some(Pending { goal: Goal::Order { asked: other, .. }, .. }) = self.pending.take() else { return };
         let what = other.order.command.in_words();
         self.refuse(other, ControlError::Superseded);
+        self.supersede_queue();
         self.wanted |= self.behind.is_some();
         let digest = self.switcher.serving().plan.config_digest.clone();
         let applied = Applied {
@@ -113,8 +122,8 @@ impl Worker {
         match self.write(&state) {
             Err(reason) => self.refuse(asked, ControlError::NotPublished(reason)),
             Ok(()) => {
-                let until = Instant::now() + COMES_BACK_MAX;
-                self.published = Some(Published { asked, state, serving, until });
+                let (until, file) = (Instant::now() + COMES_BACK_MAX, self.file.clone());
+                self.published = Some(Published { asked, state, serving, file, until });
             }
         }
     }
@@ -124,8 +133,8 @@ impl Worker {
         let id = state.change.as_ref().map(|change| change.id.clone()).unwrap_or_default();
         let myself = self.myself.clone();
         writer.publish(&state.to_json(), move |reason| {
-            // The controller may have ended.
-            myself.send(Message::Lost(id, reason)).ok();
+            // The controller may have ended, and does not wait for it: what does not come back is given up.
+            myself.try_send(Message::Lost(id, reason)).ok();
         })
     }
 
@@ -141,6 +150,16 @@ impl Worker {
             && let Some(Published { asked, .. }) = self.published.take()
         {
             self.refuse(asked, ControlError::NotPublished(reason));
+        } else if self.agreed.change.as_ref().is_some_and(|change| change.id == id) {
+            tracing::warn!(reason, "What counts did not arrive in the control topic.");
+            self.become_uneasy();
+        }
+    }
+
+    /// Commands that came before the one that goes first.
+    pub(super) fn supersede_queue(&mut self) {
+        for asked in std::mem::take(&mut self.queue) {
+            self.refuse(asked, ControlError::Superseded);
         }
     }
 
@@ -148,8 +167,13 @@ impl Worker {
     /// whoever goes back means what served before, not what came at the same moment.
     pub(super) fn make_again(&mut self) {
         let Some(Published { asked, state, serving, .. }) = self.published.take() else { return };
+        // Until another record counts, the last one of the topic does not.
+        self.become_uneasy();
         let other = self.state.change.as_ref().map(|change| change.action.clone()).unwrap_or_default();
         if asked.order.command == Command::Rollback {
+            if let Some(reason) = self.unreadable.clone() {
+                return self.refuse(asked, ControlError::UnknownState(reason));
+            }
             tracing::warn!(
                 change = other,
                 "Another instance's change came at the same time as a rollback, and is undone."

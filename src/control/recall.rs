@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ControlError, Files, FleetLog, Snapshot, State};
+use super::{ControlError, Files, FleetLog, Snapshot, State, files::Saved, following::passes_over};
 use crate::{
     routing::Overrides,
     settings::{Plan, SettingsError, shareable},
@@ -23,6 +23,8 @@ pub struct Recalled {
     pub unreadable: Option<String>,
     /// Whether the control topic lacks the state.
     pub forgotten: bool,
+    /// See [`super::Start`].
+    pub reverted: bool,
     /// See [`super::Start`].
     pub overtaken: Option<String>,
 }
@@ -48,36 +50,51 @@ pub struct Sources<'s> {
 pub fn recall(sources: &Sources<'_>, group: &str, history_max: usize) -> Result<Recalled, ControlError> {
     let Sources { path, file, files, log } = *sources;
     let saved = files.map(|files| files.load(group)).transpose()?.flatten();
-    let (file_before, overtaken) = saved.as_ref().map(|saved| (saved.file.clone(), saved.overtaken.clone())).unzip();
-    let published = log.and_then(|log| log.last.clone());
+    let Saved { state: saved_state, file: file_before, topic, mut reverted, mut overtaken, .. } =
+        saved.clone().unwrap_or_default();
     let unreadable = log.and_then(|log| log.unreadable.clone());
-    let numbered = |state: &Option<State>| state.as_ref().map_or(0, |state| state.revision);
-    let saved = saved.map(|saved| saved.state);
-    let forgotten = log.is_some() && unreadable.is_none() && numbered(&saved) > numbered(&published);
-    let mut state = match (published, saved) {
+    let mut published = log.and_then(|log| log.last.clone());
+    if let Some(published) = &mut published
+        && passes_over(published, saved_state.change.as_ref(), overtaken.as_ref())
+    {
+        published.current.config = None;
+    }
+    // Numbers of another topic, or of none, say nothing here.
+    let counts_here = log.is_none_or(|log| log.topic == topic);
+    let is_newer = |published: &State| saved.is_some() && counts_here && saved_state.revision >= published.revision;
+    let differs = |published: &State| is_newer(published) && saved_state.change != published.change;
+    let lacks = published.as_ref().map_or(saved_state.change.is_some(), differs);
+    let forgotten = log.is_some_and(|log| unreadable.is_none() && (lacks || log.beside));
+    let mut state = match published {
         // The same change, or a later one, with the history of this instance's own file.
-        (Some(published), Some(saved)) if saved.revision >= published.revision => saved,
-        (Some(published), _) => published,
-        (None, saved) => saved.unwrap_or_default(),
+        Some(published) if !is_newer(&published) => {
+            reverted &= published.current.config == saved_state.current.config;
+            published
+        }
+        _ => saved_state,
     };
     if let Some((Some(revision), _)) = &unreadable {
         state.revision = state.revision.max(*revision);
     }
     let unreadable = unreadable.map(|(_, reason)| reason);
-    if let Some(before) = file_before.filter(|before| before != file) {
+    if saved.is_some() && file_before != file {
         match &state.current.config {
-            None => state = state.after_file_changed(&before, history_max),
-            // It was followed, because it had become what was applied.
-            Some(applied) if shareable(&before).as_ref() == Some(applied) => {
-                state = state.after_file_changed(&before, history_max);
+            Some(applied) if reverted => {
+                overtaken = Some(applied.clone());
+                state = state.after_file_changed(&file_before, history_max);
+                reverted = false;
             }
-            Some(_) => state.remember_file(&before),
+            Some(applied) => {
+                reverted = shareable(file).as_ref() == Some(applied);
+                state.remember_file(&file_before);
+            }
+            None => state = state.after_file_changed(&file_before, history_max),
         }
     }
     let (plan, own, left_out) = plan(path, file, &state)?;
     let reasons = unreadable.iter().cloned().chain(left_out).collect::<Vec<_>>();
     let behind = (!reasons.is_empty()).then(|| reasons.join("; "));
-    Ok(Recalled { plan, own, state, behind, unreadable, forgotten, overtaken: overtaken.flatten() })
+    Ok(Recalled { plan, own, state, behind, unreadable, forgotten, reverted, overtaken })
 }
 
 /// The settings by a text that was applied, or else by the settings file, with what operators changed. `own_file` has what
@@ -130,7 +147,7 @@ fn as_far_as_they_fit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::files::Saved, routing::Position};
+    use crate::routing::Position;
 
     fn text(default: &str) -> String {
         format!("[model_versions]\ndefault = '{default}'\n[model_versions.versions.a]\n[model_versions.versions.b]")
@@ -200,11 +217,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_had_become_what_was_applied_is_followed_when_it_changes_while_the_program_is_down() {
-        let state =
-            State { current: Snapshot { config: shareable(&text("a")), ..Snapshot::default() }, ..State::default() };
-        let start = recalled(&text("b"), Some(state));
-        assert_eq!((start.plan.default_version(), start.state.current.config), ("b", None));
+    fn applied_settings_stay_in_force_over_a_file_that_changes_while_the_program_is_down_unless_it_had_become_them() {
+        let current = Snapshot { config: shareable(&text("a")), ..Snapshot::default() };
+        let recalled = |reverted| {
+            let folder = tempfile::tempdir().unwrap();
+            let files = Files::open(folder.path()).unwrap();
+            let state = State { current: current.clone(), ..State::default() };
+            files.save(&Saved { state, file: text("a"), reverted, ..Saved::default() }).unwrap();
+            let sources = Sources { path: "pipeline.toml".as_ref(), file: &text("b"), files: Some(&files), log: None };
+            let recalled = recall(&sources, "group", 10).unwrap();
+            (recalled.plan.default_version().to_owned(), recalled.state.current.config, recalled.overtaken)
+        };
+        assert_eq!(recalled(true), ("b".to_owned(), None, current.config.clone()));
+        assert_eq!(
+            recalled(false),
+            ("a".to_owned(), current.config.clone(), None),
+            "such as after a rollback elsewhere"
+        );
     }
 
     #[test]

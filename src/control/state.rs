@@ -57,6 +57,8 @@ pub struct Change {
     pub instance: String,
 }
 
+/// Numbers go up by one; behind this one there would be no room for the next.
+const REVISION_MAX: u64 = 1 << 53;
 /// Largest state, in bytes of its JSON: records of a megabyte are what topics take when nobody has said otherwise.
 pub(super) const STATE_BYTES_MAX: usize = 900_000;
 
@@ -67,8 +69,12 @@ impl State {
     /// What is wrong with it; `place` says where it lies.
     pub fn read(json: &[u8], place: &str) -> Result<Self, ControlError> {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| ControlError::Unreadable { place: place.to_owned(), reason: error.to_string() })
+        let refuse = |reason: String| ControlError::Unreadable { place: place.to_owned(), reason };
+        let state: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(error.to_string()))?;
+        match state.revision <= REVISION_MAX {
+            true => Ok(state),
+            false => Err(refuse(format!("revision: is {}, which nobody has counted to", state.revision))),
+        }
     }
 
     /// The number of a state that cannot be read otherwise.
@@ -77,7 +83,7 @@ impl State {
         struct Numbered {
             revision: u64,
         }
-        serde_json::from_slice(json).ok().map(|Numbered { revision }| revision)
+        serde_json::from_slice(json).ok().map(|Numbered { revision }| revision).filter(|it| *it <= REVISION_MAX)
     }
 
     /// Its JSON.

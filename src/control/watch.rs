@@ -63,7 +63,8 @@ impl FileWatch {
 
     /// Reads the file now, whatever it was before.
     pub(super) fn read(&mut self) -> std::io::Result<String> {
-        let text = fs::read_to_string(&self.path)?;
+        // Whoever is told that it cannot be read is told what it says, once it can.
+        let text = fs::read_to_string(&self.path).inspect_err(|_| self.blind = self.blind.max(BLIND_MAX))?;
         self.known.clone_from(&text);
         (self.seen, self.blind) = (None, 0);
         Ok(text)

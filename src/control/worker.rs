@@ -48,6 +48,7 @@ pub(super) struct Worker {
     pub(super) writer: Option<ControlWriter>,
     pub(super) plan: ControlPlan,
     pub(super) group: String,
+    pub(super) topic: String,
     pub(super) instance: String,
     pub(super) adapt: fn(Plan) -> Plan,
     pub(super) switcher: Switcher,
@@ -61,6 +62,10 @@ pub(super) struct Worker {
     pub(super) own_file: String,
     /// The text of the settings file that is in force here, or would be.
     pub(super) file: String,
+    /// What counts of the control topic, as it was read: `state` may differ by what is known here alone.
+    pub(super) agreed: State,
+    /// Whether the file has become what was applied, so that it is followed again.
+    pub(super) reverted: bool,
     /// The applied settings that the file has become, and then something else: others of the group may not have seen that yet.
     pub(super) overtaken: Option<String>,
     /// Another text of it, that has not proved to work yet.
@@ -95,6 +100,8 @@ pub(super) struct Published {
     pub(super) asked: Asked,
     pub(super) state: State,
     pub(super) serving: Arc<Serving>,
+    /// The text of the settings file that it was made with.
+    pub(super) file: String,
     pub(super) until: Instant,
 }
 
@@ -141,7 +148,10 @@ impl Worker {
         loop {
             while self.published.is_none() && self.pending.as_ref().is_none_or(|pending| !pending.is_order()) {
                 let Some(asked) = self.queue.pop_front() else { break };
-                self.obey(asked);
+                // Nobody may wait for it any more, and would not know of it.
+                if !asked.reply.is_closed() {
+                    self.obey(asked);
+                }
             }
             self.catch_up();
             let until = self.published.as_ref().map(|published| published.until);
@@ -175,8 +185,14 @@ impl Worker {
                 }
                 Err(error) => self.file_is_away(error.to_string()),
             },
-            Message::Record(record, revision) => self.read(record, revision),
-            Message::Lost(id, reason) => self.lost(&id, reason),
+            Message::Record(record, revision) => {
+                self.read(record, revision);
+                self.switcher.release();
+            }
+            Message::Lost(id, reason) => {
+                self.lost(&id, reason);
+                self.switcher.release();
+            }
             Message::Prepared(ticket, prepared) => {
                 match self.pending.take_if(|pending| pending.ticket == ticket) {
                     Some(pending) => self.finish(pending.goal, *prepared),
@@ -212,7 +228,10 @@ impl Worker {
             return self.fail(goal, ControlError::Busy);
         }
         match self.pending.replace(Pending { ticket, goal }).map(|pending| pending.goal) {
-            Some(Goal::Order { asked, .. }) => self.refuse(asked, ControlError::Superseded),
+            Some(Goal::Order { asked, .. }) => {
+                self.refuse(asked, ControlError::Superseded);
+                self.supersede_queue();
+            }
             Some(Goal::CatchUp { .. }) => self.wanted = true,
             None => {}
         }
@@ -232,6 +251,7 @@ impl Worker {
             Goal::CatchUp { file: None, .. } if self.is_served(&serving) => {
                 // Asked for again, and nothing is new.
                 self.behind.clone_from(&self.unreadable);
+                self.save();
                 self.tell_metrics();
             }
             Goal::CatchUp { state, file } => {
@@ -241,7 +261,7 @@ impl Worker {
                             self.overtaken = Some(applied);
                         }
                         self.file = text;
-                        self.candidate = None;
+                        (self.candidate, self.reverted) = (None, false);
                         Change { action: "settings file".to_owned(), ..self.own_change() }
                     }
                     None => state.change.clone().unwrap_or_else(|| self.own_change()),
@@ -253,31 +273,28 @@ impl Worker {
     }
 
     /// What an operator asked for counts: it is switched to, and told.
-    pub(super) fn make(&mut self, asked: Asked, mut state: State, serving: &Arc<Serving>) {
+    pub(super) fn make(&mut self, asked: Asked, state: State, serving: &Arc<Serving>) {
         let change = state.change.clone().unwrap_or_else(|| self.own_change());
         // Whoever changes one thing on top of settings knows that; whoever changes settings may not.
         let of_settings = asked.order.command.is_about_settings();
         let mut warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
         let applied = self.applied(&asked, serving, Vec::new());
         (self.unreadable, self.wanted) = (None, false);
-        if of_settings {
-            self.overtaken = None;
+        let goes_elsewhere = of_settings || asked.order.command == Command::Rollback;
+        if goes_elsewhere {
+            (self.overtaken, self.reverted) = (None, false);
+        }
+        self.state = state;
+        if goes_elsewhere && self.leave_file_aside() {
+            warnings.push(WAITS.to_owned());
         }
         let overrides =
             matches!(asked.order.command, Command::Clear | Command::SetDefault { .. } | Command::Promote { .. });
-        if let Some(file) = self.refused_file.take_if(|file| overrides && file.may_fit) {
+        let follows = self.follows_file();
+        if let Some(file) = self.refused_file.take_if(|file| overrides && follows && file.may_fit) {
             self.candidate.get_or_insert(file.text);
         }
-        let goes_elsewhere = matches!(asked.order.command, Command::Apply { .. } | Command::Rollback);
-        if goes_elsewhere
-            && state.current.config.is_some()
-            && let Some(text) = self.candidate.take()
-        {
-            state.remember_file(&self.file);
-            self.file = text;
-            warnings.push(WAITS.to_owned());
-        }
-        let unsaved = self.switch(state, serving, &change, &warnings);
+        let unsaved = self.switch(self.state.clone(), serving, &change, &warnings);
         let took_ms = milliseconds(asked.at);
         let warnings = warnings.into_iter().chain(unsaved).collect();
         let revision = self.state.revision;
@@ -365,7 +382,8 @@ impl Worker {
 
     pub(super) fn save(&self) -> Option<String> {
         let (state, file, group) = (self.state.clone(), self.file.clone(), self.group.clone());
-        self.journal.save(&Saved { state, file, group, overtaken: self.overtaken.clone() })
+        let (topic, reverted, overtaken) = (self.topic.clone(), self.reverted, self.overtaken.clone());
+        self.journal.save(&Saved { state, file, group, topic, reverted, overtaken })
     }
 
     pub(super) fn tell_metrics(&self) {

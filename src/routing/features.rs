@@ -243,6 +243,13 @@ impl Unit {
             ("key", _) => Ok(Self::Key),
             ("", _) | (_, Some("")) => Err("is empty: write request_id, key or an attribute's name".to_owned()),
             (_, Some(attribute)) => Ok(Self::Attribute(attribute.to_owned())),
+            _ if name.starts_with("attributes[") => {
+                let quoted = name.strip_prefix("attributes['").and_then(|rest| rest.strip_suffix("']"));
+                match quoted.filter(|attribute| !attribute.is_empty()) {
+                    Some(attribute) => Ok(Self::Attribute(attribute.to_owned())),
+                    None => Err(format!("`{name}` is no name: write attributes['user-id']")),
+                }
+            }
             (_, None) => match resembled(name) {
                 Some(known) if known == name => Err(format!(
                     "`{name}` is no unit: write request_id, key or an attribute's name; `attributes.{name}` for an attribute \

@@ -175,6 +175,8 @@ fn the_demo_of_a_rollback_loses_nothing_and_ends_with_control() {
     let summary = printed(&run(&["demo", "--rollback", "--json"]));
     assert_eq!((summary["unanswered"].as_u64(), summary["failed_afterwards"].as_u64()), (Some(0), Some(0)));
     assert!(summary["failed"].as_u64().unwrap() > 0, "the treatment broke: {summary}");
+    assert_eq!(summary["elsewhere_afterwards"].as_u64(), Some(0), "{summary}");
+    assert!(summary["on_control_afterwards"].as_u64().unwrap() > 10, "{summary}");
 }
 
 #[test]

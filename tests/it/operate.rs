@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     broker::cluster,
-    instance::{Instance, READ_TOKEN, client, operated},
+    instance::{Instance, READ_TOKEN, TOKEN, client, operated},
     support::program,
 };
 
@@ -133,4 +133,25 @@ fn the_commands_change_what_serves_and_show_it() {
         program().args(["status", "--admin", "http://127.0.0.1:9", "--config"]).arg(&config).output().unwrap();
     let error = String::from_utf8(elsewhere.stderr).unwrap();
     assert!(error.contains("http://127.0.0.1:9 does not answer"), "{error}");
+}
+
+#[test]
+fn a_command_takes_the_token_that_the_program_made_before_one_that_may_only_look() {
+    let cluster = cluster();
+    let settings = operated(&cluster.bootstrap_servers());
+    let instance = Instance::start(&settings.replace(&format!("write_token = \"{TOKEN}\"\n"), ""));
+    instance.running.log_line("Taking requests.");
+    let config = instance.running.folder().join("pipeline.toml");
+    let run = |command: &[&str]| {
+        let mut program = program();
+        program.args(command).arg("--config").arg(&config).args(["--admin", instance.api.address()]);
+        let output = program.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&["pause", "both"]), (Some(0), String::new()));
+    // Whoever may not read the folder can still look.
+    std::fs::remove_file(instance.running.folder().join("control/token")).unwrap();
+    assert_eq!(run(&["status"]).0, Some(0));
+    let (code, error) = run(&["resume", "both"]);
+    assert!(code == Some(1) && error.contains("token"), "{error}");
 }

@@ -156,6 +156,7 @@ fn control(
         behind: None,
         unreadable: None,
         forgotten: false,
+        reverted: false,
         overtaken: None,
         files: None,
         log: FleetLog::open(connection, &plan.kafka)?,

@@ -41,12 +41,14 @@ struct Cast {
     control: String,
     treatment: String,
     version: String,
+    control_version: String,
 }
 
 /// A request that came out.
 struct Seen {
     at: Duration,
     what: What,
+    version: String,
     config_digest: String,
 }
 
@@ -77,6 +79,9 @@ struct Summary {
     in_flight: usize,
     /// Failures that came later than the last of these.
     failed_afterwards: usize,
+    /// Verdicts of control's version by the configuration that was gone back to, and of any other.
+    on_control_afterwards: usize,
+    elsewhere_afterwards: usize,
 }
 
 pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
@@ -145,6 +150,7 @@ fn cast(plan: &Plan) -> Result<Cast, CliError> {
             control: control.name.clone(),
             treatment: treatment.name.clone(),
             version: treatment.model_version.clone(),
+            control_version: control.model_version.clone(),
         })
     };
     let found = plan.table_spec.experiments.iter().find_map(of);
@@ -212,7 +218,7 @@ impl Story<'_> {
         }
         progress.finish_and_clear();
         let (commanded, applied) = rolled_back.ok_or_else(|| failed("the story ended too soon"))?;
-        let summary = summary(&seen, published, commanded, &applied);
+        let summary = summary(self.cast, &seen, published, commanded, &applied);
         Ok((seen, events, summary))
     }
 
@@ -261,13 +267,14 @@ impl Story<'_> {
         let Some(record) = self.tail.next(POLL)? else { return Ok(false) };
         let at = begun.elapsed();
         if record.topic == self.plan.kafka.dead_letters {
-            seen.push(Seen { at, what: What::Failed, config_digest: String::new() });
+            seen.push(Seen { at, what: What::Failed, version: String::new(), config_digest: String::new() });
             return Ok(true);
         }
         let verdict: Verdict = serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).map_err(failed)?;
         let is_treatment = verdict.ab_variant.as_ref() == Some(&self.cast.treatment);
         let what = if is_treatment { What::Treatment } else { What::Control };
-        seen.push(Seen { at, what, config_digest: verdict.route.config_digest });
+        let (version, config_digest) = (verdict.model_version, verdict.route.config_digest);
+        seen.push(Seen { at, what, version, config_digest });
         Ok(true)
     }
 
@@ -290,7 +297,7 @@ impl Story<'_> {
     }
 }
 
-fn summary(seen: &[Seen], published: usize, commanded: Duration, applied: &Applied) -> Summary {
+fn summary(cast: &Cast, seen: &[Seen], published: usize, commanded: Duration, applied: &Applied) -> Summary {
     // A failure does not say which configuration it was routed by; by then nothing of before is in flight any more.
     let settled = commanded + PART / 2;
     let in_flight: Vec<Duration> = seen
@@ -302,7 +309,12 @@ fn summary(seen: &[Seen], published: usize, commanded: Duration, applied: &Appli
         .map(|seen| seen.at)
         .collect();
     let failed = |seen: &&Seen| seen.what == What::Failed;
+    let afterwards = seen.iter().filter(|seen| seen.at >= commanded && seen.config_digest == applied.config_digest);
+    let (on_control, elsewhere): (Vec<&Seen>, Vec<&Seen>) =
+        afterwards.partition(|seen| seen.version == cast.control_version);
     Summary {
+        on_control_afterwards: on_control.len(),
+        elsewhere_afterwards: elsewhere.len(),
         requests: published,
         unanswered: published.saturating_sub(seen.len()),
         failed: seen.iter().filter(failed).count(),
@@ -341,8 +353,15 @@ fn picture(cast: &Cast, seen: &[Seen], events: &[Event], summary: &Summary) -> S
     };
     lines.push(format!("\nrollback: switched {:.1} ms after the command; {in_flight}", summary.switched_after_ms));
     lines.push(format!(
-        "{} requests: {} failed while {} was broken, {} after the rollback, {} unanswered",
-        summary.requests, summary.failed, cast.treatment, summary.failed_afterwards, summary.unanswered
+        "{} requests: {} failed while {} was broken, {} after the rollback, {} unanswered; afterwards {} on {}, {} elsewhere",
+        summary.requests,
+        summary.failed,
+        cast.treatment,
+        summary.failed_afterwards,
+        summary.unanswered,
+        summary.on_control_afterwards,
+        cast.control,
+        summary.elsewhere_afterwards
     ));
     lines.join("\n")
 }

@@ -42,8 +42,8 @@ pub(super) struct Arguments {
     /// The request's id; without it, the key. With --request, which of its lines is meant
     #[arg(long)]
     request_id: Option<String>,
-    /// Requests as producers publish them, one in JSON per line: the first, or that of --request-id, is taken as if it came
-    /// from the topic
+    /// Requests as `produce` takes them, one in JSON per line: the first, or that of --request-id, is taken as if `produce` had published
+    /// it, files of images within and the request's id for a key
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attributes", "model_version", "text", "caption", "image", "image_size", "simulate"])]
     request: Option<PathBuf>,
     /// An attribute; numbers, true and false are read as such, quotes make them text
@@ -209,14 +209,17 @@ fn of_request(
     steps: &mut Vec<Step>,
 ) -> Result<(Route, String), CliError> {
     let plan = arguments.instance.settings.plan()?;
-    let reading = Reading { topic: &plan.kafka.requests, key: "request_id", checked: true };
+    // A line that is no request stands in nobody's way who asks for another.
+    let checked = arguments.request_id.is_none();
+    let reading = Reading { topic: &plan.kafka.requests, key: "request_id", checked };
     for outgoing in requests::read(path, reading)? {
         let Outgoing { key, payload, headers, .. } = outgoing?;
         let time = arguments.time.unwrap_or_else(Timestamp::now);
         let key = arguments.key.as_ref().map(|key| key.clone().into_bytes()).or(key);
         let record = Record { timestamp_ms: Some(time.as_millisecond()), key, payload, headers, ..Record::default() };
-        let request = Request::from_record(&record).map_err(failed)?;
-        if arguments.request_id.as_ref().is_some_and(|wanted| *wanted != request.request_id) {
+        if let Some(wanted) = &arguments.request_id
+            && !Request::from_record(&record).is_ok_and(|request| request.request_id == *wanted)
+        {
             continue;
         }
         let explained = pipeline::explain(&plan, table, &record, steps)

@@ -177,7 +177,11 @@ fn among(field: &Field, (set, place): Placed<Set<'_>>) -> Result<Test, Placed<St
             }
             match field {
                 Field::Hour(_)
-                    if low.fract() != 0.0 || high.fract() != 0.0 || low > 23.0 || high > 24.0 || low < 0.0 =>
+                    if low.fract() != 0.0
+                        || high.fract() != 0.0
+                        || low > 23.0
+                        || high > 24.0
+                        || low.min(high) < 0.0 =>
                 {
                     Err(("hours go from 0 to 24, in whole numbers".to_owned(), place))
                 }

@@ -81,6 +81,7 @@ impl fmt::Display for ConditionError {
         let shown = format!("{}{}{}", cut(from > 0), rest.get(from..to).unwrap_or(rest), cut(to < rest.len()));
         let blanks = rest.get(from..blamed.0).map_or(0, UnicodeWidthStr::width) + usize::from(from > 0);
         let carets = rest.get(blamed.0..blamed.1).map_or(0, UnicodeWidthStr::width).max(1);
+        let shown = shown.replace('\t', " ");
         write!(f, "{}\n    {shown}\n    {}{}", self.reason, " ".repeat(blanks), "^".repeat(carets))
     }
 }

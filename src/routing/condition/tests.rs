@@ -156,15 +156,17 @@ fn a_bad_condition_shows_its_place() {
         "app-version == '1'",
         "attributes[''] == 'a'",
         "hour == 24",
+        "hour in 22..-1",
         "image_format == 'jpg'",
         "image_format == semver '1.0.0'",
         "weekday in cidr '10.0.0.0/8'",
         "region == '华东' xor a == 1",
+        "region == 'cn'\txor a == 1",
         "region == 'cn'\n  and text_lenght < 20\n  or vip == true",
     ];
     let mut shown: Vec<String> =
         sources.iter().map(|source| Condition::parse(source).unwrap_err().to_string()).collect();
-    let long = format!("{}vip = true or {}", "vip == true or ".repeat(20), "vip == true or ".repeat(20));
+    let long = format!("{}vip = true{}", "vip == true or ".repeat(20), " or vip == true".repeat(20));
     shown.push(Condition::parse(&long).unwrap_err().to_string());
     insta::assert_snapshot!(shown.join("\n"));
 }

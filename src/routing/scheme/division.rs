@@ -170,7 +170,8 @@ impl Division {
             Arms::Optimizely(ranges) => ranges.iter().map(|[from, to]| f64::from(to - from)).collect(),
         };
         let total: f64 = shares.iter().sum();
-        shares.iter().map(|share| share / total).collect()
+        // Where nobody is taken there is no share to speak of.
+        shares.iter().map(|share| if total > 0.0 { share / total } else { 0.0 }).collect()
     }
 }
 

@@ -90,6 +90,7 @@ fn a_table_that_cannot_work_is_refused_with_its_place() {
         experiment(|it| it.unit = "requestid".into()),
         experiment(|it| it.unit = "text".into()),
         experiment(|it| it.unit = "attributes.".into()),
+        experiment(|it| it.unit = "attributes[user-id]".into()),
         experiment(|it| (it.layer, it.slice) = (Some("models".into()), Some([0.1, 0.100_001]))),
         experiment(|it| {
             (it.scheme, it.traffic_ratio) = (Scheme::Optimizely, 0.01);
