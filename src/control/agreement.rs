@@ -124,10 +124,10 @@ mod tests {
     fn play(instances: &mut [Instance], log: &mut Vec<State>, chance: &mut Rng, table: &TableSpec) {
         while !instances.iter().all(|instance| instance.is_quiet(log)) {
             let instance = &mut instances[chance.usize(..instances.len())];
-            match chance.u8(..25) {
-                0..8 => instance.send(chance, table),
-                8..16 => log.extend(instance.sent.take()),
-                16..24 => instance.read(log),
+            match chance.u16(..601) {
+                0..200 => instance.send(chance, table),
+                200..400 => log.extend(instance.sent.take()),
+                400..600 => instance.read(log),
                 // Far less often than the rest, as it waits for long; crossing with whatever is under way.
                 _ => log.extend(instance.say_again()),
             }
@@ -177,7 +177,9 @@ mod tests {
             let mut instances: Vec<Instance> =
                 (0..count).map(|instance| Instance::new(State::default(), 0, vec![instance])).collect();
             play(&mut instances, &mut log, &mut chance, &table);
-            let mut dead = Instance::new(log[log.len() - 2].clone(), log.len(), vec![30]);
+            // It was made from the state before the last one.
+            let before = log.iter().find(|state| state.revision + 1 == instances[0].agreed.revision).unwrap();
+            let mut dead = Instance::new(before.clone(), log.len(), vec![30]);
             dead.send(&mut chance, &table);
             log.extend(dead.sent);
             play(&mut instances, &mut log, &mut chance, &table);
@@ -204,9 +206,10 @@ mod tests {
             instances.push(Instance::new(State::default(), 0, vec![31]));
             play(&mut instances, &mut log, &mut chance, &table);
             reassure(&mut instances, &mut log, &mut chance, &table);
+            let known: BTreeSet<String> = (0..count).map(|order| format!("e{order}")).collect();
             for instance in &instances {
                 prop_assert_eq!(&instance.agreed, &instances[0].agreed);
-                prop_assert_eq!(paused(&instance.agreed).len(), count);
+                prop_assert!(paused(&instance.agreed).is_superset(&known));
             }
         }
     }
