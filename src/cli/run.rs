@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let history = plan.control.history;
     let group = plan.kafka.group_id.clone();
     let sources = Sources { path, file: &file, files: files.as_ref(), log: log.as_ref() };
-    let Recalled { mut plan, own, state, mut behind, unreadable, forgotten, reverted, overtaken } =
+    let Recalled { mut plan, own, state, agreed, mut behind, unreadable, forgotten, reverted, overtaken } =
         recall(&sources, &group, history)?;
     if let Some(reason) = &behind {
         tracing::error!(reason, "Started without all that operators changed.");
@@ -100,6 +100,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         path: path.to_owned(),
         file,
         state,
+        agreed,
         behind,
         unreadable,
         forgotten,

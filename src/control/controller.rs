@@ -38,6 +38,8 @@ pub struct Start {
     pub file: String,
     /// What operators changed before, which the pipeline was started with.
     pub state: State,
+    /// What the group has agreed upon, without what is known here alone.
+    pub agreed: State,
     /// Why the pipeline was started without it, if so.
     pub behind: Option<String>,
     /// Why it is not what the group has, if so.
@@ -160,7 +162,7 @@ impl Controller {
             adapt: start.adapt,
             switcher,
             myself: sender,
-            agreed: start.state.clone(),
+            agreed: start.agreed,
             state: start.state,
             unreadable: start.unreadable,
             reverted: start.reverted,

@@ -34,6 +34,12 @@ pub struct Files {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
     pub(super) state: State,
+    /// What counted of the control topic, as it was read: `state` may differ by what is known here alone.
+    #[serde(default)]
+    pub(super) agreed: Option<State>,
+    /// Whether a record with the number of `state` could not be read, and `state` is older.
+    #[serde(default)]
+    pub(super) unread: bool,
     /// The settings file that served, to notice that it was changed while the program was down.
     pub(super) file: String,
     /// The group that it is the state of.

@@ -7,14 +7,28 @@ use super::{
     agreement::{Weight, weigh},
     worker::{Goal, Pending, Published, RefusedFile, WAITS, Worker},
 };
-use crate::{engine::Reuse, settings::shareable};
+use crate::{engine::Reuse, routing::Overrides, settings::shareable};
 
 /// Whether a record's settings are those that the file here has become, and then something else: whoever made another change upon them
 /// may not have seen that yet. Whoever applied them, or went back to them, meant them.
 pub(super) fn passes_over(record: &State, known: Option<&Change>, overtaken: Option<&String>) -> bool {
-    let meant = record.change.as_ref().is_some_and(|change| ["apply", "rollback"].contains(&change.action.as_str()));
-    let is_news = record.change.as_ref() != known;
-    overtaken.is_some() && record.current.config.as_ref() == overtaken && !(meant && is_news)
+    let meant = matches!(news(record, known), Some("apply" | "rollback"));
+    overtaken.is_some() && record.current.config.as_ref() == overtaken && !meant
+}
+
+/// What was done, where it is another change than the known one.
+fn news<'r>(record: &'r State, known: Option<&Change>) -> Option<&'r str> {
+    record.change.as_ref().filter(|change| Some(*change) != known).map(|change| change.action.as_str())
+}
+
+/// Whether a file that has become what was applied is still followed after a change. Settings that are applied are meant as they are;
+/// and a rollback that changes nothing here undoes what a file became elsewhere, and may become here yet.
+pub(super) fn stays_followed(next: &State, before: &State) -> bool {
+    match news(next, before.change.as_ref()) {
+        Some("apply") => false,
+        Some("rollback") if next.current == before.current => false,
+        _ => next.current.config == before.current.config,
+    }
 }
 
 /// Whoever wrote a record that does not count has made it good by then.
@@ -39,8 +53,9 @@ impl Worker {
                         self.wanted |= file != self.file;
                     }
                     None => {
+                        let goes_back = news(&record, self.state.change.as_ref()) == Some("rollback");
                         self.accept(record);
-                        self.rebase();
+                        self.rebase(goes_back);
                         self.tell_metrics();
                     }
                 }
@@ -63,7 +78,8 @@ impl Worker {
         self.agreed.revision = self.state.revision;
         self.unreadable = Some(error.to_string());
         self.behind.clone_from(&self.unreadable);
-        self.rebase();
+        self.save();
+        self.rebase(false);
         self.tell_metrics();
     }
 
@@ -80,7 +96,7 @@ impl Worker {
         if let Some(Published { asked, .. }) = self.published.take_if(|published| published.until <= now) {
             let reason = "it was sent, and did not come back in time".to_owned();
             self.refuse(asked, ControlError::NotPublished(reason));
-            self.switcher.release();
+            self.release();
         }
         if self.say_again.take_if(|due| *due <= now).is_some() && self.unreadable.is_none() {
             // Not what is known here alone, such as that the file has become what was applied.
@@ -106,14 +122,23 @@ impl Worker {
         } else {
             self.overtaken = None;
         }
-        if state.current.config != self.state.current.config {
-            (self.fresh, self.reverted) = (true, false);
-        }
+        self.fresh |= state.current.config != self.state.current.config;
+        self.reverted &= stays_followed(&state, &self.state);
+        let overrides = std::mem::take(&mut self.state.current.overrides);
         self.unreadable = None;
         self.behind = Some("it is being made ready".to_owned());
         self.wanted = true;
         self.state = state;
         self.leave_file_aside();
+        self.try_refused_file_again(&overrides);
+    }
+
+    /// A file that was refused because of what operators had changed may work after another change.
+    pub(super) fn try_refused_file_again(&mut self, overrides_before: &Overrides) {
+        let may_work = self.state.current.overrides != *overrides_before && self.follows_file();
+        if let Some(file) = self.refused_file.take_if(|file| may_work && file.may_fit) {
+            self.candidate.get_or_insert(file.text);
+        }
     }
 
     /// A text of the file that was to be followed waits where the file is not followed any more; whether there was one.
@@ -128,9 +153,13 @@ impl Worker {
         true
     }
 
-    /// Builds what is under way upon a state that has changed.
-    pub(super) fn rebase(&mut self) {
+    /// Builds what is under way upon a state that has changed. Where that went back, nobody waits for what is still being loaded.
+    pub(super) fn rebase(&mut self, goes_back: bool) {
         match self.pending.take() {
+            Some(Pending { goal: Goal::Order { asked, .. }, .. }) if goes_back => {
+                self.refuse(asked, ControlError::Superseded);
+                self.supersede_queue();
+            }
             // Who goes back means what served before, not what came since; but not what nobody here can read.
             Some(Pending { ticket, goal: Goal::Order { asked, state } })
                 if asked.order.command == Command::Rollback && self.unreadable.is_none() =>
@@ -199,7 +228,8 @@ impl Worker {
                 Some(_) => self.state.after_file_changed(&self.file, self.plan.history),
                 None => self.state.clone(),
             };
-            let reuse = match file.is_some() || std::mem::take(&mut self.fresh) {
+            let fresh = std::mem::take(&mut self.fresh);
+            let reuse = match file.is_some() || fresh {
                 true => Reuse::SameFiles,
                 false => Reuse::Running,
             };

@@ -97,7 +97,13 @@ impl Worker {
             }
         }
         let change = self.change(order);
-        let mut state = state.after(&order.command, change, &serving.plan.table_spec, self.plan.history)?;
+        // What is named must be there in the settings that it is to be upon, which may not serve here yet.
+        let upon = match keeps_unknown {
+            true => self.plan_of(&without_overrides(state), &self.file).map(|plan| plan.table_spec).ok(),
+            false => None,
+        };
+        let table = upon.as_ref().unwrap_or(&serving.plan.table_spec);
+        let mut state = state.after(&order.command, change, table, self.plan.history)?;
         if keeps_unknown {
             // What a deploy made not fit any more must not stand in the way of a command in an emergency.
             let alone = self.plan_of(&without_overrides(&state), &self.file)?;
@@ -119,7 +125,14 @@ impl Worker {
         if self.writer.is_none() {
             return self.make(asked, state, &serving);
         }
-        match self.write(&state) {
+        // Who changes one thing changes it upon what the group has, not upon what is known here alone.
+        let of_settings = asked.order.command.is_about_settings() || asked.order.command == Command::Rollback;
+        let upon_agreed = || {
+            let change = state.change.clone().unwrap_or_default();
+            self.agreed.after(&asked.order.command, change, &serving.plan.table_spec, self.plan.history).ok()
+        };
+        let written = self.overtaken.as_ref().filter(|_| !of_settings).and_then(|_| upon_agreed());
+        match self.write(written.as_ref().unwrap_or(&state)) {
             Err(reason) => self.refuse(asked, ControlError::NotPublished(reason)),
             Ok(()) => {
                 let (until, file) = (Instant::now() + COMES_BACK_MAX, self.file.clone());

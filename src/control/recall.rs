@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use super::{ControlError, Files, FleetLog, Snapshot, State, files::Saved, following::passes_over};
+use super::{
+    ControlError, Files, FleetLog, Snapshot, State,
+    files::Saved,
+    following::{passes_over, stays_followed},
+};
 use crate::{
     routing::Overrides,
     settings::{Plan, SettingsError, shareable},
@@ -17,6 +21,8 @@ pub struct Recalled {
     pub own: Option<Plan>,
     /// What operators changed.
     pub state: State,
+    /// What the group has agreed upon, without what is known here alone.
+    pub agreed: State,
     /// Why the plan is not all of that, if so.
     pub behind: Option<String>,
     /// Why the state is not what the group has, if so.
@@ -50,32 +56,40 @@ pub struct Sources<'s> {
 pub fn recall(sources: &Sources<'_>, group: &str, history_max: usize) -> Result<Recalled, ControlError> {
     let Sources { path, file, files, log } = *sources;
     let saved = files.map(|files| files.load(group)).transpose()?.flatten();
-    let Saved { state: saved_state, file: file_before, topic, mut reverted, mut overtaken, .. } =
+    let Saved { state: saved_state, agreed, unread, file: file_before, topic, mut reverted, mut overtaken, .. } =
         saved.clone().unwrap_or_default();
     let unreadable = log.and_then(|log| log.unreadable.clone());
     let mut published = log.and_then(|log| log.last.clone());
-    if let Some(published) = &mut published
-        && passes_over(published, saved_state.change.as_ref(), overtaken.as_ref())
-    {
-        published.current.config = None;
+    let as_published = published.clone();
+    if let Some(published) = &mut published {
+        match passes_over(published, saved_state.change.as_ref(), overtaken.as_ref()) {
+            true => published.current.config = None,
+            false if published.change != saved_state.change => overtaken = None,
+            false => {}
+        }
     }
     // Numbers of another topic, or of none, say nothing here.
     let counts_here = log.is_none_or(|log| log.topic == topic);
-    let is_newer = |published: &State| saved.is_some() && counts_here && saved_state.revision >= published.revision;
+    // One that could not be read may be readable by now, or to this version of the program.
+    let least = |published: &State| published.revision + u64::from(unread);
+    let is_newer = |published: &State| saved.is_some() && counts_here && saved_state.revision >= least(published);
     let differs = |published: &State| is_newer(published) && saved_state.change != published.change;
     let lacks = published.as_ref().map_or(saved_state.change.is_some(), differs);
     let forgotten = log.is_some_and(|log| unreadable.is_none() && (lacks || log.beside));
     let mut state = match published {
         // The same change, or a later one, with the history of this instance's own file.
         Some(published) if !is_newer(&published) => {
-            reverted &= published.current.config == saved_state.current.config;
+            reverted &= stays_followed(&published, &saved_state);
             published
         }
         _ => saved_state,
     };
+    let taken = as_published.filter(|published| published.change == state.change);
+    let mut agreed = taken.or(agreed).unwrap_or_else(|| state.clone());
     if let Some((Some(revision), _)) = &unreadable {
         state.revision = state.revision.max(*revision);
     }
+    agreed.revision = state.revision;
     let unreadable = unreadable.map(|(_, reason)| reason);
     if saved.is_some() && file_before != file {
         match &state.current.config {
@@ -94,7 +108,7 @@ pub fn recall(sources: &Sources<'_>, group: &str, history_max: usize) -> Result<
     let (plan, own, left_out) = plan(path, file, &state)?;
     let reasons = unreadable.iter().cloned().chain(left_out).collect::<Vec<_>>();
     let behind = (!reasons.is_empty()).then(|| reasons.join("; "));
-    Ok(Recalled { plan, own, state, behind, unreadable, forgotten, reverted, overtaken })
+    Ok(Recalled { plan, own, state, agreed, behind, unreadable, forgotten, reverted, overtaken })
 }
 
 /// The settings by a text that was applied, or else by the settings file, with what operators changed. `own_file` has what

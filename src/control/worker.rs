@@ -21,6 +21,7 @@ use super::{
     controller::{Message, Reply},
     files::Saved,
     fleet_log::PUBLISH_WAIT_MAX,
+    following::stays_followed,
     journal::Journal,
     recall::plan_by,
     watch::{FileWatch, Look},
@@ -178,20 +179,20 @@ impl Worker {
             Message::Order(asked) => self.obey(asked),
             // Whoever asked may have gone.
             Message::Report(reply) => drop(reply.send(self.report())),
-            Message::Reread => match self.watch.read() {
-                Ok(text) => {
-                    (self.wanted, self.fresh) = (true, true);
-                    self.file_changed(text);
+            Message::Reread => {
+                (self.wanted, self.fresh) = (true, true);
+                match self.watch.read() {
+                    Ok(text) => self.file_changed(text),
+                    Err(error) => self.file_is_away(error.to_string()),
                 }
-                Err(error) => self.file_is_away(error.to_string()),
-            },
+            }
             Message::Record(record, revision) => {
                 self.read(record, revision);
-                self.switcher.release();
+                self.release();
             }
             Message::Lost(id, reason) => {
                 self.lost(&id, reason);
-                self.switcher.release();
+                self.release();
             }
             Message::Prepared(ticket, prepared) => {
                 match self.pending.take_if(|pending| pending.ticket == ticket) {
@@ -199,10 +200,17 @@ impl Worker {
                     // It was given up meanwhile.
                     None => drop(prepared),
                 }
-                self.switcher.release();
+                self.release();
             }
             // Comes to nobody else.
             Message::Stop => {}
+        }
+    }
+
+    /// Lets go of what was loaded for nothing; not while something is made ready, which may be for it.
+    pub(super) fn release(&self) {
+        if self.pending.is_none() {
+            self.switcher.release();
         }
     }
 
@@ -279,21 +287,18 @@ impl Worker {
         let of_settings = asked.order.command.is_about_settings();
         let mut warnings = if of_settings { self.warnings(&state) } else { Vec::new() };
         let applied = self.applied(&asked, serving, Vec::new());
-        (self.unreadable, self.wanted) = (None, false);
+        // Who asked for the file to be looked at is not forgotten.
+        (self.unreadable, self.wanted) = (None, self.fresh);
         let goes_elsewhere = of_settings || asked.order.command == Command::Rollback;
         if goes_elsewhere {
-            (self.overtaken, self.reverted) = (None, false);
+            self.overtaken = None;
         }
-        self.state = state;
+        self.reverted &= stays_followed(&state, &self.state);
+        let before = std::mem::replace(&mut self.state, state);
         if goes_elsewhere && self.leave_file_aside() {
             warnings.push(WAITS.to_owned());
         }
-        let overrides =
-            matches!(asked.order.command, Command::Clear | Command::SetDefault { .. } | Command::Promote { .. });
-        let follows = self.follows_file();
-        if let Some(file) = self.refused_file.take_if(|file| overrides && follows && file.may_fit) {
-            self.candidate.get_or_insert(file.text);
-        }
+        self.try_refused_file_again(&before.current.overrides);
         let unsaved = self.switch(self.state.clone(), serving, &change, &warnings);
         let took_ms = milliseconds(asked.at);
         let warnings = warnings.into_iter().chain(unsaved).collect();
@@ -383,7 +388,8 @@ impl Worker {
     pub(super) fn save(&self) -> Option<String> {
         let (state, file, group) = (self.state.clone(), self.file.clone(), self.group.clone());
         let (topic, reverted, overtaken) = (self.topic.clone(), self.reverted, self.overtaken.clone());
-        self.journal.save(&Saved { state, file, group, topic, reverted, overtaken })
+        let (agreed, unread) = (Some(self.agreed.clone()), self.unreadable.is_some());
+        self.journal.save(&Saved { state, agreed, unread, file, group, topic, reverted, overtaken })
     }
 
     pub(super) fn tell_metrics(&self) {

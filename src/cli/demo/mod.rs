@@ -153,6 +153,7 @@ fn control(
         path: settings.path().to_owned(),
         file: std::fs::read_to_string(settings.path()).map_err(failed)?,
         state: control::State::default(),
+        agreed: control::State::default(),
         behind: None,
         unreadable: None,
         forgotten: false,
