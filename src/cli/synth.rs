@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which shapes and colours there are: small is five in six, large eight in ten
-    #[arg(long, default_value = "small", value_parser = ["small", "large"])]
+    #[arg(long, default_value = "large", value_parser = ["small", "large"])]
     world: String,
 }
 

@@ -170,7 +170,7 @@ mod tests {
         assert_ne!(some(1, Split::Train), some(1, Split::Test));
     }
 
-    /// What versions learned from, the shipped ones from the small world: other words for the same seed, and nobody can make them again.
+    /// What versions learned from, the shipped ones first from the small world and then from the large one: other words for the same seed, and nobody can make them again.
     #[test]
     fn a_seed_says_what_it_said_when_the_shipped_versions_were_trained() {
         for (world, digest) in [

@@ -171,15 +171,24 @@ mod tests {
 
     use super::*;
 
-    /// What trained them stands beside them, and not what was tried later.
+    /// What trained them stands beside them, and not what was tried later: the second recipe in their manifests, the network of the
+    /// first in their configuration.
     #[test]
     fn the_shipped_versions_come_from_the_recipes_beside_them() {
         for version in ["ofa_large", "ofa_base", "ofa_small"] {
             let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-            let recipe = Recipe::read(&models.join(format!("{version}.recipe.toml"))).unwrap();
-            let digest = hex::encode(Sha256::digest(recipe.to_toml().unwrap()));
-            let manifest = fs::read_to_string(models.join(version).join("manifest.toml")).unwrap();
+            let further = Recipe::read(&models.join(format!("{version}.further.toml"))).unwrap();
+            let digest = hex::encode(Sha256::digest(further.to_toml().unwrap()));
+            let read = |name: &str| fs::read_to_string(models.join(version).join(name)).unwrap();
+            let manifest = read("manifest.toml");
             assert!(manifest.contains(&format!("recipe_sha256 = \"{digest}\"")), "{version}: {digest}");
+            assert!(manifest.contains("from = \"sha256:"), "{version} began with another");
+            let first = Recipe::read(&models.join(format!("{version}.recipe.toml"))).unwrap();
+            let network: serde_json::Value = serde_json::from_str(&read("config.json")).unwrap();
+            for (key, value) in &first.network {
+                assert_eq!(network[key], serde_json::to_value(value).unwrap(), "{version}: {key}");
+            }
+            assert!(further.network.is_empty() && !first.network.is_empty());
         }
     }
 

@@ -47,7 +47,9 @@ fn told(mut command: Command) -> String {
 
 fn synth(folder: &Path, count: u32, seed: u32) {
     let mut command = program();
-    command.args(["synth", "--count", &count.to_string(), "--seed", &seed.to_string(), "--out"]).arg(folder);
+    command
+        .args(["synth", "--world", "small", "--count", &count.to_string(), "--seed", &seed.to_string(), "--out"])
+        .arg(folder);
     told(command);
 }
 
