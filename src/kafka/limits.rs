@@ -1,4 +1,4 @@
-//! How large records may be in a topic, as the brokers are set.
+//! How topics are set: how large records may be, and whether they are compacted.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,6 +19,22 @@ impl Connection {
     /// When the cluster does not say: an embedded broker cannot, others may want an authorization for it
     /// (`DescribeConfigs` on the topic).
     pub fn record_limits(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>, KafkaError> {
+        let settings = self.settings(topics, "max.message.bytes")?;
+        Ok(settings.into_iter().filter_map(|(topic, bytes)| Some((topic, bytes.parse().ok()?))).collect())
+    }
+
+    /// Whether the last record of each key stays in a topic for good.
+    ///
+    /// # Errors
+    /// As [`Self::record_limits`].
+    pub fn is_compacted(&self, topic: &str) -> Result<bool, KafkaError> {
+        let policies = self.settings(&[topic], "cleanup.policy")?;
+        // With both, records are deleted too, the last one of a key among them.
+        Ok(policies.get(topic).is_none_or(|policy| policy == "compact"))
+    }
+
+    /// One setting of each topic, as far as it has it.
+    fn settings(&self, topics: &[&str], name: &str) -> Result<BTreeMap<String, String>, KafkaError> {
         let client: AdminClient<DefaultClientContext> =
             AdminClient::from_config(&self.config(Role::Writes, &[])).map_err(KafkaError::client)?;
         let wanted: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -28,13 +44,12 @@ impl Connection {
             .build()
             .map_err(|error| KafkaError::Fatal(error.to_string()))?;
         let described = runtime.block_on(client.describe_configs(&wanted, &options))?;
-        let mut limits = BTreeMap::new();
+        let mut settings = BTreeMap::new();
         for (topic, resource) in topics.iter().zip(described) {
             let resource = resource.map_err(|error| KafkaError::Fatal(format!("topic `{topic}`: {error}")))?;
-            let entry = resource.entries.iter().find(|entry| entry.name == "max.message.bytes");
-            let bytes = entry.and_then(|entry| entry.value.as_deref()?.parse().ok());
-            limits.extend(bytes.map(|bytes| ((*topic).to_owned(), bytes)));
+            let entry = resource.entries.into_iter().find(|entry| entry.name == name);
+            settings.extend(entry.and_then(|entry| Some(((*topic).to_owned(), entry.value?))));
         }
-        Ok(limits)
+        Ok(settings)
     }
 }

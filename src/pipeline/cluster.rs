@@ -21,7 +21,18 @@ pub(super) struct Promise {
 /// # Errors
 /// What is not as it must be.
 pub fn check_cluster(plan: &Plan, connection: &Connection) -> Result<(), KafkaError> {
-    topics(plan, connection).map(|_| ())
+    let is_embedded = topics(plan, connection)?.is_none();
+    if let Some(control) = plan.kafka.control.as_deref().filter(|_| !is_embedded)
+        // Who may not ask is not kept from starting.
+        && connection.is_compacted(control).is_ok_and(|compacted| !compacted)
+    {
+        tracing::warn!(
+            topic = control,
+            "The control topic is not compacted: instances that start after its retention know nothing of what operators changed. Set \
+             cleanup.policy=compact."
+        );
+    }
+    Ok(())
 }
 
 /// What records may be in the topics: none on an embedded broker, an error where brokers do not say.

@@ -236,3 +236,26 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
         at(1.0)
     );
 }
+
+#[test]
+fn a_control_topic_that_forgets_is_warned_of() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topics, servers) = (kafka.topics(), kafka.address());
+    let forgets = topics.name("forgets");
+    kafka.create(&forgets, 1, &[("cleanup.policy", "delete")]);
+    let settings = topics.operated(servers, "one");
+    let told_until_it_takes_requests = |settings: &str| {
+        let (running, begun, mut told) = (Running::start(settings), Instant::now(), String::new());
+        while !told.contains("Taking requests.") {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{told}");
+            told += &running.said();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        told
+    };
+    let warning = "The control topic is not compacted";
+    let told = told_until_it_takes_requests(&settings.replace(&topics.name("control"), &forgets));
+    assert!(told.contains(warning) && told.contains(&forgets), "{told}");
+    let told = told_until_it_takes_requests(&settings);
+    assert!(!told.contains(warning), "{told}");
+}

@@ -223,7 +223,7 @@ impl Running {
         (self.child.wait().unwrap().code(), self.said())
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         // The last lines may still be on their way.
         let mut lines = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(200)) {
