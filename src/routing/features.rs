@@ -244,7 +244,8 @@ impl Unit {
             ("", _) | (_, Some("")) => Err("is empty: write request_id, key or an attribute's name".to_owned()),
             (_, Some(attribute)) => Ok(Self::Attribute(attribute.to_owned())),
             _ if name.starts_with("attributes[") => {
-                let quoted = name.strip_prefix("attributes['").and_then(|rest| rest.strip_suffix("']"));
+                let inside = name.strip_prefix("attributes[").and_then(|rest| rest.strip_suffix(']'));
+                let quoted = ['\'', '"'].into_iter().find_map(|it| inside?.strip_prefix(it)?.strip_suffix(it));
                 match quoted.filter(|attribute| !attribute.is_empty()) {
                     Some(attribute) => Ok(Self::Attribute(attribute.to_owned())),
                     None => Err(format!("`{name}` is no name: write attributes['user-id']")),

@@ -12,7 +12,7 @@ use crate::routing::{
 };
 
 const WEIGHT_MAX: f64 = 1_000_000.0;
-/// Half of it would round to nought.
+/// Shares are counted in these: a smaller one would take nobody, or more than it says.
 const RATIO_MIN: f64 = 1.0 / PARTS as f64;
 
 /// How an experiment divides its units.
