@@ -153,7 +153,9 @@ fn a_settings_file_that_becomes_what_was_applied_is_followed_again_also_after_a_
     two.until_it_serves(&applied.config_digest);
     // The deploy makes it the file's word, and goes on from there.
     one.running.write_settings(&share(&first, "0.5"));
+    let begun = Instant::now();
     while one.report().source != "file" {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", one.report());
         std::thread::sleep(Duration::from_millis(5));
     }
     let one = Instance::of(Running::start_in(one.running.stop_and_keep(), &share(&settings, "0.5")));
