@@ -2,6 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::File,
+    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -12,10 +14,10 @@ use serde::Serialize;
 
 use super::{CliError, failed, output};
 use crate::{
-    dataset::{self, Example, Reader},
+    dataset::{self, Example, Picture, Reader},
     engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
     evaluation::{Judged, Paired, Report, Subject, picture},
-    message::Device,
+    message::{Device, Label, Scores},
     store::{Thoroughness, VersionFolder},
     vision::{self, Limits},
     weights::Arithmetic,
@@ -45,6 +47,9 @@ pub(super) struct Arguments {
     /// Draw accuracy by kind and label, confidence against accuracy, and latency
     #[arg(long, value_name = "FILE.svg")]
     picture: Option<PathBuf>,
+    /// Write what each version answers to each example, a JSON line each: to see what it takes for what
+    #[arg(long, value_name = "FILE.jsonl")]
+    answers: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -96,6 +101,45 @@ struct Pair {
     paired: Paired,
 }
 
+/// A line of `--answers`: the example, without a picture that is in the line itself, and what a version says of it.
+#[derive(Serialize)]
+struct Answered<'e> {
+    version: &'e str,
+    split: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'e Picture>,
+    text: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caption: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<&'e str>,
+    label: Label,
+    result: Label,
+    scores: Scores,
+}
+
+impl<'e> Answered<'e> {
+    fn new((version, split): (&'e str, &'e str), example: &'e Example, scores: Scores) -> Self {
+        Self {
+            version,
+            split,
+            request_id: example.request_id.as_deref(),
+            image: Some(&example.image).filter(|image| matches!(image, Picture::Path(_))),
+            text: &example.text,
+            caption: example.caption.as_deref(),
+            kind: example.kind.as_deref(),
+            explanation: example.explanation.as_deref(),
+            label: example.label,
+            result: scores.best(),
+            scores,
+        }
+    }
+}
+
 const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -116,6 +160,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} judged, {eta} left") {
         bar.set_style(style);
     }
+    // Before an hour of judging, not after it.
+    let mut answers = match &arguments.answers {
+        Some(path) => Some((path, File::create(path).map(BufWriter::new).map_err(unwritten(path))?)),
+        None => None,
+    };
     let mut evaluation = Evaluation { versions: Vec::new(), pairs: Vec::new() };
     for (split, examples) in names.iter().copied().zip(&splits) {
         let mut all = Vec::new();
@@ -127,6 +176,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             let judged = judge(&folder, options, examples, &arguments.data, &bar)?;
             let (version, digest) = (&*wanted.to_string(), &*folder.manifest.digest());
             let parameters = folder.manifest.parameters;
+            if let Some((path, file)) = &mut answers {
+                for (example, judged) in examples.iter().zip(&judged) {
+                    let line = serde_json::to_string(&Answered::new((version, split), example, judged.scores));
+                    writeln!(file, "{}", line.map_err(failed)?).map_err(unwritten(path))?;
+                }
+            }
             all.push((Report::new(Subject { version, device, precision, digest, parameters }, split, &judged), judged));
         }
         for (index, (first, one)) in all.iter().enumerate() {
@@ -140,9 +195,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         evaluation.versions.extend(all.into_iter().map(|(report, _)| report));
     }
     bar.finish_and_clear();
+    if let Some((path, mut file)) = answers {
+        file.flush().map_err(unwritten(path))?;
+    }
     if let Some(path) = &arguments.picture {
         let svg = picture(&evaluation.versions).map_err(failed)?;
-        std::fs::write(path, svg).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        std::fs::write(path, svg).map_err(unwritten(path))?;
     }
     if arguments.json {
         output::json(&evaluation);
@@ -195,6 +253,10 @@ fn judge(
         bar.inc(1);
     }
     Ok(judged)
+}
+
+fn unwritten(path: &Path) -> impl FnOnce(std::io::Error) -> CliError {
+    move |error| failed(format!("{}: {error}", path.display()))
 }
 
 fn percent(share: f64) -> String {

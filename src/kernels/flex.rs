@@ -7,10 +7,12 @@ use burn::{
     tensor::{DType, Shape, TensorData},
 };
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
 use super::{
     attention,
     convolution::{self, Geometry, Weight},
+    elementwise::{self, vectorized},
     linear::{self, Activation},
     operations::Sequence,
     pool,
@@ -82,6 +84,12 @@ pub(super) trait Kernels: Backend {
 
     /// See [`max_pool`](super::max_pool()).
     fn max_pool(images: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`gelu`](super::gelu()).
+    fn gelu(states: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`gelu_slope`](super::gelu_slope()).
+    fn gelu_slope(states: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// See [`linear`](super::linear()).
     fn linear(
@@ -194,6 +202,16 @@ impl Kernels for Flex {
         tensor(result, [count, channels, height.div_ceil(2), width.div_ceil(2)])
     }
 
+    fn gelu(states: FlexTensor) -> FlexTensor {
+        let states = states.to_contiguous();
+        tensor(each(floats(&states), elementwise::gelu), sides::<3>(&states))
+    }
+
+    fn gelu_slope(states: FlexTensor) -> FlexTensor {
+        let states = states.to_contiguous();
+        tensor(each(floats(&states), elementwise::gelu_slope), sides::<3>(&states))
+    }
+
     fn linear(states: FlexTensor, weight: FlexTensor, bias: FlexTensor, activation: Activation) -> FlexTensor {
         let (states, weight, bias) = (states.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let [batch, tokens, inputs] = sides(&states);
@@ -303,6 +321,18 @@ fn sides<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
 }
 
 /// All values of a contiguous tensor.
+fn each(values: &[f32], of: impl Fn(f32) -> f32 + Copy + Sync) -> Vec<f32> {
+    const TOGETHER: usize = 1 << 14;
+    let mut result = vec![0.0; values.len()];
+    result.par_chunks_mut(TOGETHER).zip(values.par_chunks(TOGETHER)).for_each(|(result, values)| {
+        vectorized(
+            #[inline(always)]
+            || result.iter_mut().zip(values).for_each(|(result, value)| *result = of(*value)),
+        );
+    });
+    result
+}
+
 fn floats(tensor: &FlexTensor) -> &[f32] {
     assert_eq!(tensor.dtype(), DType::F32, "kernels work on 32-bit floats");
     let start = tensor.layout().start_offset();

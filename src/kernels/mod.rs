@@ -29,8 +29,8 @@ pub use convolution::Geometry;
 pub(crate) use elementwise::vectorized;
 pub use linear::Activation;
 pub use operations::{
-    Filter, Positions, ProjectionWeight, Sequence, Weight, attention, attention_by_position, convolution, linear,
-    max_pool,
+    Filter, Positions, ProjectionWeight, Sequence, Weight, attention, attention_by_position, convolution, gelu,
+    gelu_slope, linear, max_pool,
 };
 pub use quantized::{QuantizedFilter, QuantizedProjection, has_integer_products};
 pub use winograd::{TILES as WINOGRAD_TILES, prepared as winograd_weights};

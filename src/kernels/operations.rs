@@ -61,6 +61,16 @@ pub fn max_pool(images: Tensor<4>) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(images.into_dispatch()))
 }
 
+/// x·Φ(x) of each value, the exact GELU.
+pub fn gelu(states: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::gelu(states.into_dispatch()))
+}
+
+/// The slope of [`gelu`] at each value.
+pub fn gelu_slope(states: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::gelu_slope(states.into_dispatch()))
+}
+
 /// Attention of `queries` `[batch, from, width]` to `keys` and `values` `[batch, to, width]`, whose heads lie
 /// beside each other in the width. `bias` `[batch or 1, heads, from, to]` is added to the logits scaled by
 /// `scale`; the output of each head is multiplied by its `gain` `[heads]`. Gives `[batch, from, width]`. Slices of a

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{
     Device, Int, Tensor, TensorData,
-    activation::{gelu, relu},
+    activation::{gelu as burns_gelu, relu},
     module::{conv2d, max_pool2d},
     ops::{ConvOptions, MaxPoolOptions},
 };
@@ -313,7 +313,7 @@ fn linear_agrees_with_a_product() {
         let expected = states.clone().matmul(weight.clone().unsqueeze()) + bias.clone().unsqueeze();
         let got = linear(states.clone(), floats(&weight), bias.clone(), Activation::None);
         assert!(furthest(got, expected.clone()) < 1e-5);
-        assert!(furthest(linear(states, floats(&weight), bias, Activation::Gelu), gelu(expected)) < 1e-5);
+        assert!(furthest(linear(states, floats(&weight), bias, Activation::Gelu), burns_gelu(expected)) < 1e-5);
     }
 }
 

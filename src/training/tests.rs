@@ -111,7 +111,8 @@ fn value(loss: &Tensor<1>) -> f64 {
     f64::from(loss.clone().try_into_vec_as::<f32>().unwrap()[0])
 }
 
-/// Along each tensor's own gradient the loss must rise as fast as the gradient is long.
+/// Along each tensor's own gradient the loss must rise as fast as the gradient is long. Of what a gradient lacks its own direction
+/// knows nothing: directions by chance do.
 #[test]
 fn the_gradient_of_every_tensor_is_the_slope_of_the_loss() {
     let definition = Definition::parse(&texts()).unwrap();
@@ -132,25 +133,38 @@ fn the_gradient_of_every_tensor_is_the_slope_of_the_loss() {
         names.collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!(named(&gradients), named(&weights), "every tensor is learned");
-    // Short, because a ReLU that turns within it bends the loss, and long enough for 32 bits.
-    let step = 1e-3;
+    let slope = |name: &str, direction: &[f64], step: f64| {
+        let moved = |sign: f64| {
+            let mut moved = weights.clone();
+            let (_, _, values) = moved.iter_mut().find(|(other, ..)| other == name).unwrap();
+            for (value, along) in values.iter_mut().zip(direction) {
+                *value += (sign * step * along) as f32;
+            }
+            value(&loss(&mut network(&definition, &moved), &definition, &pixels))
+        };
+        (moved(1.0) - moved(-1.0)) / (2.0 * step)
+    };
     let mut checked = 0;
     for (name, _, gradient) in &gradients {
-        let length = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        let gradient: Vec<f64> = gradient.iter().copied().map(f64::from).collect();
+        let length = gradient.iter().map(|value| value.powi(2)).sum::<f64>().sqrt();
         // A bias before a batch norm, or of keys before a softmax, changes nothing.
         if length < 1e-2 {
             continue;
         }
-        let moved = |sign: f64| {
-            let mut moved = weights.clone();
-            let (_, _, values) = moved.iter_mut().find(|(other, ..)| other == name).unwrap();
-            for (value, slope) in values.iter_mut().zip(gradient) {
-                *value += (sign * step * f64::from(*slope) / length) as f32;
-            }
-            value(&loss(&mut network(&definition, &moved), &definition, &pixels))
-        };
-        let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
-        assert!((slope - length).abs() < 0.05 * length + 5e-4, "{name}: gradient {length}, slope {slope}");
+        let own: Vec<f64> = gradient.iter().map(|value| value / length).collect();
+        // Short, because a ReLU that turns within it bends the loss, and long enough for 32 bits.
+        let found = slope(name, &own, 1e-3);
+        assert!((found - length).abs() < 0.05 * length + 5e-4, "{name}: gradient {length}, slope {found}");
+        for _ in 0..2 {
+            // What one of them has in common with a gradient is as small as there are many values, and each value moves as little.
+            let each = (gradient.len() as f64).sqrt().recip();
+            let other: Vec<f64> = gradient.iter().map(|_| if chance.bool() { each } else { -each }).collect();
+            let expected: f64 = gradient.iter().zip(&other).map(|(value, along)| value * along).sum();
+            let found = slope(name, &other, 4e-3);
+            let off = (found - expected).abs();
+            assert!(off < 0.2 * length * each + 1e-4, "{name}: along another {expected}, slope {found}");
+        }
         checked += 1;
     }
     assert!(checked > 60, "only {checked} of {} tensors matter", gradients.len());

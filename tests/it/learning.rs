@@ -68,7 +68,7 @@ fn eval(folder: &Path, versions: &[&str], split: &str) -> Value {
     versions.iter().for_each(|version| {
         command.args(["--version", version]);
     });
-    command.arg("--picture").arg(folder.join("eval.svg"));
+    command.arg("--picture").arg(folder.join("eval.svg")).arg("--answers").arg(folder.join("answers.jsonl"));
     serde_json::from_str(&told(command)).unwrap()
 }
 
@@ -94,6 +94,17 @@ fn a_version_trained_from_nothing_and_one_trained_further_beat_the_blind() {
     assert!(accuracy(1, "low") > blind + 0.02, "{blind}: {evaluation:#}");
     assert_eq!(evaluation["pairs"][0]["all"], evaluation["versions"][0]["overall"]["all"]);
     assert!(std::fs::read_to_string(folder.path().join("eval.svg")).unwrap().contains("further"));
+    let answers = std::fs::read_to_string(folder.path().join("answers.jsonl")).unwrap();
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (index, version) in ["first", "further"].into_iter().enumerate() {
+        let of_version = answers.iter().filter(|answer| answer["version"] == version);
+        let right = of_version.clone().filter(|answer| answer["result"] == answer["label"]).count();
+        let share = &evaluation["versions"][index]["overall"];
+        assert_eq!(
+            (Some(of_version.count() as u64), Some(right as u64)),
+            (share["all"].as_u64(), share["right"].as_u64())
+        );
+    }
     // Fitted on the validation split, kept in the manifest, a part of the digest.
     let manifest = std::fs::read_to_string(from.join("manifest.toml")).unwrap();
     assert!(manifest.contains("\ntemperature = ") && manifest.contains("[trained]"), "{manifest}");
