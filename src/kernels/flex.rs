@@ -320,7 +320,7 @@ fn sides<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
-/// All values of a contiguous tensor.
+/// What a function makes of each value.
 fn each(values: &[f32], of: impl Fn(f32) -> f32 + Copy + Sync) -> Vec<f32> {
     const TOGETHER: usize = 1 << 14;
     let mut result = vec![0.0; values.len()];
@@ -333,6 +333,7 @@ fn each(values: &[f32], of: impl Fn(f32) -> f32 + Copy + Sync) -> Vec<f32> {
     result
 }
 
+/// All values of a contiguous tensor.
 fn floats(tensor: &FlexTensor) -> &[f32] {
     assert_eq!(tensor.dtype(), DType::F32, "kernels work on 32-bit floats");
     let start = tensor.layout().start_offset();

@@ -306,6 +306,12 @@ fn pooling_agrees_with_burns_own() {
 }
 
 #[test]
+fn gelu_agrees_with_burns_own() {
+    let states = random([2, 37, 291], 6) * 4.0;
+    assert!(furthest(gelu(states.clone()), burns_gelu(states)) < 1e-6);
+}
+
+#[test]
 fn linear_agrees_with_a_product() {
     for (batch, tokens, inputs, outputs) in [(1, 1, 3, 5), (2, 31, 40, 24), (1, 130, 64, 256)] {
         let states = random([batch, tokens, inputs], 7);

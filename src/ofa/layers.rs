@@ -91,8 +91,9 @@ fn plain(states: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     (product + bias.unsqueeze()).reshape([batch as i32, tokens as i32, -1])
 }
 
-/// burn takes the error function of one value after the other on `flex`, which was a fifth of a step of training. For what keeps
-/// account of how it came about our slope is a constant, so that the gradient is the product with it; the rest brings the value.
+/// The exact GELU, on `flex` by our own loops: burn takes the error function of one value after the other there, which was two fifths
+/// of a step of training. For states that are to be learned from the slope is a constant, so that their gradient is the product with
+/// it, and the rest brings the value.
 fn exact_gelu(states: Tensor<3>) -> Tensor<3> {
     if states.device().inner() != Device::flex() {
         return gelu(states);
