@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{CliError, failed, output};
 use crate::{
-    dataset::{self, Example, Picture, Reader},
+    dataset::{self, Example, Reader},
     engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
     evaluation::{Judged, Paired, Report, Subject, picture},
     message::{Device, Label, Scores},
@@ -101,43 +101,15 @@ struct Pair {
     paired: Paired,
 }
 
-/// A line of `--answers`: the example, without a picture that is in the line itself, and what a version says of it.
+/// A line of `--answers`: a line of the data set, with what a version says of it.
 #[derive(Serialize)]
 struct Answered<'e> {
     version: &'e str,
     split: &'e str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image: Option<&'e Picture>,
-    text: &'e str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caption: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    explanation: Option<&'e str>,
-    label: Label,
+    #[serde(flatten)]
+    example: &'e Example,
     result: Label,
     scores: Scores,
-}
-
-impl<'e> Answered<'e> {
-    fn new((version, split): (&'e str, &'e str), example: &'e Example, scores: Scores) -> Self {
-        Self {
-            version,
-            split,
-            request_id: example.request_id.as_deref(),
-            image: Some(&example.image).filter(|image| matches!(image, Picture::Path(_))),
-            text: &example.text,
-            caption: example.caption.as_deref(),
-            kind: example.kind.as_deref(),
-            explanation: example.explanation.as_deref(),
-            label: example.label,
-            result: scores.best(),
-            scores,
-        }
-    }
 }
 
 const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
@@ -177,8 +149,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             let (version, digest) = (&*wanted.to_string(), &*folder.manifest.digest());
             let parameters = folder.manifest.parameters;
             if let Some((path, file)) = &mut answers {
-                for (example, judged) in examples.iter().zip(&judged) {
-                    let line = serde_json::to_string(&Answered::new((version, split), example, judged.scores));
+                for (example, &Judged { scores, .. }) in examples.iter().zip(&judged) {
+                    let answered = Answered { version, split, example, result: scores.best(), scores };
+                    let line = serde_json::to_string(&answered);
                     writeln!(file, "{}", line.map_err(failed)?).map_err(unwritten(path))?;
                 }
             }
