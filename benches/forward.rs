@@ -95,7 +95,7 @@ fn rows() -> [Row; 1] {
 
 #[divan::bench]
 fn decode_and_resize_a_jpeg(bencher: Bencher<'_, '_>) {
-    let limits = Limits { bytes_max: 1 << 24, pixels_max: 1 << 26 };
+    let limits = Limits { bytes_max: 1 << 24, pixels_max: 1 << 26, decode_bytes_max: u64::MAX };
     let bytes = std::fs::read("testdata/demo/cups.jpg").unwrap();
     bencher.bench(|| {
         let image = vision::decode(&bytes, &limits).unwrap();

@@ -6,7 +6,7 @@
 
 use divan::{Bencher, black_box};
 use ofa_stream::{
-    message::Request,
+    message::{Request, RequestBounds},
     routing::{Features, Table, TableSpec},
 };
 
@@ -63,6 +63,7 @@ fn features(request: &Request) -> Features<'_> {
         texts: request.text.as_slice(),
         caption: None,
         text_length: 51,
+        non_latin_share: 0.0,
         image_width: 640,
         image_height: 480,
         image_bytes: 40_000,
@@ -76,7 +77,7 @@ fn features(request: &Request) -> Features<'_> {
 
 fn decide(bencher: Bencher<'_, '_>, spec: &TableSpec, text: &str, attributes: &serde_json::Value) {
     let table = Table::new(spec).unwrap();
-    let request = Request::from_json(request(text, "", attributes).as_bytes()).unwrap();
+    let request = Request::from_json(request(text, "", attributes).as_bytes(), &RequestBounds::NONE).unwrap();
     let features = features(&request);
     assert_ne!(table.decide(&features, &mut ()).unwrap().reason.as_str(), "rule");
     bencher.bench_local(|| table.decide(black_box(&features), &mut ()).unwrap());
@@ -111,5 +112,5 @@ fn nothing(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [0, 40_000])]
 fn reading_the_request(bencher: Bencher<'_, '_>, image_bytes: usize) {
     let json = request(TEXT, &"A".repeat(image_bytes), &attributes());
-    bencher.bench_local(|| Request::from_json(black_box(json.as_bytes())).unwrap());
+    bencher.bench_local(|| Request::from_json(black_box(json.as_bytes()), &RequestBounds::NONE).unwrap());
 }

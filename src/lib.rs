@@ -20,6 +20,7 @@
 //! * [`evaluation`]: how good a version is.
 //! * `training`: versions that learn; only with the feature `train`.
 //! * [`synth`]: pictures and statements about them, made up.
+//! * [`fetch`]: images that are not in their request: files below a folder, and URLs.
 //! * [`vision`], [`text`]: from bytes and words to what the network reads.
 //! * [`kernels`]: CPU kernels that burn lacks.
 //! * [`ofa`]: the network, in burn.
@@ -43,6 +44,7 @@ pub mod dataset;
 pub mod delivery;
 pub mod engine;
 pub mod evaluation;
+pub mod fetch;
 pub mod kafka;
 pub mod kernels;
 pub mod message;

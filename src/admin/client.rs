@@ -11,8 +11,8 @@ use ureq::{
 use super::Refusal;
 use crate::settings::Secret;
 
-/// A change may have to load a large version first.
-const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long an answer may take: a change may have to load a large version first.
+pub const ANSWER_MAX: Duration = Duration::from_secs(600);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// No answer of the API is larger.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -59,7 +59,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_MAX))
-            .timeout_global(Some(WAIT_MAX))
+            .timeout_global(Some(ANSWER_MAX))
             // A command is one request; a connection that is kept may be closed by the server at the wrong moment.
             .max_idle_connections(0)
             // It is this machine or one beside it.

@@ -1,10 +1,6 @@
 //! What is answered at which address.
 
-use std::{
-    future::{Future, IntoFuture},
-    io,
-    sync::Arc,
-};
+use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
@@ -23,6 +19,7 @@ use super::auth::{Role, Tokens};
 use crate::{
     control::{Applied, Command, ControlError, Handle, Order, Who},
     pipeline::SwitchError,
+    telemetry::{HttpLimits, serve_connections},
 };
 
 /// Who asks, why, and whether it is only tried.
@@ -62,6 +59,7 @@ pub fn serve(
     handle: Handle,
     tokens: Tokens,
     body_bytes_max: usize,
+    limits: HttpLimits,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send> {
     let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max };
     let router = Router::new()
@@ -80,7 +78,7 @@ pub fn serve(
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(api);
     listener.set_nonblocking(true)?;
-    Ok(axum::serve(TcpListener::from_std(listener)?, router).into_future())
+    Ok(serve_connections(TcpListener::from_std(listener)?, router, limits))
 }
 
 /// Lets in who has a token that allows it.
@@ -224,9 +222,11 @@ async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -
     }
 }
 
-/// A JSON body; an empty one is an empty object.
+/// A JSON body; an empty one is an empty object. An array would be read field by field, which nobody means.
 fn read(body: &Bytes) -> Result<Asked, serde_json::Error> {
-    serde_json::from_slice(if body.is_empty() { b"{}" } else { body })
+    let fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(if body.is_empty() { b"{}" } else { body })?;
+    serde_json::from_value(fields.into())
 }
 
 fn unreadable(error: &serde_json::Error) -> Response {

@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         ]
     });
     if !checked.versions.is_empty() {
-        output::line(output::table(
+        output::show(&output::table(
             &["version", "device", "precision", "parameters", "memory", "loaded in", "first request", "digest"],
             &["parameters", "memory", "loaded in", "first request"],
             rows,

@@ -248,7 +248,7 @@ fn table(letters: &[Letter]) {
         vec![place.clone(), time, code, attempts, origin, output::bytes(*bytes as u64), message]
     });
     let columns = ["letter", "written", "code", "tries", "request", "value", "why"];
-    output::line(output::table(&columns, &["tries", "value"], rows));
+    output::show(&output::table(&columns, &["tries", "value"], rows));
 }
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {
@@ -274,7 +274,7 @@ fn show(arguments: &ShowArguments) -> Result<(), CliError> {
         false => (name.clone(), shown(value)),
     });
     let rows = std::iter::once(key).chain(headers).map(|(name, value)| vec![name, value]);
-    output::line(output::table(&["header", "value"], &[], rows));
+    output::show(&output::table(&["header", "value"], &[], rows));
     if let Some(file) = &arguments.value {
         let value = record.payload.as_deref().unwrap_or_default();
         fs::write(file, value).map_err(|error| failed(format!("{}: {error}", file.display())))?;
@@ -345,7 +345,11 @@ fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Res
     let options = TransactionOptions {
         // Two people may do this at a time.
         transactional_id: format!("{}-replay-{}", plan.kafka.group_id, std::process::id()),
-        limits: RecordLimits { record_bytes_max: plan.kafka.record_bytes_max, batch_bytes: None },
+        limits: RecordLimits {
+            record_bytes_max: plan.kafka.record_bytes_max,
+            batch_bytes: None,
+            queue_bytes_max: plan.kafka.queue_bytes_max,
+        },
         timeout: plan.kafka.transaction_timeout,
         wait_max: plan.kafka.publish_timeout,
         group: None,

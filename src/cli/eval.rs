@@ -112,7 +112,7 @@ struct Answered<'e> {
     scores: Scores,
 }
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26, decode_bytes_max: u64::MAX };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let read = |split: &String| {
@@ -208,8 +208,9 @@ fn judge(
         let mut answered = || {
             let image = vision::decode(&bytes, &LIMITS).map_err(|error| named(&error))?;
             let texts = std::slice::from_ref(&example.text);
-            let prepared: Prepared =
-                preparer.with_pixels(ImageId::of(&bytes), preparer.pixels(&image), texts, example.caption.as_deref());
+            let sources = preparer.sources(texts, example.caption.as_deref()).map_err(|error| named(&error))?;
+            let (image, pixels) = (ImageId::of(&bytes), preparer.pixels(&image));
+            let prepared = Prepared { image, pixels, sources: sources.ids };
             model.judge(&[&prepared]).remove(0).map_err(|error| named(&error))
         };
         // What the first text of a length costs, a service pays once.
@@ -271,14 +272,14 @@ fn show(split: &str, evaluation: &Evaluation) {
     rows.push(row("parameters", &|report| output::count(report.parameters)));
     let examples = versions.first().map_or(0, |report| report.overall.all);
     output::line(format!("{examples} examples of the split `{split}`"));
-    output::line(output::table(&names, &names[1..], rows));
+    output::show(&output::table(&names, &names[1..], rows));
     for report in versions {
         let labels = ["yes", "maybe", "no"];
         let rows = labels.iter().zip(report.confusion.0).map(|(label, counts)| {
             std::iter::once((*label).to_owned()).chain(counts.iter().map(u64::to_string)).collect()
         });
         let corner = format!("{}: is, was called", report.version);
-        output::line(output::table(&[&corner, "yes", "maybe", "no"], &labels, rows));
+        output::show(&output::table(&[&corner, "yes", "maybe", "no"], &labels, rows));
     }
     if !pairs.is_empty() {
         let rows = pairs.iter().map(|Pair { first, second, paired, .. }| {
@@ -291,7 +292,7 @@ fn show(split: &str, evaluation: &Evaluation) {
             ]
         });
         let columns = ["on the same examples", "difference", "right alone", "wrong alone", "p"];
-        output::line(output::table(&columns, &columns[1..], rows));
+        output::show(&output::table(&columns, &columns[1..], rows));
         output::line("p: permutation test over pictures; McNemar's exact test where each has one example");
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     pipeline::PipelineError,
     settings::{Plan, SettingsError},
     store::Thoroughness,
-    telemetry::logging::LogLevelError,
+    telemetry::logging::{self, LogLevelError},
 };
 
 /// Image-text moderation over Kafka: routes each request to one of several OFA visual-entailment
@@ -148,26 +148,44 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 
 /// Reads the command line, runs the command, and prints its error with what to do about it.
 pub fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Predict(arguments) => predict::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments),
-        Command::Produce(arguments) => produce::run(&arguments),
-        Command::DeadLetters(command) => dead_letters::run(&command),
-        Command::Operate(command) => operate::run(&command),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Synth(arguments) => synth::run(&arguments),
-        #[cfg(feature = "train")]
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Models(command) => models::run(&command),
-    };
-    match done {
+    let command = Arguments::parse().command;
+    // A service's last words belong into its log, where they are looked for.
+    let is_service = matches!(command, Command::Run(_));
+    let done = run_command(&command);
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            match is_service && logging::is_started() && tracing::enabled!(tracing::Level::ERROR) {
+                true => tracing::error!(%error, "The process ends."),
+                false => output::error(&error),
+            }
             error.exit_code()
         }
+    };
+    logging::finish();
+    match output::is_complete() {
+        true => code,
+        false => {
+            output::error("what was printed could not be written as a whole");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Produce(arguments) => produce::run(arguments),
+        Command::DeadLetters(command) => dead_letters::run(command),
+        Command::Operate(command) => operate::run(command),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Synth(arguments) => synth::run(arguments),
+        #[cfg(feature = "train")]
+        Command::Train(arguments) => train::run(arguments),
+        Command::Models(command) => models::run(command),
     }
 }

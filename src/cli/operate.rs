@@ -269,7 +269,7 @@ fn show_report(report: &Report) {
         vec![it.name.clone(), it.position.clone(), share, it.variants.join(", ")]
     });
     if !report.experiments.is_empty() {
-        output::line(output::table(&["experiment", "", "units", "variants"], &["units"], experiments));
+        output::show(&output::table(&["experiment", "", "units", "variants"], &["units"], experiments));
     }
     let versions = report.versions.iter().map(|it| {
         let named = match (it.named, it.state.as_str()) {
@@ -280,7 +280,7 @@ fn show_report(report: &Report) {
         let (device, precision) = (it.device.clone(), it.precision.clone());
         vec![it.name.clone(), it.state.clone(), device, precision, output::digest(&it.digest), named.to_owned()]
     });
-    output::line(output::table(&["version", "state", "device", "precision", "digest", ""], &[], versions));
+    output::show(&output::table(&["version", "state", "device", "precision", "digest", ""], &[], versions));
 }
 
 fn show_audit(lines: &[Value]) {
@@ -293,5 +293,5 @@ fn show_audit(lines: &[Value]) {
         let at = text(line, "at").chars().take("2026-11-24T20:00:00".len()).collect();
         vec![line["revision"].to_string(), at, text(line, "by"), text(line, "action"), text(line, "why"), result]
     });
-    output::line(output::table(&["revision", "at", "by", "action", "why", "result"], &["revision"], rows));
+    output::show(&output::table(&["revision", "at", "by", "action", "why", "result"], &["revision"], rows));
 }

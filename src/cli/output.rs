@@ -1,25 +1,80 @@
 //! What commands print: tables for people, JSON for programs. The only place that prints.
+//!
+//! Producers choose keys, headers and names that stand in tables and errors. Their control characters are shown escaped: who may
+//! publish a request must not write on an operator's terminal.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use comfy_table::{
     Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets::UTF8_HORIZONTAL_ONLY,
 };
 use serde::Serialize;
 
-/// Prints lines to standard output. A reader that has gone away is no error: its pipe is closed.
+/// Set when something could not be printed, which makes the command fail.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints lines to standard output, control characters escaped.
 pub(super) fn line(text: impl std::fmt::Display) {
-    writeln!(io::stdout(), "{text}").ok();
+    print(&escaped(&text.to_string(), true));
+}
+
+/// Prints a table, whose cells are escaped.
+pub(super) fn show(table: &Table) {
+    print(&table.to_string());
+}
+
+/// Prints text as it is, for programs that read it.
+pub(super) fn raw(text: impl std::fmt::Display) {
+    print(&text.to_string());
 }
 
 /// Prints an error to standard error.
 pub(super) fn error(error: impl std::fmt::Display) {
-    writeln!(io::stderr(), "error: {error}").ok();
+    let text = escaped(&error.to_string(), true);
+    // Without standard error there is nobody to hear of it.
+    writeln!(io::stderr(), "error: {text}").ok();
 }
 
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) {
-    line(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
+    raw(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
+}
+
+/// Whether all that was printed was written: false on a full disk, say. A reader that has gone away is no error.
+pub(super) fn is_complete() -> bool {
+    note(io::stdout().flush());
+    !LOST.load(Ordering::Relaxed)
+}
+
+fn print(text: &str) {
+    note(writeln!(io::stdout(), "{text}"));
+}
+
+fn note(written: io::Result<()>) {
+    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A text in which control characters and those that turn the direction of writing are escaped; line breaks only where
+/// `keeps_lines` does not keep them.
+pub(super) fn escaped(text: &str, keeps_lines: bool) -> String {
+    let is_harmless = |character: char| {
+        let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let breaks = matches!(character, '\u{2028}' | '\u{2029}');
+        (character == '\n' && keeps_lines) || !(character.is_control() || turns || breaks)
+    };
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_harmless(character) {
+            true => shown.push(character),
+            false => shown.extend(character.escape_unicode()),
+        }
+    }
+    shown
 }
 
 /// A number of bytes, as people read it.
@@ -51,9 +106,24 @@ pub(super) fn table(columns: &[&str], right: &[&str], rows: impl IntoIterator<It
     for row in rows {
         let cells = row.into_iter().zip(columns).map(|(value, column)| {
             let alignment = if right.contains(column) { CellAlignment::Right } else { CellAlignment::Left };
-            Cell::new(value).set_alignment(alignment)
+            Cell::new(escaped(&value, false)).set_alignment(alignment)
         });
         table.add_row(cells);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_producers_are_shown_and_not_sent_to_the_terminal() {
+        let hostile = "a\u{1b}]52;c;x\u{7}\r\u{9b}1m\u{202e}b\nc\u{7f}é";
+        let shown = escaped(hostile, false);
+        assert_eq!(shown, "a\\u{1b}]52;c;x\\u{7}\\u{d}\\u{9b}1m\\u{202e}b\\u{a}c\\u{7f}é");
+        assert!(escaped(hostile, true).contains("b\nc"));
+        let table = table(&["key"], &[], [vec!["two\nlines\u{1b}[31m".to_owned()]]).to_string();
+        assert!(table.contains("two\\u{a}lines\\u{1b}[31m"), "{table}");
+    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{CliError, SettingsArguments, VerifyArguments, failed, output};
 use crate::{
-    engine::{ImageId, Judge, Model, ModelOptions, Preparer},
+    engine::{ImageId, Judge, Model, ModelOptions, Prepared, Preparer},
     message::{Answer, Device, Label, Scores},
     settings::{Plan, VersionPlan},
     store::VersionFolder,
@@ -75,6 +75,7 @@ struct Prediction {
     #[serde(skip_serializing_if = "Option::is_none")]
     stages_ms: Option<BTreeMap<&'static str, f64>>,
     load_seconds: f64,
+    text_truncated: bool,
 }
 
 struct Chosen {
@@ -84,7 +85,7 @@ struct Chosen {
     limits: Limits,
 }
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 28 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 28, decode_bytes_max: u64::MAX };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let chosen = choose(arguments)?;
@@ -101,13 +102,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let id = ImageId::of(&image);
     let (mut latencies, mut stages) = (Vec::new(), BTreeMap::<&str, Vec<f64>>::new());
     let mut scores = Vec::new();
+    let mut is_truncated = false;
     for _ in 0..arguments.repeat {
         let mut clock = Clock::new();
         let decoded = vision::decode(&image, &chosen.limits).map_err(refused)?;
         stages.entry("decode").or_default().push(clock.lap());
         let pixels = preparer.pixels(&decoded);
         stages.entry("resize").or_default().push(clock.lap());
-        let prepared = preparer.with_pixels(id, pixels, &arguments.text, arguments.caption.as_deref());
+        let sources = preparer.sources(&arguments.text, arguments.caption.as_deref()).map_err(failed)?;
+        is_truncated = sources.is_truncated;
+        let prepared = Prepared { image: id, pixels, sources: sources.ids };
         scores = model.judge(&[&prepared]).remove(0).map_err(failed)?;
         latencies.push(clock.whole());
         if arguments.repeat > 1 {
@@ -137,6 +141,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         latency_ms,
         stages_ms: (arguments.repeat > 1).then_some(stages),
         load_seconds,
+        text_truncated: is_truncated,
     };
     if arguments.json {
         output::json(&prediction);
@@ -179,7 +184,7 @@ fn show(prediction: &Prediction, answers: &[Answer]) {
         let Scores { yes, maybe, no } = answer.scores;
         vec![answer.text_preview.clone(), answer.result.as_str().to_owned(), percent(yes), percent(maybe), percent(no)]
     });
-    output::line(output::table(&["text", "result", "yes", "maybe", "no"], &["yes", "maybe", "no"], rows));
+    output::show(&output::table(&["text", "result", "yes", "maybe", "no"], &["yes", "maybe", "no"], rows));
     output::line(format!(
         "version {} on {} in {}, image {}x{}, {:.1} ms after loading",
         prediction.model_version,

@@ -2,15 +2,24 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use super::{CliError, failed};
-use crate::message::{Outgoing, Request};
+use crate::{
+    fetch::read_beneath,
+    message::{Outgoing, Request, RequestBounds, encode_base64},
+};
+
+/// A picture that is read into a request; no service takes a larger one.
+const IMAGE_BYTES_MAX: usize = 1 << 28;
+/// A line or a text file.
+const LINE_BYTES_MAX: u64 = 1 << 28;
+/// The mark that Windows tools write before UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// How requests are made from files.
 #[derive(Clone, Copy)]
@@ -48,69 +57,110 @@ fn folder<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliE
         let text = fs::read_to_string(&words).map_err(|error| {
             failed(format!("{}: {error}; every image needs its text in a .txt file of the same name", words.display()))
         })?;
+        let text = text.trim_start_matches(BYTE_ORDER_MARK).trim_end();
         let name = image.file_stem().unwrap_or_default().to_string_lossy();
-        let request = json!({"request_id": name, "text": text.trim_end(), "image": {"base64": encoded(&image)?}});
-        Ok(record(&request, request.to_string().into_bytes(), reading))
+        let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
+        let request = json!({"request_id": name, "text": text, "image": {"base64": encode_base64(&bytes)}});
+        record(&request, request.to_string().into_bytes(), reading)
     })))
 }
 
-/// One request per line; an `image.path` that leads to a file, seen from the file of lines, is
+/// One request per line; an `image.path` that leads to a file below the folder of the file of lines is
 /// replaced by the image itself, because the consumer may be on another machine.
 fn lines<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliError> {
     let file = File::open(path).map_err(|error| at(path, error))?;
-    let beside = path.parent().unwrap_or(Path::new("")).to_owned();
-    let numbered = BufReader::new(file).split(b'\n').enumerate();
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let numbered = Lines(BufReader::new(file)).enumerate();
     Ok(Box::new(numbered.filter_map(move |(index, line)| {
         let line = match line {
             Ok(line) => line,
-            Err(error) => return Some(Err(at(path, error))),
+            Err(error) => return Some(Err(failed(format!("{} line {}: {error}", path.display(), index + 1)))),
+        };
+        let line = match index {
+            0 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line),
+            _ => &line,
         };
         if line.trim_ascii().is_empty() && reading.checked {
             return None;
         }
-        let made = one_line(&line, &beside, reading);
+        let made = one_line(line, &folder, reading);
         Some(made.map_err(|error| failed(format!("{} line {}: {error}", path.display(), index + 1))))
     })))
 }
 
-fn one_line(line: &[u8], beside: &Path, reading: Reading<'_>) -> Result<Outgoing, CliError> {
-    let Ok(mut request) = serde_json::from_slice::<Value>(line) else {
-        let malformed = Request::from_json(line).err();
-        return match (reading.checked, malformed) {
-            (true, Some(error)) => Err(failed(error)),
-            _ => Ok(record(&Value::Null, line.to_vec(), reading)),
-        };
-    };
-    if let Some(image) = request.get_mut("image").and_then(Value::as_object_mut) {
-        inline(image, beside)?;
+/// Lines of bytes, each within a bound.
+struct Lines(BufReader<File>);
+
+impl Iterator for Lines {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = Vec::new();
+        match (&mut self.0).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Err(error) => Some(Err(error)),
+            Ok(0) => None,
+            Ok(_) if line.len() as u64 >= LINE_BYTES_MAX => Some(Err(io::Error::other("the line is too long"))),
+            Ok(_) => {
+                line.pop_if(|last| *last == b'\n');
+                Some(Ok(line))
+            }
+        }
     }
-    let payload = request.to_string().into_bytes();
+}
+
+fn one_line(line: &[u8], folder: &Path, reading: Reading<'_>) -> Result<Outgoing, CliError> {
     if reading.checked {
-        Request::from_json(&payload).map_err(failed)?;
+        Request::from_json(line, &RequestBounds::NONE).map_err(failed)?;
     }
-    Ok(record(&request, payload, reading))
+    let Ok(mut request) = serde_json::from_slice::<Value>(line) else {
+        return record(&Value::Null, line.to_vec(), reading);
+    };
+    let is_inlined = match request.get_mut("image").and_then(Value::as_object_mut) {
+        Some(image) => inline(image, folder, reading)?,
+        None => false,
+    };
+    // A line that stays as it is keeps its bytes: writing it again would round its long numbers.
+    let payload = if is_inlined { request.to_string().into_bytes() } else { line.to_vec() };
+    record(&request, payload, reading)
 }
 
-fn inline(image: &mut Map<String, Value>, beside: &Path) -> Result<(), CliError> {
-    let Some(path) = image.get("path").and_then(Value::as_str).map(|path| beside.join(path)) else { return Ok(()) };
-    if path.is_file() {
-        image.remove("path");
-        image.insert("base64".to_owned(), Value::String(encoded(&path)?));
+/// Replaces the path of an image by the image. An unchecked line whose file is not there, or not below the folder, stays as it is.
+fn inline(image: &mut Map<String, Value>, folder: &Path, reading: Reading<'_>) -> Result<bool, CliError> {
+    let Some(path) = image.get("path").and_then(Value::as_str) else { return Ok(false) };
+    match read_beneath(folder, path, IMAGE_BYTES_MAX) {
+        Ok(bytes) => {
+            image.remove("path");
+            image.insert("base64".to_owned(), Value::String(encode_base64(&bytes)));
+            Ok(true)
+        }
+        Err(_) if !reading.checked => Ok(false),
+        Err(error) => {
+            let reason = error.reason.replace("`images.path_root`", "the folder of the file of lines");
+            Err(failed(format!("`image.path` {path:?}: {reason}")))
+        }
     }
-    Ok(())
 }
 
-fn record(request: &Value, payload: Vec<u8>, reading: Reading<'_>) -> Outgoing {
-    let key = match reading.key {
+/// The record of a request. A key that was asked for and is not there is an error: without it a record has no order.
+fn record(request: &Value, payload: Vec<u8>, reading: Reading<'_>) -> Result<Outgoing, CliError> {
+    let value = match reading.key {
         "request_id" => &request["request_id"],
         attribute => &request["attributes"][attribute.strip_prefix("attributes.").unwrap_or(attribute)],
     };
-    let key = key.as_str().map(|key| key.as_bytes().to_vec());
-    Outgoing { topic: reading.topic.to_owned(), key, payload: Some(payload), headers: Vec::new() }
-}
-
-fn encoded(path: &Path) -> Result<String, CliError> {
-    Ok(STANDARD.encode(fs::read(path).map_err(|error| at(path, error))?))
+    let key = match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        // As units have them: 42 and "42" are the same.
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ if !reading.checked => None,
+        Value::Number(_) => return Err(failed(format!("`{}` is no whole number: it cannot be the key", reading.key))),
+        _ => return Err(failed(format!("`{}`, which is to be the key, is missing or empty", reading.key))),
+    };
+    let key = key.map(String::into_bytes);
+    Ok(Outgoing { topic: reading.topic.to_owned(), key, payload: Some(payload), headers: Vec::new() })
 }
 
 fn at(path: &Path, error: io::Error) -> CliError {

@@ -2,7 +2,9 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use clap::Args;
@@ -18,9 +20,12 @@ use crate::{
     engine::Engine,
     kafka::{Connection, EmbeddedBroker},
     pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
-    settings::{LogFormat, Plan, SettingsError},
+    settings::{LogFormat, Plan, SettingsError, TelemetryPlan},
     store::Thoroughness,
-    telemetry::{self, Probes, logging},
+    telemetry::{
+        self, HttpLimits, Probes,
+        logging::{self, LogStyle},
+    },
 };
 
 #[derive(Args)]
@@ -36,6 +41,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let path = arguments.settings.path();
+    refuse_pipe(path)?;
     let plan = arguments.settings.plan()?;
     // Whoever forgot to name the cluster would have a healthy service that nobody sends anything to.
     if plan.kafka.bootstrap_servers.is_none() && !arguments.embedded {
@@ -44,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         let (path, field) = (path.to_owned(), "kafka.bootstrap_servers".to_owned());
         return Err(SettingsError::Field { path, line: None, field, reason: reason.to_owned() }.into());
     }
-    logging::start(&plan.telemetry.log_level, plan.telemetry.log_format == LogFormat::Json)?;
+    logging::start(&plan.telemetry.log_level, log_style(&plan))?;
     let service = Service::start(&plan)?;
     let mut stopping = service.heed_stops()?;
     let broker = start_broker(&plan)?;
@@ -56,48 +62,61 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         );
     }
     let connection = connection(&plan, address);
+    let (path, thoroughness) = (path.to_owned(), arguments.verify.thoroughness());
+    // Brokers, disks and models may each keep a start waiting; a stop signal is heard meanwhile.
+    let Some(begun) = service.unless_stopped(&mut stopping, move || begin(plan, &connection, path, thoroughness))?
+    else {
+        tracing::info!("Stopped while it was starting; no request was left half done.");
+        service.end();
+        return Ok(());
+    };
+    let Begun { plan, pipeline, start, admin } = begun?;
+    let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
+    if let Some((listener, tokens)) = admin {
+        service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max, http_limits(&plan))?;
+    }
+    tracing::info!(config_digest = plan.config_digest, "Taking requests.");
+    match service.until_stopped(stopping, pipeline, controller)? {
+        0 => tracing::info!("Drained and committed; goodbye."),
+        left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
+    }
+    Ok(())
+}
+
+/// What stands before the first request is taken.
+struct Begun {
+    plan: Plan,
+    pipeline: Pipeline,
+    start: control::Start,
+    admin: Option<(TcpListener, Tokens)>,
+}
+
+fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoroughness) -> Result<Begun, CliError> {
     let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
     let admin = plan.admin.listen.map(|address| bind_admin(&plan, address, files.as_ref())).transpose()?;
-    let log = FleetLog::open(&connection, &plan.kafka)?;
-    let file = std::fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    let log = FleetLog::open(connection, &plan.kafka)?;
+    let file = std::fs::read_to_string(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let history = plan.control.history;
     let group = plan.kafka.group_id.clone();
-    let sources = Sources { path, file: &file, files: files.as_ref(), log: log.as_ref() };
+    let sources = Sources { path: &path, file: &file, files: files.as_ref(), log: log.as_ref() };
     let Recalled { mut plan, own, state, agreed, mut behind, unreadable, forgotten, reverted, overtaken } =
         recall(&sources, &group, history)?;
     if let Some(reason) = &behind {
         tracing::error!(reason, "Started without all that operators changed.");
     }
-    let thoroughness = arguments.verify.thoroughness();
-    let start = {
-        let connection = connection.clone();
-        move |plan: Plan| {
-            let connection = connection.clone();
-            move || start_pipeline(&plan, &connection, thoroughness)
-        }
-    };
-    let mut begun = service.unless_stopped(&mut stopping, start(plan.clone()))?;
+    let mut pipeline = start_pipeline(&plan, connection, thoroughness);
     // What others of the group serve by may name a folder that is not here: that is no reason to be away altogether.
-    let refused = match &begun {
-        Some(Err(CliError::Engine(error))) if error.is_settings() => {
-            Some(format!("what is applied does not work here: {error}"))
-        }
-        _ => None,
-    };
-    if let (Some(reason), Some(own)) = (refused, own) {
+    if let (Err(CliError::Engine(error)), Some(own)) = (&pipeline, own)
+        && error.is_settings()
+    {
+        let reason = format!("what is applied does not work here: {error}");
         tracing::error!(reason, "Starting by the settings file of this instance.");
         plan = own;
-        begun = service.unless_stopped(&mut stopping, start(plan.clone()))?;
+        pipeline = start_pipeline(&plan, connection, thoroughness);
         behind = Some(reason);
     }
-    let Some(pipeline) = begun else {
-        tracing::info!("Stopped while it was starting; no request was left half done.");
-        service.end();
-        return Ok(());
-    };
-    let pipeline = pipeline?;
     let start = control::Start {
-        path: path.to_owned(),
+        path,
         file,
         state,
         agreed,
@@ -113,16 +132,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         instance: instance(),
         adapt: |plan| plan,
     };
-    let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
-    if let Some((listener, tokens)) = admin {
-        service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
+    Ok(Begun { pipeline: pipeline?, plan, start, admin })
+}
+
+/// Settings are read again while the program runs, which a pipe cannot be.
+fn refuse_pipe(path: &Path) -> Result<(), SettingsError> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => Err(SettingsError::Unreadable {
+            path: path.to_owned(),
+            reason: "it is a pipe or a device, which cannot be read again: write the settings to a file".to_owned(),
+        }),
+        _ => Ok(()),
     }
-    tracing::info!(config_digest = plan.config_digest, "Taking requests.");
-    match service.until_stopped(stopping, pipeline, controller)? {
-        0 => tracing::info!("Drained and committed; goodbye."),
-        left => tracing::warn!(records = left, "Committed what was answered in time; the rest is read again."),
-    }
-    Ok(())
+}
+
+/// How log lines are written.
+pub(super) fn log_style(plan: &Plan) -> LogStyle {
+    let TelemetryPlan { log_format, log_lines_max, .. } = plan.telemetry;
+    LogStyle { json: log_format == LogFormat::Json, lines_max: log_lines_max }
+}
+
+/// Bounds of the HTTP servers.
+pub(super) fn http_limits(plan: &Plan) -> HttpLimits {
+    let TelemetryPlan { connections_max, connection_timeout, .. } = plan.telemetry;
+    HttpLimits { connections_max, timeout: connection_timeout, answer_timeout: connection_timeout }
 }
 
 /// Looks at the cluster before versions are loaded: what is wrong with it is known sooner, and a supervisor that tries again loads
@@ -186,15 +219,21 @@ impl Service {
         // Without pages nobody would read the metrics, and their samples would pile up.
         if let Some(address) = plan.telemetry.listen {
             let metrics = telemetry::install().map_err(failed)?;
-            let (live, ready) = (service.monitor.clone(), service.monitor.clone());
+            let (live, ready, begun) = (service.monitor.clone(), service.monitor.clone(), Instant::now());
+            let dead_after = plan.pipeline.dead_after;
+            let starting = move || format!("starting and loading versions for {} s", begun.elapsed().as_secs());
             let probes = Probes {
-                live: Box::new(move || live.get().is_none_or(|monitor| monitor.is_alive())),
+                not_alive: Box::new(move || match live.get() {
+                    Some(monitor) => monitor.not_alive(),
+                    None => (begun.elapsed() >= dead_after).then(starting),
+                }),
                 not_ready: Box::new(move || match ready.get() {
                     Some(monitor) => monitor.not_ready(),
-                    None => Some("loading".to_owned()),
+                    None => Some(starting()),
                 }),
             };
-            let serving = service.runtime.block_on(telemetry::serve(address, metrics, probes));
+            let limits = http_limits(plan);
+            let serving = service.runtime.block_on(telemetry::serve(address, metrics, probes, limits));
             let (bound, server) = serving.map_err(|error| failed(format!("`telemetry.listen` {address}: {error}")))?;
             tracing::info!(address = %bound, "Serving /metrics, /healthz and /readyz.");
             service.runtime.spawn(async move {
@@ -239,10 +278,13 @@ impl Service {
         controller: &Controller,
         tokens: Tokens,
         body_bytes_max: usize,
+        limits: HttpLimits,
     ) -> Result<(), CliError> {
         let address = listener.local_addr().map_err(failed)?;
         let _inside = self.runtime.enter();
-        let server = admin::serve(listener, controller.handle(), tokens, body_bytes_max).map_err(failed)?;
+        // A change may have to load a large version first.
+        let limits = HttpLimits { answer_timeout: admin::ANSWER_MAX, ..limits };
+        let server = admin::serve(listener, controller.handle(), tokens, body_bytes_max, limits).map_err(failed)?;
         tracing::info!(%address, "Serving the admin API.");
         if !address.ip().is_loopback() {
             tracing::warn!(

@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         ]
     });
     let columns = ["split", "pictures", "examples", "words alone", "picture alone", "words and obstacle"];
-    output::line(output::table(&columns, &columns[1..], rows));
+    output::show(&output::table(&columns, &columns[1..], rows));
     output::line(
         "Chance is 33.3 %. The last column is for one who reads, and sees no more than what hides a part of the picture: mostly, whether \
          anything can be told.",

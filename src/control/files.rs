@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -110,10 +110,16 @@ impl Files {
         if fs::metadata(&path).is_ok_and(|file| file.len() > AUDIT_BYTES_MAX) {
             fs::rename(&path, path.with_extension("1.jsonl"))?;
         }
-        let mut json = serde_json::to_vec(line)?;
+        let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
+        let mut json = Vec::new();
+        // A line that a full disk has torn must not take this one along.
+        if ends_within_a_line(&file)? {
+            json.push(b'\n');
+        }
+        json.extend(serde_json::to_vec(line)?);
         json.push(b'\n');
         // In one piece, so that a line is there whole or not at all.
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?.write_all(&json)
+        file.write_all(&json)
     }
 
     /// The last lines of the audit log, the latest first.
@@ -121,12 +127,22 @@ impl Files {
     /// # Errors
     /// When it cannot be read.
     pub fn audited(&self, lines_max: usize) -> Result<Vec<serde_json::Value>, ControlError> {
-        let text = match fs::read_to_string(self.folder.join(AUDIT)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read.map_err(|error| self.refuse(AUDIT, error))?,
-        };
-        let lines = text.lines().rev().take(lines_max);
-        Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let current = self.folder.join(AUDIT);
+        let mut lines = Vec::new();
+        // Right after the file was put aside the last lines are in the other one.
+        for path in [current.clone(), current.with_extension("1.jsonl")] {
+            let bytes = match fs::read(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read.map_err(|error| self.refuse(AUDIT, error))?,
+            };
+            let text = String::from_utf8_lossy(&bytes);
+            let newest_first = text.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+            lines.extend(newest_first.take(lines_max - lines.len()));
+            if lines.len() >= lines_max {
+                break;
+            }
+        }
+        Ok(lines)
     }
 
     /// The token of the admin API: the one that is there, or a new one that only the owner can read.
@@ -137,6 +153,8 @@ impl Files {
         let path = self.folder.join(TOKEN);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() >= TOKEN_BYTES => return Ok(Secret::new(text.trim().to_owned())),
+            // A full disk has left it so.
+            Ok(text) if text.is_empty() => {}
             Ok(_) => return Err(self.refuse(TOKEN, "it is too short; remove it to have another one made")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(self.refuse(TOKEN, error)),
@@ -144,14 +162,29 @@ impl Files {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| self.refuse(TOKEN, error))?;
         let token = hex::encode(bytes);
-        let made = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
-        made.and_then(|mut file| writeln!(file, "{token}")).map_err(|error| self.refuse(TOKEN, error))?;
+        self.write_token(&token).map_err(|error| self.refuse(TOKEN, format!("it cannot be written: {error}")))?;
         Ok(Secret::new(token))
+    }
+
+    /// Writes the token beside its place and renames it, so that it is there whole or not at all. The file is its owner's alone.
+    fn write_token(&self, token: &str) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".token").tempfile_in(&self.folder)?;
+        writeln!(file, "{token}")?;
+        file.as_file().sync_all()?;
+        file.persist(self.folder.join(TOKEN)).map(drop).map_err(|error| error.error)
     }
 
     fn refuse(&self, file: &str, reason: impl std::fmt::Display) -> ControlError {
         refuse(&self.folder.join(file), reason)
     }
+}
+
+/// Whether the last line of a file has no end.
+fn ends_within_a_line(file: &File) -> io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte != *b"\n")
 }
 
 fn refuse(place: &Path, reason: impl std::fmt::Display) -> ControlError {
@@ -193,6 +226,20 @@ mod tests {
         assert_ne!(Files::open(other.path()).unwrap().token().unwrap(), token);
         fs::write(folder.path().join(TOKEN), "short").unwrap();
         assert!(files.token().is_err());
+        fs::write(folder.path().join(TOKEN), "").unwrap();
+        assert_eq!(files.token().unwrap().reveal().len(), 48, "one that a full disk left empty is made again");
+    }
+
+    #[test]
+    fn a_torn_line_of_the_audit_log_costs_that_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).unwrap();
+        files.audit(&1).unwrap();
+        let mut file = OpenOptions::new().append(true).open(folder.path().join(AUDIT)).unwrap();
+        file.write_all(b"{\"number\":").unwrap();
+        files.audit(&2).unwrap();
+        files.audit(&3).unwrap();
+        assert_eq!(files.audited(9).unwrap(), [3, 2, 1].map(|number| serde_json::json!(number)));
     }
 
     #[test]
@@ -205,7 +252,8 @@ mod tests {
         assert_eq!(numbers, [8, 7, 6]);
         files.audit(&"x".repeat(AUDIT_BYTES_MAX as usize)).unwrap();
         files.audit(&1).unwrap();
-        assert_eq!(files.audited(9).unwrap(), [serde_json::json!(1)]);
+        assert_eq!(files.audited(1).unwrap(), [serde_json::json!(1)]);
+        assert_eq!(files.audited(3).unwrap()[2]["number"], 8, "those that were put aside follow");
         assert!(folder.path().join("audit.1.jsonl").exists());
     }
 

@@ -6,10 +6,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use base64::Engine as _;
-
 use super::{Example, Picture};
-use crate::message::BASE64;
+use crate::message::decode_base64;
 
 /// A data set that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +64,7 @@ pub fn read(path: &Path) -> Result<Vec<Example>, DatasetError> {
         }
         // Now, where the line is known, and not in the middle of a training.
         if let Picture::Base64(text) = &example.image
-            && let Err(error) = BASE64.decode(text)
+            && let Err(error) = decode_base64(text)
         {
             return Err(refuse(format!("`image.base64` is no base64: {error}")));
         }
@@ -100,8 +98,7 @@ impl Reader {
                 let path = self.folder.join(name);
                 fs::read(&path).map_err(disk(&path))
             }
-            Picture::Base64(text) => BASE64
-                .decode(text)
+            Picture::Base64(text) => decode_base64(text)
                 .map_err(|error| disk(&self.folder)(io::Error::new(io::ErrorKind::InvalidData, error))),
         }
     }

@@ -220,7 +220,7 @@ impl Engine {
         let version = Arc::new(Version {
             identity: Arc::new(identity),
             status: Arc::new(Status::new()),
-            preparer: Preparer::new(&folder.definition, self.options().images),
+            preparer: Preparer::of_folder(&folder, self.options().images),
             queue: Arc::new(Queue::new(spec.knobs)),
             answers: Arc::new(AnswerCache::new(spec.answer_cache_bytes)),
         });

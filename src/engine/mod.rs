@@ -41,6 +41,6 @@ pub use judge::{Answer, InferenceError, Judge, PassError};
 pub use lanes::{Knobs, Lane, Positions, Reason, Shape, Size};
 pub use model::{Model, ModelError, ModelOptions, panic_message};
 pub use options::{EngineError, EngineOptions};
-pub use prepare::{ImageId, Prepared, Preparer};
-pub use status::{Loaded, State};
+pub use prepare::{CaptionRefused, ImageId, PrepareError, Prepared, Preparer, Sources};
+pub use status::{Busy, Loaded, State};
 pub use version::{Identity, Version, VersionSpec};

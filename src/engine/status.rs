@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What is known of a version once it is loaded.
@@ -49,13 +49,34 @@ impl State {
     }
 }
 
+/// What a version's thread is busy with: something that may hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// It loads the version.
+    Load,
+    /// It runs a forward pass.
+    Pass,
+}
+
 /// State and figures of one version, written by its thread.
 #[derive(Debug)]
-pub(super) struct Status(Mutex<(State, Option<Loaded>)>);
+pub(super) struct Status {
+    known: Mutex<(State, Option<Loaded>)>,
+    busy: Mutex<Option<(Busy, Instant)>>,
+}
 
 impl Status {
     pub(super) fn new() -> Self {
-        Self(Mutex::new((State::NotLoaded, None)))
+        Self { known: Mutex::new((State::NotLoaded, None)), busy: Mutex::new(None) }
+    }
+
+    /// What the thread is busy with, and since when.
+    pub(super) fn busy(&self) -> Option<(Busy, Instant)> {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_busy(&self, busy: Option<Busy>) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy.map(|busy| (busy, Instant::now()));
     }
 
     pub(super) fn state(&self) -> State {
@@ -89,6 +110,6 @@ impl Status {
     }
 
     fn lock(&self) -> MutexGuard<'_, (State, Option<Loaded>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,14 @@
 //! One version: what settings say of it, and what the threads that feed it see.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    AnswerKey, Job, Judged, Knobs, Lane, Loaded, ModelOptions, Preparer, State, answers::AnswerCache, queue::Queue,
-    status::Status,
+    AnswerKey, Busy, Job, Judged, Knobs, Lane, Loaded, ModelOptions, Preparer, State, answers::AnswerCache,
+    queue::Queue, status::Status,
 };
 use crate::{
     message::{Device, Load},
@@ -102,6 +106,11 @@ impl Version {
     /// What is known of it while it is loaded.
     pub fn loaded(&self) -> Option<Loaded> {
         self.status.loaded()
+    }
+
+    /// What its thread is busy with, and since when.
+    pub fn busy(&self) -> Option<(Busy, Instant)> {
+        self.status.busy()
     }
 
     /// What it is doing.

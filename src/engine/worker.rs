@@ -16,7 +16,7 @@ use super::{
     lanes::{Lane, Size, Waiting},
     panic_message,
     queue::{Formed, Queue},
-    status::{State, Status},
+    status::{Busy, State, Status},
 };
 use crate::{
     engine::Job,
@@ -128,9 +128,12 @@ impl Worker {
             self.status.set(State::Loading);
         }
         let started = Instant::now();
+        self.status.set_busy(Some(Busy::Load));
         // burn reports a device that is out of memory by panic.
         let model = catch_unwind(AssertUnwindSafe(|| load(&self.spec)))
-            .unwrap_or_else(|panic| Err(ModelError::Panicked(panic_message(panic.as_ref()))))?;
+            .unwrap_or_else(|panic| Err(ModelError::Panicked(panic_message(panic.as_ref()))));
+        self.status.set_busy(None);
+        let model = model?;
         let first_request = model.first_request();
         let loading = started.elapsed().saturating_sub(first_request);
         let loaded = Loaded { adapter: model.adapter(), memory_bytes: model.memory_bytes(), loading, first_request };
@@ -177,11 +180,13 @@ impl Worker {
             };
             let begun = Instant::now();
             let prepared: Vec<&Prepared> = batch.iter().map(|waiting| &waiting.item.prepared).collect();
+            self.status.set_busy(Some(Busy::Pass));
             let attempted = catch_unwind(AssertUnwindSafe(|| attempt(model, &prepared, interrupt)));
             let Attempt { answers, end } = attempted.unwrap_or_else(|panic| Attempt {
                 answers: vec![None; batch.len()],
                 end: End::Broken(panic_message(panic.as_ref())),
             });
+            self.status.set_busy(None);
             let inference = begun.elapsed();
             drop(pass);
             telemetry::pass(&FinishedPass {

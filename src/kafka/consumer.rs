@@ -75,8 +75,11 @@ impl Consumer {
         let so_far = self.statistics().rebalances;
         self.rebalances.store(so_far, Ordering::Release);
         locked(&self.inbox).clear();
-        self.client.store(member::join(&self.connection, &self.options)?);
-        Ok(())
+        let replaced = self.client.swap(member::join(&self.connection, &self.options)?);
+        // Closing it polls until the group has answered, which it may never do, least of all when the group is in trouble; the poll
+        // loop must not wait for that. A member joins again once a minute at most, so few of these threads live at a time.
+        let closing = std::thread::Builder::new().name("close".to_owned()).spawn(move || drop(replaced));
+        closing.map(drop).map_err(|error| KafkaError::Fatal(format!("no thread to close a client: {error}")))
     }
 
     /// Serves the client: what has changed since it was last served.

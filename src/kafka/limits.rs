@@ -1,6 +1,9 @@
 //! How topics are set: how large records may be, and whether they are compacted.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
@@ -31,6 +34,16 @@ impl Connection {
         let policies = self.settings(&[topic], "cleanup.policy")?;
         // With both, records are deleted too, the last one of a key among them.
         Ok(policies.get(topic).is_none_or(|policy| policy == "compact"))
+    }
+
+    /// Those of some topics that are compacted, whether or not old records are deleted as well: they take no record without a key.
+    ///
+    /// # Errors
+    /// As [`Self::record_limits`].
+    pub fn compacted(&self, topics: &[&str]) -> Result<BTreeSet<String>, KafkaError> {
+        let policies = self.settings(topics, "cleanup.policy")?;
+        let is_compacted = |policy: &str| policy.split(',').any(|part| part.trim() == "compact");
+        Ok(policies.into_iter().filter(|(_, policy)| is_compacted(policy)).map(|(topic, _)| topic).collect())
     }
 
     /// One setting of each topic, as far as it has it.

@@ -37,7 +37,7 @@ pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
 pub use identity::Identity;
 pub use member::{Change, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
-pub use publisher::{PublishError, Publisher, RecordLimits};
+pub use publisher::{PublishError, Publisher, RecordLimits, RecordRefusal};
 pub use security::Credentials;
 pub use tail::Tail;
 pub use transactions::{TransactionError, TransactionOptions, TransactionalPublisher};

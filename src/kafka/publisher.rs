@@ -9,7 +9,7 @@ use rdkafka::{
     ClientContext, Message,
     client::OAuthToken,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    error::RDKafkaErrorCode,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
@@ -26,6 +26,10 @@ pub enum PublishError {
     /// It is larger than the broker or the client takes. The record is handed back.
     #[error("a record for `{}` is larger than Kafka takes", .0.topic)]
     TooLarge(Box<Outgoing>),
+    /// The brokers found something wrong with it, or with another record of its batch: a compacted topic takes none without a key,
+    /// say. The record is handed back.
+    #[error("a record for `{}` was refused as invalid", .0.topic)]
+    Invalid(Box<Outgoing>),
     /// Kafka did not take it within its time limit, or refused it for good.
     #[error("a record for `{topic}` was not published: {reason}")]
     Failed {
@@ -43,6 +47,8 @@ pub struct RecordLimits {
     pub record_bytes_max: usize,
     /// A batch of several, where the brokers say: they refuse all records of one that is too large.
     pub batch_bytes: Option<usize>,
+    /// All records that wait in the client.
+    pub queue_bytes_max: usize,
 }
 
 impl RecordLimits {
@@ -50,9 +56,48 @@ impl RecordLimits {
         // Never more than the client's own default, never so little that it takes nothing.
         self.batch_bytes.unwrap_or(BATCH_BYTES_MAX).clamp(1, BATCH_BYTES_MAX).to_string()
     }
+
+    /// The client's own queue, in the unit that it takes.
+    pub(super) fn queue_kilobytes(&self) -> String {
+        (self.queue_bytes_max >> 10).max(1).to_string()
+    }
 }
 
 const BATCH_BYTES_MAX: usize = 1_000_000;
+
+/// Why brokers do not take a record, where that is about the record or its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordRefusal {
+    /// It, or its batch, is too large.
+    TooLarge,
+    /// It, or another record of its batch, is invalid.
+    Invalid,
+    /// Another record of its batch is invalid.
+    Neighbour,
+}
+
+impl RecordRefusal {
+    pub(super) fn of(error: &ClientError) -> Option<Self> {
+        match error.rdkafka_error_code()? {
+            RDKafkaErrorCode::MessageSizeTooLarge => Some(Self::TooLarge),
+            RDKafkaErrorCode::InvalidRecord => Some(Self::Invalid),
+            RDKafkaErrorCode::InvalidDifferentRecord => Some(Self::Neighbour),
+            _ => None,
+        }
+    }
+}
+
+/// What the client says, and what to do about it where its words do not help.
+pub(super) fn reason(error: &ClientError) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::InvalidTimestamp) => format!(
+            "{error}: the clocks of this machine and of the brokers differ by more than `message.timestamp.after.max.ms` or \
+             `message.timestamp.before.max.ms` of the topic allow; set the clock, or the topic's \
+             `message.timestamp.type=LogAppendTime`"
+        ),
+        _ => error.to_string(),
+    }
+}
 
 type OnDelivery<T> = dyn Fn(T, Result<(), PublishError>) + Send + Sync;
 
@@ -94,6 +139,7 @@ impl<T: Send + Sync + 'static> Publisher<T> {
                 ("partitioner", "murmur2_random"),
                 ("message.max.bytes", &limits.record_bytes_max.to_string()),
                 ("batch.size", &limits.batch_size()),
+                ("queue.buffering.max.kbytes", &limits.queue_kilobytes()),
                 ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
             ],
         );
@@ -161,16 +207,20 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
         let Some(answering) = *answering else { return };
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, message)) if has_code(error, RDKafkaErrorCode::MessageSizeTooLarge) => {
-                Err(PublishError::TooLarge(Box::new(Outgoing {
-                    topic: message.topic().to_owned(),
-                    key: message.key().map(<[u8]>::to_vec),
-                    payload: message.payload().map(<[u8]>::to_vec),
-                    headers: headers(message.headers()),
-                })))
-            }
             Err((error, message)) => {
-                Err(PublishError::Failed { topic: message.topic().to_owned(), reason: error.to_string() })
+                let back = || {
+                    Box::new(Outgoing {
+                        topic: message.topic().to_owned(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        payload: message.payload().map(<[u8]>::to_vec),
+                        headers: headers(message.headers()),
+                    })
+                };
+                Err(match RecordRefusal::of(error) {
+                    Some(RecordRefusal::TooLarge) => PublishError::TooLarge(back()),
+                    Some(RecordRefusal::Invalid | RecordRefusal::Neighbour) => PublishError::Invalid(back()),
+                    None => PublishError::Failed { topic: message.topic().to_owned(), reason: reason(error) },
+                })
             }
         };
         (self.on_delivery)(answering, outcome);

@@ -24,6 +24,7 @@ use rdkafka::{
 use super::{
     connection::{Connection, KafkaError, Role, pass_on},
     marks::Touched,
+    publisher::{RecordRefusal, reason},
     security::Credentials,
     transactions::TransactionOptions,
 };
@@ -32,15 +33,15 @@ use super::{
 pub(super) struct Reports<T> {
     /// Where the last transaction has written.
     pub(super) touched: Touched,
-    /// Those that the brokers will not take as they are: too large, or without the key that a compacted topic asks for.
-    pub(super) too_large: Mutex<Vec<T>>,
+    /// Those that the brokers did not take, for what they or their neighbours in a batch are.
+    pub(super) refused: Mutex<Vec<(T, RecordRefusal)>>,
     /// What the brokers did not take though nothing is wrong with the record: its topic is gone, or this client may not write it.
     pub(super) refusal: Mutex<Option<String>>,
 }
 
 impl<T> Default for Reports<T> {
     fn default() -> Self {
-        Self { touched: Touched::default(), too_large: Mutex::default(), refusal: Mutex::default() }
+        Self { touched: Touched::default(), refused: Mutex::default(), refusal: Mutex::default() }
     }
 }
 
@@ -112,6 +113,7 @@ impl<T: Send + Sync + 'static> Client<T> {
                 ("partitioner", "murmur2_random"),
                 ("message.max.bytes", &options.limits.record_bytes_max.to_string()),
                 ("batch.size", &options.limits.batch_size()),
+                ("queue.buffering.max.kbytes", &options.limits.queue_kilobytes()),
             ],
         );
         // That a connection was closed it says as information only.
@@ -251,13 +253,14 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
             Ok(message) => return self.reports.touched.delivered(message),
             Err((error, message)) => (error, message),
         };
+        if let Some(refusal) = RecordRefusal::of(error) {
+            locked(&self.reports.refused).extend(answering.map(|answering| (answering, refusal)));
+            return;
+        }
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
-                locked(&self.reports.too_large).extend(*answering);
-            }
             Some(RDKafkaErrorCode::PurgeInflight) => self.reports.touched.perhaps_delivered(message),
             Some(code) if is_refusal(code) => {
-                let reason = format!("a record for `{}` was not taken: {error}", message.topic());
+                let reason = format!("a record for `{}` was not taken: {}", message.topic(), reason(error));
                 locked(&self.reports.refusal).get_or_insert(reason);
             }
             _ => {}
@@ -306,7 +309,7 @@ mod tests {
         let connection = Connection::to(mock.bootstrap_servers());
         let options = TransactionOptions {
             transactional_id: "writer".to_owned(),
-            limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },
+            limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None, queue_bytes_max: 1 << 26 },
             timeout: Duration::from_secs(60),
             wait_max: Duration::from_secs(20),
             group: None,

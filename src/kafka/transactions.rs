@@ -18,7 +18,7 @@ use super::{
     consumer::Consumer,
     identity::Identity,
     marks::{self, Place},
-    publisher::RecordLimits,
+    publisher::{RecordLimits, RecordRefusal},
     transactional_client::{Client, Reports, Sent, is_refusal, locked, outsider},
 };
 use crate::message::{Outgoing, Source};
@@ -303,9 +303,17 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         }
     }
 
-    /// Takes the requests whose records the brokers found too large: that is why a transaction was aborted.
-    pub fn too_large(&self) -> Vec<T> {
-        std::mem::take(&mut *locked(&self.reports.too_large))
+    /// Takes the requests whose records the brokers refused: that is why a transaction was aborted.
+    pub fn take_refused(&self) -> Vec<(T, RecordRefusal)> {
+        std::mem::take(&mut *locked(&self.reports.refused))
+    }
+
+    /// Waits until nothing is on its way to the brokers, so that the next record shares its batch with none before it.
+    pub fn drain(&self) {
+        let deadline = Instant::now() + self.options.wait_max;
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DELIVERY_PAUSE);
+        }
     }
 
     /// Tries a step again while the client says that it may succeed: an unanswered commit is neither done nor undone.

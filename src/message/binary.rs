@@ -1,8 +1,8 @@
 //! Requests whose value is the image itself: no base64, which costs a third more bytes. Everything else is in headers.
 
 use super::{
-    Header, Record,
-    headers::header,
+    Record,
+    parse::{self, RequestBounds},
     request::{Attributes, ImageSource, Request, RequestError, Texts},
 };
 
@@ -34,47 +34,76 @@ fn content_type(record: &Record) -> Option<String> {
 }
 
 /// Reads a request from a record whose value is an image. Its `image` names no source: the value is it.
-pub(super) fn read(record: &Record) -> Result<Request, RequestError> {
+pub(super) fn read(record: &Record, bounds: &RequestBounds) -> Result<Request, RequestError> {
     let kind = content_type(record).unwrap_or_default();
-    let invalid = |field: &str, reason: String| RequestError::InvalidField { field: format!("header {field}"), reason };
     if !IMAGE_TYPES.contains(&kind.as_str()) {
         return Err(invalid(CONTENT_TYPE, format!("expected one of {}", IMAGE_TYPES.join(", "))));
     }
     if record.payload.as_ref().is_none_or(Vec::is_empty) {
         return Err(RequestError::EmptyPayload);
     }
-    let mut texts = Vec::new();
-    for (_, value) in record.headers.iter().filter(|(name, _)| name == TEXT) {
-        let text = std::str::from_utf8(value.as_deref().unwrap_or_default());
-        texts.push(text.map_err(|_| invalid(TEXT, "is not UTF-8".to_owned()))?.to_owned());
-    }
-    let text = match texts.len() {
-        0 => return Err(RequestError::MissingField(format!("missing header `{TEXT}`"))),
-        1 => Texts::One(texts.remove(0)),
-        _ => Texts::Many(texts),
-    };
-    let attributes = match present(&record.headers, ATTRIBUTES) {
-        None => Attributes::new(),
-        Some(json) => {
-            let json = json.ok_or_else(|| invalid(ATTRIBUTES, "is not UTF-8".to_owned()))?;
-            let expected = "expected a JSON object of strings, numbers, true, false and null";
-            serde_json::from_str(json).map_err(|_| invalid(ATTRIBUTES, expected.to_owned()))?
-        }
-    };
+
     let own_id = || format!("{}-{}-{}", record.topic, record.partition, record.offset);
+    let caption = single(record, CAPTION)?.map(str::to_owned);
+    if let Some(caption) = &caption {
+        parse::check_text("caption", caption, bounds)?;
+    }
     Ok(Request {
-        request_id: header(&record.headers, REQUEST_ID).map_or_else(own_id, str::to_owned),
-        text,
-        caption: header(&record.headers, CAPTION).map(str::to_owned),
+        request_id: single(record, REQUEST_ID)?.map_or_else(own_id, str::to_owned),
+        text: texts(record, bounds)?,
+        caption,
         image: ImageSource::default(),
-        attributes,
-        model_version: header(&record.headers, MODEL_VERSION).map(str::to_owned),
+        attributes: attributes(record, bounds)?,
+        model_version: single(record, MODEL_VERSION)?.map(str::to_owned),
     })
 }
 
-/// A header that is there, and its text where it is text.
-fn present<'h>(headers: &'h [Header], name: &str) -> Option<Option<&'h str>> {
-    headers.iter().any(|(known, _)| known == name).then(|| header(headers, name))
+fn texts(record: &Record, bounds: &RequestBounds) -> Result<Texts, RequestError> {
+    let mut texts = Vec::new();
+    for (_, value) in record.headers.iter().filter(|(name, _)| name == TEXT) {
+        if texts.len() >= bounds.texts_max {
+            return Err(parse::too_many_texts(bounds));
+        }
+        let text = utf8(TEXT, value.as_deref())?;
+        parse::check_text("text", text, bounds)?;
+        texts.push(text.to_owned());
+    }
+    match texts.len() {
+        0 => Err(RequestError::MissingField(format!("missing header `{TEXT}`"))),
+        1 => Ok(Texts::One(texts.remove(0))),
+        _ => Ok(Texts::Many(texts)),
+    }
+}
+
+fn attributes(record: &Record, bounds: &RequestBounds) -> Result<Attributes, RequestError> {
+    let Some(json) = single(record, ATTRIBUTES)? else { return Ok(Attributes::new()) };
+    parse::attributes(json, bounds).map_err(|error| match error {
+        RequestError::InvalidField { field, reason } if field != "the value" => {
+            invalid(ATTRIBUTES, format!("`{field}` {reason}"))
+        }
+        RequestError::InvalidField { reason, .. } => invalid(ATTRIBUTES, reason),
+        _ => invalid(ATTRIBUTES, "expected a JSON object of strings, numbers, true, false and null".to_owned()),
+    })
+}
+
+/// A header that may be there once. One that is there and cannot be read is never taken for one that is absent: the request
+/// would be another question.
+fn single<'r>(record: &'r Record, name: &str) -> Result<Option<&'r str>, RequestError> {
+    let mut values = record.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_deref());
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(invalid(name, "is there twice: write it once".to_owned()));
+    }
+    utf8(name, value).map(Some)
+}
+
+fn utf8<'r>(name: &str, value: Option<&'r [u8]>) -> Result<&'r str, RequestError> {
+    let value = value.ok_or_else(|| invalid(name, "has no value: leave the header out, or give it one".to_owned()))?;
+    std::str::from_utf8(value).map_err(|_| invalid(name, "is not UTF-8".to_owned()))
+}
+
+fn invalid(header: &str, reason: String) -> RequestError {
+    RequestError::InvalidField { field: format!("header {header}"), reason }
 }
 
 #[cfg(test)]
@@ -104,11 +133,13 @@ mod tests {
             (ATTRIBUTES, r#"{"age": 3, "vip": true, "region": null}"#),
             (MODEL_VERSION, "v"),
         ];
-        let request = Request::from_record(&record(&headers)).unwrap();
+        let request = Request::from_record(&record(&headers), &RequestBounds::NONE).unwrap();
         assert_eq!((request.request_id.as_str(), request.text.as_slice().len()), ("r1", 2));
         assert_eq!((request.caption.as_deref(), request.attributes.len()), (Some("pets"), 3));
         assert_eq!(request.model_version.as_deref(), Some("v"));
-        let least = Request::from_record(&record(&[("content-type", "image/png"), (TEXT, "a dog")])).unwrap();
+        let least =
+            Request::from_record(&record(&[("content-type", "image/png"), (TEXT, "a dog")]), &RequestBounds::NONE)
+                .unwrap();
         assert_eq!((least.request_id.as_str(), least.text.as_slice()), ("in-3-41", &["a dog".to_owned()][..]));
     }
 
@@ -121,15 +152,30 @@ mod tests {
             (&[image], "missing_field", TEXT),
             (&[("content-type", "image/tiff"), (TEXT, "a")], "invalid_field", "image/webp"),
             (&[image, (TEXT, "a"), (ATTRIBUTES, "[1]")], "invalid_field", ATTRIBUTES),
-            (&[image, (TEXT, "a"), (ATTRIBUTES, r#"{"a": [1]}"#)], "invalid_field", "JSON object"),
+            (&[image, (TEXT, "a"), (ATTRIBUTES, r#"{"a": [1]}"#)], "invalid_field", "attributes.a"),
             (&[image, (TEXT, "a"), (REQUEST_ID, &long)], "invalid_field", "256"),
         ];
         for (headers, code, words) in cases {
-            let error = Request::from_record(&record(headers)).unwrap_err();
+            let error = Request::from_record(&record(headers), &RequestBounds::NONE).unwrap_err();
             assert_eq!(error.code(), code, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
+        let broken = [REQUEST_ID, TEXT, CAPTION, ATTRIBUTES, MODEL_VERSION];
+        for (name, value) in broken.iter().flat_map(|name| [(name, None), (name, Some(vec![0xff, b'1']))]) {
+            let mut record = record(&[image]);
+            record.headers.push(((*name).to_owned(), value));
+            if *name != TEXT {
+                record.headers.push(text_header(TEXT, "a"));
+            }
+            let error = Request::from_record(&record, &RequestBounds::NONE).unwrap_err();
+            assert!(error.code() == "invalid_field" && error.to_string().contains(name), "{error}");
+        }
+        for name in [REQUEST_ID, CAPTION, ATTRIBUTES, MODEL_VERSION] {
+            let twice = record(&[image, (TEXT, "a"), (name, "{}"), (name, "{}")]);
+            let error = Request::from_record(&twice, &RequestBounds::NONE).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("twice"), "{error}");
+        }
         let empty = Record { payload: None, ..record(&[image, (TEXT, "a")]) };
-        assert_eq!(Request::from_record(&empty).unwrap_err().code(), "empty_payload");
+        assert_eq!(Request::from_record(&empty, &RequestBounds::NONE).unwrap_err().code(), "empty_payload");
     }
 }

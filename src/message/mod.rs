@@ -2,7 +2,8 @@
 //! reading and writing it.
 //!
 //! * [`Record`] and [`Outgoing`]: one Kafka record as it came, and one as it will go; [`Source`]: where it came from.
-//! * [`Request`]: what producers publish, read by [`Request::from_record`].
+//! * [`Request`]: what producers publish, read by [`Request::from_record`] within [`RequestBounds`]; `parse` reads JSON and
+//!   counts meanwhile, `base64` reads every spelling of it, `sniff` names what is no JSON.
 //! * `binary`: requests whose value is the image, and their headers; [`carried`]: headers that go on to the answer.
 //! * [`Verdict`]: what consumers read.
 //! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers; `retry`: one that may succeed
@@ -11,23 +12,31 @@
 //!
 //! The JSON Schemas in `schemas/` are generated from these types; a test compares them.
 
+mod base64;
 pub mod binary;
 mod dead_letter;
 mod device;
 mod headers;
+mod parse;
 mod record;
 mod request;
 mod retry;
+mod sniff;
 mod verdict;
 mod version_name;
 
+pub use base64::{decode_base64, encode_base64};
 pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, is_added, replayed};
 pub use device::{Device, Load, UnknownDevice};
 pub use headers::{carried, header, text_header};
+pub use parse::RequestBounds;
 pub use record::{Header, Outgoing, Record, Source};
-pub use request::{AttributeValue, Attributes, BASE64, ImageSource, Request, RequestError, Texts};
+pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
 pub use retry::{Origin, forget_retries, retry_attempt, retry_due_ms, retry_record};
-pub use verdict::{Answer, Assignment, Decision, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict};
+pub(crate) use sniff::kind as file_kind;
+pub use verdict::{
+    Answer, Assignment, Decision, DecisionReason, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict,
+};
 pub use version_name::{VersionName, VersionNameError};
 
 /// Version of the record contract, sent in the header `ofa-schema-version`. It changes only when

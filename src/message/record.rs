@@ -1,6 +1,6 @@
 //! One Kafka record, detached from the client library.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// A record header: its name and, unless null, its value.
 pub type Header = (String, Option<Vec<u8>>);
@@ -57,9 +57,14 @@ impl Record {
         self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len) + headers
     }
 
-    /// The key as text, where it is valid UTF-8 and not empty.
-    pub fn key_text(&self) -> Option<&str> {
-        self.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.is_empty())
+    /// The key as text; one that is not UTF-8 as `0x` and its bytes in hexadecimal, so that every key that is not empty has a
+    /// text, and different keys have different ones.
+    pub fn key_text(&self) -> Option<Cow<'_, str>> {
+        let key = self.key.as_deref().filter(|key| !key.is_empty())?;
+        Some(match std::str::from_utf8(key) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(format!("0x{}", hex::encode(key))),
+        })
     }
 }
 

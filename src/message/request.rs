@@ -2,35 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use base64::{
-    alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, binary};
+use super::{
+    Record, binary,
+    parse::{self, RequestBounds},
+};
 
 /// A moderation request. Fields that are not named here are ignored, so that producers may carry
 /// their own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Request {
-    /// Names the request in verdicts, dead letters and logs. Not empty; at most 256 bytes.
-    #[schemars(length(min = 1, max = 256))]
+    /// Names the request in verdicts, dead letters and logs. Not empty; at most 256 bytes. A whole number of 64 bits counts as
+    /// its digits.
+    #[schemars(with = "RequestId")]
     pub request_id: String,
     /// The hypothesis, or several hypotheses about the one image.
     pub text: Texts,
-    /// A premise in words that stands beside the image, where there is one.
+    /// A premise in words that stands next to the image, where there is one. It is taken for true: it belongs to trusted
+    /// sources only. An empty one counts as missing.
     #[serde(default)]
     pub caption: Option<String>,
     /// The image, given in exactly one way.
     pub image: ImageSource,
     /// What routing rules and experiments may look at. A null value counts as missing.
     #[serde(default)]
+    #[schemars(with = "Option<Attributes>")]
     pub attributes: Attributes,
     /// Asks for one version by name; refused unless settings allow it.
     #[serde(default)]
     pub model_version: Option<String>,
+}
+
+/// How JSON spells a request's id.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "the schema is made of it, and nothing else")]
+enum RequestId {
+    Text(#[schemars(length(min = 1, max = 256))] String),
+    Number(i64),
 }
 
 /// Attributes by name.
@@ -68,21 +79,16 @@ impl Texts {
     }
 }
 
-/// How images stand in JSON: standard base64, whose padding may be left away.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// Where the image is: exactly one of the fields is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct ImageSource {
-    /// The encoded image (JPEG, PNG or WebP) in standard base64, padding optional.
+    /// The encoded image (JPEG, PNG or WebP) in base64, standard or URL-safe; padding and line breaks are optional, and the
+    /// prefix of a data URL is skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
-    /// An address to fetch it from. This version refuses it: no setting allows it yet.
+    /// An address to fetch it from, where `[images.fetch]` allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// A path below the root that settings allow.
@@ -110,8 +116,16 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A text is too long, or there are too many.
+    #[error("`{field}` {reason}")]
+    TextTooLong {
+        /// `text` or `caption`.
+        field: &'static str,
+        /// What it has, and what settings allow.
+        reason: String,
+    },
     /// `image` names no source.
-    #[error("`image` names no source: give one of `base64`, `url` or `path`")]
+    #[error("`image` names no source: give `base64`, or `url` or `path` where settings allow them")]
     ImageSourceMissing,
     /// `image` names several sources.
     #[error("`image` names several sources: give exactly one of `base64`, `url` or `path`")]
@@ -126,6 +140,7 @@ impl RequestError {
             Self::MalformedJson(_) => "malformed_json",
             Self::MissingField(_) => "missing_field",
             Self::InvalidField { .. } => "invalid_field",
+            Self::TextTooLong { .. } => "text_too_long",
             Self::ImageSourceMissing => "image_source_missing",
             Self::ImageSourceConflict => "image_source_conflict",
         }
@@ -139,30 +154,23 @@ impl Request {
     ///
     /// # Errors
     /// The first thing wrong with it, named by its place.
-    pub fn from_record(record: &Record) -> Result<Self, RequestError> {
-        match binary::is_binary(record) {
-            true => binary::read(record)?.identified(),
-            false => Self::from_json(record.payload.as_deref().unwrap_or_default()),
+    pub fn from_record(record: &Record, bounds: &RequestBounds) -> Result<Self, RequestError> {
+        if record.headers.len() > bounds.headers_max {
+            let reason = format!("are {}, `requests.headers_max` allows {}", record.headers.len(), bounds.headers_max);
+            return Err(RequestError::InvalidField { field: "headers".to_owned(), reason });
         }
+        if binary::is_binary(record) {
+            return binary::read(record, bounds)?.identified();
+        }
+        Self::from_json(record.payload.as_deref().unwrap_or_default(), bounds)
     }
 
     /// Reads a request from a record's value.
     ///
     /// # Errors
     /// The first thing wrong with it, named by its place.
-    pub fn from_json(payload: &[u8]) -> Result<Self, RequestError> {
-        if payload.is_empty() {
-            return Err(RequestError::EmptyPayload);
-        }
-        // An array would be read field by field, which no producer means.
-        if payload.trim_ascii_start().starts_with(b"[") {
-            let (field, reason) = ("the value".to_owned(), "expected a JSON object, found an array".to_owned());
-            return Err(RequestError::InvalidField { field, reason });
-        }
-        let mut reader = serde_json::Deserializer::from_slice(payload);
-        let request: Self = serde_path_to_error::deserialize(&mut reader).map_err(request_error)?;
-        reader.end().map_err(|error| RequestError::MalformedJson(error.to_string()))?;
-        request.checked()
+    pub fn from_json(payload: &[u8], bounds: &RequestBounds) -> Result<Self, RequestError> {
+        parse::request(payload, bounds)?.checked()
     }
 
     fn identified(self) -> Result<Self, RequestError> {
@@ -189,42 +197,52 @@ impl Request {
     }
 }
 
-fn request_error(error: serde_path_to_error::Error<serde_json::Error>) -> RequestError {
-    let path = error.path().to_string();
-    let error = error.into_inner();
-    if !error.is_data() {
-        return RequestError::MalformedJson(error.to_string());
-    }
-    let reason = error.to_string();
-    // serde words a missing field the same way for every type; the path then names the parent.
-    if reason.starts_with("missing field") {
-        let place = if path == "." { String::new() } else { format!(" of `{path}`") };
-        return RequestError::MissingField(format!("{reason}{place}"));
-    }
-    let reason = match reason.as_str() {
-        r if r.starts_with("invalid type: ") || r.starts_with("invalid value: ") => without_value(r),
-        r if r.contains("untagged enum Texts") => "expected a string or a list of strings".to_owned(),
-        r if r.contains("untagged enum AttributeValue") => {
-            "expected a string, a number, true, false or null".to_owned()
-        }
-        _ => reason,
-    };
-    RequestError::InvalidField { field: if path == "." { "the value".to_owned() } else { path }, reason }
-}
-
-/// serde quotes the value that it did not expect, which may be a whole image: only its kind is kept.
-fn without_value(reason: &str) -> String {
-    let (found, expected) = reason.rsplit_once(", expected ").unwrap_or((reason, "something else"));
-    let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
-    format!("{kind}, expected {expected}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BOUNDS: RequestBounds = RequestBounds {
+        texts_max: 3,
+        text_characters_max: 40,
+        attributes_max: 4,
+        attribute_bytes_max: 16,
+        headers_max: 4,
+    };
+
     fn read(json: &str) -> Result<Request, RequestError> {
-        Request::from_json(json.as_bytes())
+        Request::from_json(json.as_bytes(), &BOUNDS)
+    }
+
+    #[test]
+    fn nulls_and_whole_numbers_mean_what_serializers_mean_by_them() {
+        let request = read(
+            r#"{"request_id":18446744073709551615,"text":"a","attributes":null,"image":{"base64":"","url":null}}"#,
+        );
+        let request = request.unwrap();
+        assert_eq!((request.request_id.as_str(), request.attributes.len()), ("18446744073709551615", 0));
+    }
+
+    #[test]
+    fn a_record_with_too_many_headers_is_refused() {
+        let headers = vec![("h".to_owned(), None); 5];
+        let record = Record { payload: Some(b"{}".to_vec()), headers, ..Record::default() };
+        assert!(Request::from_record(&record, &BOUNDS).unwrap_err().to_string().contains("requests.headers_max"));
+    }
+
+    #[test]
+    fn parsing_holds_no_more_than_its_bounds_allow() {
+        let texts = format!(r#"{{"request_id":"a","text":[{}""]}}"#, r#""","#.repeat(1_000_000));
+        let attributes = format!(r#"{{"request_id":"a","attributes":{{{}"z":1}}}}"#, attributes(200_000));
+        let nested = format!(r#"{{"request_id":"a","attributes":{{"a":{}}}}}"#, "[".repeat(1_000_000));
+        let unknown = format!(r#"{{"x":{}{},"request_id":1}}"#, "[".repeat(100), "]".repeat(100));
+        for json in [texts, attributes, nested, unknown] {
+            let held = allocation_counter::measure(|| assert!(read(&json).is_err()));
+            assert!(held.bytes_max < 20_000, "{} bytes for {} of JSON", held.bytes_max, json.len());
+        }
+    }
+
+    fn attributes(count: usize) -> String {
+        (0..count).map(|number| format!(r#""a{number}":1,"#)).collect()
     }
 
     #[test]
@@ -249,14 +267,28 @@ mod tests {
             (r#"{"request_id":"a","image":{"base64":""}}"#, "missing_field", "text"),
             (r#"{"request_id":"a","text":"a"}"#, "missing_field", "image"),
             (r#"{"request_id":"","text":"a","image":{"base64":""}}"#, "invalid_field", "request_id"),
-            (r#"{"request_id":7,"text":"a","image":{"base64":""}}"#, "invalid_field", "request_id"),
+            (r#"{"request_id":7.5,"text":"a","image":{"base64":""}}"#, "invalid_field", "request_id"),
+            (r#"{"request_id":"a","request_id":"b"}"#, "invalid_field", "request_id"),
+            (r#"{"request_id":"a","text":["","","",""]}"#, "text_too_long", "texts_max"),
+            (r#"{"request_id":"a","text":"it is longer than forty characters, by a few"}"#, "text_too_long", "40"),
+            (
+                r#"{"request_id":"a","attributes":{"role":"user","r\u006fle":"admin"}}"#,
+                "invalid_field",
+                "attributes.role",
+            ),
+            (r#"{"request_id":"a","attributes":{"a":1,"b":2,"c":3,"d":4,"e":5}}"#, "invalid_field", "attributes_max"),
+            (r#"{"request_id":"a","attributes":{"a":"seventeen letters"}}"#, "invalid_field", "attribute_bytes_max"),
+            (r#"{"request_id":"a","attributes":{"seventeen letters":1}}"#, "invalid_field", "attribute_bytes_max"),
+            (r#"{"request_id":"a","image":{"base64":"","base64":""}}"#, "invalid_field", "image.base64"),
+            (r#"{"request_id":"a","image":["AAAA"]}"#, "invalid_field", "object with one of"),
+            ("null", "invalid_field", "a JSON object"),
             (r#"{"request_id":"a","text":7,"image":{"base64":""}}"#, "invalid_field", "list of strings"),
             (r#"{"request_id":"a","text":[],"image":{"base64":""}}"#, "invalid_field", "at least one"),
             (r#"{"request_id":"a","text":"a","image":{"file":"x"}}"#, "invalid_field", "image"),
             (
                 r#"{"request_id":"a","text":"a","image":"/9j/4AAQ, expected by nobody"}"#,
                 "invalid_field",
-                "invalid type: string, expected struct",
+                "invalid type: string, expected an object with one of",
             ),
             (r#"{"request_id":"a","text":"a","image":{}}"#, "image_source_missing", "base64"),
             (r#"{"request_id":"a","text":"a","image":{"url":"u","path":"p"}}"#, "image_source_conflict", "exactly one"),
@@ -266,7 +298,7 @@ mod tests {
                 "attributes.k",
             ),
             (r#"{"request_id":"a","text":"a","image":{"path":"p"}} x"#, "malformed_json", "trailing"),
-            (r#"["a","b",null,{"path":"p"}]"#, "invalid_field", "array"),
+            (r#"["a","b",null,{"path":"p"}]"#, "invalid_field", "a JSON object"),
             ("7", "invalid_field", "the value"),
         ];
         for (json, code, words) in cases {

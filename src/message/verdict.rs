@@ -70,6 +70,32 @@ pub enum Decision {
     Review,
 }
 
+/// Why a decision is another than the scores alone would give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionReason {
+    /// A rule sends the request to review.
+    Rule,
+    /// A text says nothing: it has no letter, digit or symbol.
+    EmptyText,
+    /// A text is in a script that the version does not know.
+    ForeignScript,
+    /// A part of a text or of the caption was not read.
+    TextTruncated,
+}
+
+impl DecisionReason {
+    /// The reason as verdicts spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::EmptyText => "empty_text",
+            Self::ForeignScript => "foreign_script",
+            Self::TextTruncated => "text_truncated",
+        }
+    }
+}
+
 /// Whether a verdict counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +144,10 @@ pub struct Assignment {
     pub forced: bool,
 }
 
+fn once() -> usize {
+    1
+}
+
 fn cumulative() -> String {
     "cumulative".to_owned()
 }
@@ -155,9 +185,17 @@ impl Answer {
     }
 
     /// The answer that decides over all: the least favourable, because the image must entail every
-    /// text. None where there are no answers.
+    /// text. Of several `no` the one with the highest probability of no, of several `maybe` or `yes` the one with the lowest of
+    /// yes: the order of the texts decides nothing. None where there are no answers.
     pub fn decisive(answers: &[Self]) -> Option<&Self> {
-        answers.iter().min_by_key(|answer| answer.result)
+        let by_yes = |a: &Self, b: &Self| a.scores.yes.total_cmp(&b.scores.yes);
+        let by_no = |a: &Self, b: &Self| b.scores.no.total_cmp(&a.scores.no);
+        answers.iter().min_by(|a, b| {
+            a.result.cmp(&b.result).then_with(|| match a.result {
+                Label::No => by_no(a, b).then_with(|| by_yes(a, b)),
+                Label::Maybe | Label::Yes => by_yes(a, b).then_with(|| by_no(a, b)),
+            })
+        })
     }
 }
 
@@ -191,8 +229,11 @@ pub struct Verdict {
     /// One answer per text, in order, where the request had a list of texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Vec<Answer>>,
-    /// What to do, by the thresholds in settings.
+    /// What to do, by the thresholds in settings, unless `decision_reason` says otherwise.
     pub decision: Decision,
+    /// Why the decision is another than the thresholds give; absent where it is theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision_reason: Option<DecisionReason>,
     /// True when `decision` is `review`.
     pub is_manual_review: bool,
     /// The version that answered.
@@ -219,11 +260,28 @@ pub struct Verdict {
     pub text_preview: String,
     /// Length of the text in characters; the longest, where there are several.
     pub text_length: usize,
+    /// Tokens that the version read of the longest text, its prompt included.
+    #[serde(default)]
+    pub text_tokens: usize,
+    /// Whether a part of a text or of the caption was not read, because the version reads no more tokens.
+    #[serde(default)]
+    pub text_truncated: bool,
     /// Width of the image in pixels, upright.
     pub image_width: u32,
     /// Height of the image in pixels, upright.
     pub image_height: u32,
-    /// From the record's arrival in the program to the verdict, in milliseconds.
+    /// The time of the request's record, RFC 3339 in UTC with milliseconds; null where it has none.
+    #[serde(default)]
+    pub requested_at: Option<String>,
+    /// From then to the verdict, in milliseconds, waiting in Kafka included; null where the record has no time.
+    #[serde(default)]
+    pub age_ms: Option<f64>,
+    /// How often the request was tried: more than once where it waited in a retry topic, or where its first transaction was
+    /// aborted.
+    #[serde(default = "once")]
+    pub attempts: usize,
+    /// From the record's arrival in the program to the verdict, in milliseconds. Of a request whose first transaction was
+    /// aborted, that of its first try. It leaves out waiting in Kafka, which `age_ms` has.
     pub latency_ms: f64,
     /// Where the time went.
     pub timings_ms: TimingsMs,
@@ -255,5 +313,31 @@ mod tests {
         let decisive = Answer::decisive(&answers).unwrap();
         assert_eq!((decisive.result, decisive.confidence, decisive.text_preview.as_str()), (Label::No, 0.7, "words"));
         assert!(Answer::decisive(&[]).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_order_of_texts_decides_nothing(
+            parts in proptest::collection::vec((0_u32..6, 0_u32..6, 1_u32..6), 1..6),
+            turns in 0_usize..6,
+        ) {
+            let answer = |&(yes, maybe, no): &(u32, u32, u32)| {
+                let share = |part: u32| part as f32 / (yes + maybe + no) as f32;
+                Answer::new(Scores { yes: share(yes), maybe: share(maybe), no: share(no) }, "", 0)
+            };
+            let answers: Vec<Answer> = parts.iter().map(answer).collect();
+            let mut others = answers.clone();
+            let turns = turns % others.len();
+            others.rotate_left(turns);
+            others.reverse();
+            let (one, other) = (Answer::decisive(&answers).unwrap(), Answer::decisive(&others).unwrap());
+            proptest::prop_assert_eq!(one, other);
+            let is_no_better = |answer: &Answer| one.result < answer.result
+                || (one.result == answer.result && match one.result {
+                    Label::No => one.scores.no >= answer.scores.no,
+                    Label::Maybe | Label::Yes => one.scores.yes <= answer.scores.yes,
+                });
+            proptest::prop_assert!(answers.iter().all(is_no_better));
+        }
     }
 }

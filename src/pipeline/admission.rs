@@ -1,21 +1,16 @@
 //! From a record to a request that is parsed, checked and routed, with its image.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-
-use super::{failure::Failure, specs::image_limits};
+use super::{decision::Reading, failure::Failure, specs::image_limits};
 use crate::{
     engine::ImageId,
-    message::{BASE64, ImageSource, Origin, Record, Request, Texts},
+    fetch::{Blame, FetchError, Fetcher, Files},
+    message::{ImageSource, Origin, Record, Request, RequestError, decode_base64},
     routing::{Features, Route, Step, Table, Watch},
-    settings::{LimitsPlan, Plan},
+    settings::{EmptyText, LimitsPlan, Plan},
     telemetry,
+    text::{self, Script},
     vision::{self, Header, Limits},
 };
 
@@ -24,6 +19,20 @@ pub(super) struct Admission<'a> {
     pub(super) table: &'a Table,
     pub(super) limits: &'a LimitsPlan,
     pub(super) images: Limits,
+    pub(super) sources: &'a ImageSources,
+}
+
+/// Where images come from that are not in the request.
+#[derive(Debug)]
+pub(super) struct ImageSources {
+    pub(super) files: Files,
+    pub(super) fetcher: Fetcher,
+}
+
+impl ImageSources {
+    pub(super) fn new(limits: &LimitsPlan) -> Self {
+        Self { files: Files::default(), fetcher: Fetcher::new(limits.fetch.clone()) }
+    }
 }
 
 /// A request on its way to the model, with all that its verdict will say.
@@ -32,7 +41,13 @@ pub(super) struct Admitted {
     pub(super) route: Route,
     pub(super) header: Header,
     pub(super) image: ImageId,
+    /// Whether the image was read from a file.
+    pub(super) is_file: bool,
     pub(super) text_length: usize,
+    /// Whether a text says nothing, and settings send such a request to review.
+    pub(super) says_nothing: bool,
+    /// What the live version read; known once the texts are tokens.
+    pub(super) reading: Reading,
     pub(super) fetching: Duration,
     pub(super) preparing: Duration,
 }
@@ -75,7 +90,8 @@ pub struct Explained {
 /// # Errors
 /// Why it would become a dead letter before it is judged.
 pub fn explain(plan: &Plan, table: &Table, record: &Record, watch: &mut impl Watch) -> Result<Explained, Failure> {
-    let admission = Admission { table, limits: &plan.limits, images: image_limits(plan) };
+    let sources = ImageSources::new(&plan.limits);
+    let admission = Admission { table, limits: &plan.limits, images: image_limits(plan), sources: &sources };
     let (Admitted { request, route, header, text_length, .. }, image) = admission.admit_watched(record, watch)?;
     Ok(Explained { route, request_id: request.request_id, header, image_bytes: image.len(), text_length })
 }
@@ -87,19 +103,28 @@ impl Admission<'_> {
     }
 
     fn admit_watched(&self, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), Failure> {
-        let mut request = Request::from_record(record)?;
-        let text_length = self.text_length(&request)?;
+        let mut request = Request::from_record(record, &self.limits.request)?;
+        let says_nothing = self.says_nothing(&request)?;
+
         let begun = Instant::now();
         // The base64 text is dropped here: the record still has it, and a verdict does not need it.
-        let image = self.fetch(std::mem::take(&mut request.image), record)?;
+        let source = std::mem::take(&mut request.image);
+        let is_file = source.path.is_some();
+        let image = self.fetch(source, record)?;
         let fetching = begun.elapsed();
-        let header = vision::probe(&image, &self.images)?;
+        let header = vision::probe(&image, &self.images).map_err(|error| of_image(error, is_file, &image))?;
+
+        let texts = request.text.as_slice();
+        let text_length = texts.iter().map(|text| text.chars().count()).max().unwrap_or_default();
+        let key = record.key_text();
+        let non_latin = texts.iter().map(|text| text::foreign_share(text, &[Script::Latin]));
         let features = Features {
             request_id: &request.request_id,
-            key: record.key_text(),
-            texts: request.text.as_slice(),
+            key: key.as_deref(),
+            texts,
             caption: request.caption.as_deref(),
             text_length,
+            non_latin_share: non_latin.fold(0.0, f64::max),
             image_width: header.width,
             image_height: header.height,
             image_bytes: image.len(),
@@ -109,63 +134,68 @@ impl Admission<'_> {
             forced_version: request.model_version.as_deref(),
         };
         let route = self.table.decide(&features, watch)?;
-        let id = ImageId::of(&image);
-        let preparing = Duration::ZERO;
-        Ok((Admitted { request, route, header, image: id, text_length, fetching, preparing }, image))
+
+        let (id, preparing, reading) = (ImageId::of(&image), Duration::ZERO, Reading::default());
+        let admitted = Admitted {
+            request,
+            route,
+            header,
+            image: id,
+            is_file,
+            text_length,
+            says_nothing,
+            reading,
+            fetching,
+            preparing,
+        };
+        Ok((admitted, image))
     }
 
-    /// Characters of the longest text, once all texts are within their limits.
-    fn text_length(&self, request: &Request) -> Result<usize, Failure> {
-        let LimitsPlan { texts_max, text_characters_max, .. } = *self.limits;
-        let too_long = |field, reason| Err(Failure::TextTooLong { field, reason });
-        if let Texts::Many(texts) = &request.text
-            && texts.len() > texts_max
-        {
-            return too_long("text", format!("is a list of {}, `requests.texts_max` allows {texts_max}", texts.len()));
-        }
-        let longest = request.text.as_slice().iter().map(|text| text.chars().count()).max().unwrap_or_default();
-        let caption = request.caption.as_deref().map_or(0, |caption| caption.chars().count());
-        for (field, length) in [("text", longest), ("caption", caption)] {
-            if length > text_characters_max {
-                return too_long(
-                    field,
-                    format!("has {length} characters, `requests.text_characters_max` allows {text_characters_max}"),
-                );
+    /// Whether a text says nothing, and the request goes to review for it.
+    fn says_nothing(&self, request: &Request) -> Result<bool, Failure> {
+        let says_nothing = |text: &String| text::says_nothing(&text::clean(text, usize::MAX));
+        let has_empty = request.text.as_slice().iter().any(says_nothing);
+        match self.limits.empty_text {
+            EmptyText::Refuse if has_empty => {
+                let reason = "has no letter, digit or symbol, so there is nothing to judge (`requests.empty_text`)";
+                Err(RequestError::InvalidField { field: "text".to_owned(), reason: reason.to_owned() }.into())
             }
+            EmptyText::Refuse | EmptyText::Judge => Ok(false),
+            EmptyText::Review => Ok(has_empty),
         }
-        Ok(longest)
     }
 
     /// The encoded image. Only a request whose value is the image names no source.
     fn fetch(&self, source: ImageSource, record: &Record) -> Result<Vec<u8>, Failure> {
         match source {
-            ImageSource { base64: Some(text), .. } => {
-                BASE64.decode(text.as_bytes()).map_err(|error| Failure::Base64(error.to_string()))
+            ImageSource { base64: Some(text), .. } => decode_base64(&text).map_err(Failure::Base64),
+            ImageSource { path: Some(path), .. } => self.read(&path).map_err(Failure::File),
+            ImageSource { url: Some(url), .. } => {
+                self.sources.fetcher.fetch(&url, self.images.bytes_max).map_err(Failure::Url)
             }
-            ImageSource { path: Some(path), .. } => self.read(Path::new(&path)),
-            ImageSource { url: Some(_), .. } => Err(Failure::UrlRefused),
             ImageSource { .. } => Ok(record.payload.clone().unwrap_or_default()),
         }
     }
 
-    /// Reads a file below the allowed root, wherever links lead.
-    fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
-        let Some(root) = &self.limits.path_root else {
-            return Err(Failure::PathRefused("paths are off: `images.path_root` is not set".to_owned()));
-        };
-        let unreadable = |error: std::io::Error| Failure::FileUnreadable(error.to_string());
-        let resolved = root.join(path).canonicalize().map_err(unreadable)?;
-        if !resolved.starts_with(root) {
-            return Err(Failure::PathRefused("it leads out of `images.path_root`".to_owned()));
+    fn read(&self, path: &str) -> Result<Vec<u8>, FetchError> {
+        let LimitsPlan { read_timeout, read_threads_max, .. } = *self.limits;
+        match &self.limits.path_root {
+            None => {
+                let reason = "paths are off: `images.path_root` is not set".to_owned();
+                Err(FetchError { blame: Blame::Refused, reason })
+            }
+            Some(root) => self.sources.files.read(root, path, self.images.bytes_max, read_timeout, read_threads_max),
         }
-        // A pipe or a device would hold the thread for ever.
-        if !resolved.is_file() {
-            return Err(Failure::PathRefused("it leads to no ordinary file".to_owned()));
-        }
-        // One byte more than allowed is enough for the limit to refuse it.
-        let file = File::open(&resolved).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(self.images.bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        Ok(bytes)
+    }
+}
+
+/// A refused image. A file that is cut off may still be written: on shared folders files appear before they are whole.
+pub(super) fn of_image(error: vision::ImageError, is_file: bool, image: &[u8]) -> Failure {
+    /// No format is recognized by fewer.
+    const BYTES_MIN: usize = 12;
+    let is_incomplete = matches!(error, vision::ImageError::Incomplete(_)) || image.len() < BYTES_MIN;
+    match is_file && is_incomplete {
+        true => Failure::FileIncomplete(error),
+        false => Failure::Image(error),
     }
 }

@@ -1,6 +1,6 @@
 //! What the cluster can do and how its topics are set, looked at before the group is joined.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     kafka::{Connection, ConsumerOptions, GroupProtocol, KafkaError},
@@ -14,6 +14,8 @@ pub(super) struct Promise {
     pub(super) instance_id: Option<String>,
     /// What a batch of records may be, so that no topic finds one too large; none where the cluster does not say.
     pub(super) batch_bytes: Option<usize>,
+    /// Topics that take no record without a key, as far as the cluster says.
+    pub(super) compacted: BTreeSet<String>,
 }
 
 /// Checks that the cluster answers, has every topic, and that they fit together.
@@ -67,7 +69,12 @@ pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, Kafk
                  verdicts. On Apache Kafka it is exactly once."
             );
         }
-        return Ok(Promise { delivery: Delivery::AtLeastOnce, instance_id: None, batch_bytes: None });
+        return Ok(Promise {
+            delivery: Delivery::AtLeastOnce,
+            instance_id: None,
+            batch_bytes: None,
+            compacted: BTreeSet::new(),
+        });
     };
     let batch_bytes = match limits {
         // The brokers hold batches to this, and refuse all records of one.
@@ -77,7 +84,35 @@ pub(super) fn look(plan: &Plan, connection: &Connection) -> Result<Promise, Kafk
             None
         }
     };
-    Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone(), batch_bytes })
+    let compacted = compacted(kafka, connection);
+    Ok(Promise { delivery: kafka.delivery, instance_id: kafka.instance_id.clone(), batch_bytes, compacted })
+}
+
+/// The topics that are written and compacted. In the verdicts that is right for tombstones; elsewhere records of one key replace
+/// each other.
+fn compacted(kafka: &KafkaPlan, connection: &Connection) -> BTreeSet<String> {
+    let mut topics = vec![kafka.verdicts.as_str(), &kafka.dead_letters];
+    topics.extend(kafka.retries.iter().map(|retry| retry.topic.as_str()));
+    let compacted = match connection.compacted(&topics) {
+        Ok(compacted) => compacted,
+        Err(error) => {
+            tracing::warn!(%error, "Whether the topics are compacted is not known; records without a key may be refused.");
+            return BTreeSet::new();
+        }
+    };
+    if compacted.contains(&kafka.verdicts) {
+        tracing::info!(
+            topic = kafka.verdicts,
+            "The verdicts topic is compacted: a request without a key becomes a dead letter, `key_missing`."
+        );
+    }
+    for topic in compacted.iter().filter(|topic| **topic != kafka.verdicts) {
+        tracing::warn!(
+            topic,
+            "This topic is compacted: its records of one key replace each other, and are lost by that. Set cleanup.policy=delete."
+        );
+    }
+    compacted
 }
 
 /// Every request must fit into the topics that it may go to as a whole, and into a record that this program may publish.

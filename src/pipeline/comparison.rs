@@ -3,22 +3,28 @@
 //! Shadow verdicts are for comparison: they hold nothing up, are not waited for at a stop, and may be missing or come
 //! twice after a crash.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use super::outcome::verdict_headers;
+use super::{
+    decision::{DecisionRules, Reading},
+    outcome::{milliseconds, verdict_headers},
+};
 use crate::{
     delivery::Ticket,
     engine::{Identity, InferenceError, Judged},
     kafka::{PublishError, Publisher},
     message::{Answer, Decision, Header, LiveAnswer, Outgoing, Record, Role, Scores, TimingsMs, Verdict, carried},
-    settings::{Plan, Thresholds},
+    settings::Plan,
     telemetry,
 };
 
 /// Where shadow verdicts go.
 pub(super) struct Outlet {
     topic: String,
-    thresholds: Thresholds,
+    rules: DecisionRules,
     publish: Box<Publish>,
 }
 
@@ -27,13 +33,15 @@ type Publish = dyn Fn(&Outgoing) -> Result<(), PublishError> + Send + Sync;
 impl Outlet {
     pub(super) fn of(plan: &Plan, publisher: Arc<Publisher<Ticket>>) -> Self {
         let publish = Box::new(move |record: &Outgoing| publisher.publish_aside(record));
-        Self { topic: plan.kafka.shadows.clone(), thresholds: plan.thresholds, publish }
+        Self { topic: plan.kafka.shadows.clone(), rules: DecisionRules::of(plan), publish }
     }
 }
 
 /// What is known of one request so far.
 pub(super) struct Comparison {
     outlet: Outlet,
+    /// When the record arrived in the program.
+    arrived: Instant,
     key: Option<Vec<u8>>,
     /// Those that the verdict carries through.
     headers: Vec<Header>,
@@ -42,17 +50,26 @@ pub(super) struct Comparison {
 
 enum State {
     /// Shadow answers that came before the live one.
-    Waiting(Vec<(Arc<Identity>, Judged)>),
+    Waiting(Vec<Shadow>),
     /// The live verdict is there.
     Live(Box<Verdict>),
     /// There is none to compare with.
     Refused,
 }
 
+/// A shadow's answer.
+struct Shadow {
+    identity: Arc<Identity>,
+    reading: Reading,
+    judged: Judged,
+    /// From the record's arrival to this answer, as of live ones.
+    latency: Duration,
+}
+
 impl Comparison {
-    pub(super) fn new(record: &Record, outlet: Outlet) -> Self {
+    pub(super) fn new(record: &Record, arrived: Instant, outlet: Outlet) -> Self {
         let (key, headers) = (record.key.clone(), carried(record));
-        Self { outlet, key, headers, state: Mutex::new(State::Waiting(Vec::new())) }
+        Self { outlet, arrived, key, headers, state: Mutex::new(State::Waiting(Vec::new())) }
     }
 
     /// Whether a shadow's answer would be used.
@@ -64,27 +81,29 @@ impl Comparison {
     pub(super) fn live(&self, verdict: Option<&Verdict>) {
         let next = verdict.map_or(State::Refused, |verdict| State::Live(Box::new(verdict.clone())));
         let State::Waiting(early) = std::mem::replace(&mut *self.lock(), next) else { return };
-        for (identity, judged) in early {
+        for shadow in early {
             match verdict {
-                Some(live) => self.publish(live, &identity, &judged),
-                None => telemetry::shadow_dropped(&identity.name, "live_refused"),
+                Some(live) => self.publish(live, &shadow),
+                None => telemetry::shadow_dropped(&shadow.identity.name, "live_refused"),
             }
         }
     }
 
-    /// Takes a shadow's answer.
-    pub(super) fn shadow(&self, identity: Arc<Identity>, judged: Result<Judged, InferenceError>) {
+    /// Takes a shadow's answer, and what its version read.
+    pub(super) fn shadow(&self, identity: Arc<Identity>, reading: Reading, judged: Result<Judged, InferenceError>) {
+        let latency = self.arrived.elapsed();
         let (live, judged) = match (&mut *self.lock(), judged) {
             (State::Refused, _) => return telemetry::shadow_dropped(&identity.name, "live_refused"),
             (_, Err(_)) => return telemetry::shadow_dropped(&identity.name, "failed"),
-            (State::Waiting(early), Ok(judged)) => return early.push((identity, judged)),
+            (State::Waiting(early), Ok(judged)) => return early.push(Shadow { identity, reading, judged, latency }),
             (State::Live(live), Ok(judged)) => (live.clone(), judged),
         };
-        self.publish(&live, &identity, &judged);
+        self.publish(&live, &Shadow { identity, reading, judged, latency });
     }
 
-    fn publish(&self, live: &Verdict, identity: &Identity, judged: &Judged) {
-        let verdict = beside(live, identity, judged, self.outlet.thresholds);
+    fn publish(&self, live: &Verdict, shadow: &Shadow) {
+        let identity = &shadow.identity;
+        let verdict = beside(live, shadow, &self.outlet.rules);
         let agrees = verdict.live.as_ref().is_some_and(|live| live.agrees);
         let outgoing = Outgoing {
             topic: self.outlet.topic.clone(),
@@ -108,7 +127,8 @@ impl Comparison {
 }
 
 /// The verdict of a shadow version about what a live verdict is about.
-fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thresholds) -> Verdict {
+fn beside(live: &Verdict, shadow: &Shadow, rules: &DecisionRules) -> Verdict {
+    let Shadow { identity, reading, judged, latency } = shadow;
     // The previews were cut already.
     let previews: Vec<&str> = match &live.answers {
         Some(answers) => answers.iter().map(|answer| answer.text_preview.as_str()).collect(),
@@ -117,8 +137,7 @@ fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thre
     let answer = |(scores, preview): (&Scores, &str)| Answer::new(*scores, preview, usize::MAX);
     let answers: Vec<Answer> = judged.scores.iter().zip(previews).map(answer).collect();
     let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
-    let decision = thresholds.decide(decisive.result, decisive.confidence);
-    let milliseconds = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+    let (decision, decision_reason) = rules.decide(&decisive, reading);
     let (queue, inference) = (milliseconds(judged.queued), milliseconds(judged.inference));
     let TimingsMs { fetch, decode, .. } = live.timings_ms;
     Verdict {
@@ -128,13 +147,16 @@ fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thre
         text_preview: decisive.text_preview,
         answers: live.answers.as_ref().map(|_| answers),
         decision,
+        decision_reason,
         is_manual_review: decision == Decision::Review,
+        text_tokens: reading.tokens,
+        text_truncated: reading.is_truncated,
         model_version: identity.name.clone(),
         model_digest: identity.digest.clone(),
         backend: identity.device,
         precision: identity.precision,
         ab_role: Role::Shadow,
-        latency_ms: fetch + decode + queue + inference,
+        latency_ms: milliseconds(*latency),
         timings_ms: TimingsMs { fetch, decode, queue, inference },
         cached: judged.cached,
         live: Some(LiveAnswer {
@@ -151,12 +173,13 @@ fn beside(live: &Verdict, identity: &Identity, judged: &Judged, thresholds: Thre
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc::channel, time::Duration};
+    use std::sync::mpsc::channel;
 
     use super::*;
     use crate::{
         engine::ModelOptions,
         message::{Device, Label, RouteTaken},
+        settings::{Thresholds, Truncated},
     };
 
     fn live() -> Verdict {
@@ -169,6 +192,7 @@ mod tests {
             scores: answer.scores,
             answers: None,
             decision: Decision::Approve,
+            decision_reason: None,
             is_manual_review: false,
             model_version: "live".to_owned(),
             model_digest: String::new(),
@@ -182,6 +206,11 @@ mod tests {
             image_hash: String::new(),
             text_preview: answer.text_preview,
             text_length: 5,
+            text_tokens: 9,
+            text_truncated: false,
+            requested_at: None,
+            age_ms: None,
+            attempts: 1,
             image_width: 1,
             image_height: 1,
             latency_ms: 1.0,
@@ -214,18 +243,19 @@ mod tests {
             Ok(())
         };
         let thresholds = Thresholds { approve_confidence: 0.8, reject_confidence: 0.8 };
-        let outlet = Outlet { topic: "shadows".to_owned(), thresholds, publish: Box::new(publish) };
-        run(&Comparison::new(&Record::default(), outlet));
+        let rules = DecisionRules { thresholds, truncated: Truncated::Review, foreign_share_max: 1.0 };
+        let outlet = Outlet { topic: "shadows".to_owned(), rules, publish: Box::new(publish) };
+        run(&Comparison::new(&Record::default(), Instant::now(), outlet));
         records.iter().collect()
     }
 
     #[test]
     fn every_shadow_that_answers_is_published_once_whichever_comes_first() {
         let verdicts = published(|comparison| {
-            comparison.shadow(identity("early"), Ok(judged(0.7)));
+            comparison.shadow(identity("early"), Reading::default(), Ok(judged(0.7)));
             comparison.live(Some(&live()));
-            comparison.shadow(identity("late"), Ok(judged(0.1)));
-            comparison.shadow(identity("broken"), Err(InferenceError::NotFinite));
+            comparison.shadow(identity("late"), Reading::default(), Ok(judged(0.1)));
+            comparison.shadow(identity("broken"), Reading::default(), Err(InferenceError::NotFinite));
         });
         let told: Vec<(&str, Label, bool)> = verdicts
             .iter()
@@ -238,11 +268,11 @@ mod tests {
     #[test]
     fn without_a_live_verdict_there_is_nothing_to_compare_with() {
         let verdicts = published(|comparison| {
-            comparison.shadow(identity("early"), Ok(judged(0.7)));
+            comparison.shadow(identity("early"), Reading::default(), Ok(judged(0.7)));
             assert!(comparison.is_wanted());
             comparison.live(None);
             assert!(!comparison.is_wanted());
-            comparison.shadow(identity("late"), Ok(judged(0.7)));
+            comparison.shadow(identity("late"), Reading::default(), Ok(judged(0.7)));
         });
         assert_eq!(verdicts, []);
     }

@@ -1,7 +1,8 @@
 //! Every failure of a record: its stage, its code, its words, and what follows from it.
 
 use crate::{
-    engine::InferenceError,
+    engine::{CaptionRefused, InferenceError},
+    fetch::{Blame, FetchError},
     kafka::{KafkaError, PublishError, TransactionError},
     message::{DeadLetter, RequestError, Stage},
     routing::RouteError,
@@ -20,26 +21,21 @@ pub enum Failure {
     /// Its image is not base64.
     #[error("`image.base64` is not base64: {0}")]
     Base64(String),
-    /// It gives an address, and fetching is off.
-    #[error("`image.url` is not fetched by this program: send `image.base64`, or `image.path` where that is allowed")]
-    UrlRefused,
-    /// It gives a path, and none is allowed, or it leads out of the root.
+    /// Its image was not fetched from the address that it gives.
+    #[error("`image.url`: {0}")]
+    Url(FetchError),
+    /// Its image was not read from the path that it gives.
     #[error("`image.path`: {0}")]
-    PathRefused(String),
-    /// Its image file cannot be read.
-    #[error("`image.path`: {0}")]
-    FileUnreadable(String),
+    File(FetchError),
     /// Its image is refused.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A text is too long, or there are too many.
-    #[error("`{field}` {reason}")]
-    TextTooLong {
-        /// `text` or `caption`.
-        field: &'static str,
-        /// What it has, and what settings allow.
-        reason: String,
-    },
+    /// The file of its image is empty or cut off: it may still be written.
+    #[error("`image.path`: {0}")]
+    FileIncomplete(ImageError),
+    /// Its caption has no place in the prompt of the version that it is routed to.
+    #[error(transparent)]
+    Caption(#[from] CaptionRefused),
     /// It cannot be routed.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -51,9 +47,17 @@ pub enum Failure {
     Defect(String),
     /// Its verdict is larger than Kafka takes.
     #[error(
-        "Kafka does not take the verdict: raise `kafka.record_bytes_max` and the topic's `max.message.bytes` where it is too large; a compacted topic takes none without a key"
+        "Kafka does not take the verdict, which is too large: raise `kafka.record_bytes_max` and the topic's `max.message.bytes`"
     )]
     VerdictTooLarge,
+    /// Its verdict is refused by the brokers, alone as well.
+    #[error("the brokers refuse the verdict: the verdicts topic has a policy that it does not meet")]
+    VerdictRefused,
+    /// It has no key, and the verdicts topic takes none without.
+    #[error(
+        "the record has no key, and the verdicts topic is compacted, which takes no record without one: publish it with a key"
+    )]
+    KeyMissing,
 }
 
 /// What follows from something that went wrong. [`Failure::consequence`] and [`Trouble::consequence`] are total: a new error
@@ -64,7 +68,7 @@ pub enum Consequence {
     RetryLater,
     /// It is the record's own fault: a dead letter.
     DeadLetter,
-    /// The brokers are in trouble: everything since the last commit is read and judged again, after a pause.
+    /// The brokers or this machine are in trouble, which says nothing about the record: it is tried again after a pause.
     RetryInPlace,
     /// It is ours or the cluster's: the process ends, and nothing is lost.
     Stop,
@@ -113,23 +117,31 @@ impl Failure {
             Self::Request(error) => error.code(),
             Self::Tombstone => "tombstone",
             Self::Base64(_) => "image_base64_invalid",
-            Self::UrlRefused => "image_url_refused",
-            Self::PathRefused(_) => "image_path_refused",
-            Self::FileUnreadable(_) => "image_file_unreadable",
-            Self::Image(error) => error.code(),
-            Self::TextTooLong { .. } => "text_too_long",
+            Self::Url(FetchError { blame: Blame::Refused, .. }) => "image_url_refused",
+            Self::Url(_) => "image_url_unreadable",
+            Self::File(FetchError { blame: Blame::Refused, .. }) => "image_path_refused",
+            Self::File(_) => "image_file_unreadable",
+            Self::Image(error) | Self::FileIncomplete(error) => error.code(),
+            Self::Caption(_) => "invalid_field",
             Self::Route(error) => error.code(),
             Self::Inference(error) => error.code(),
             Self::Defect(_) => "internal_defect",
             Self::VerdictTooLarge => "verdict_too_large",
+            Self::VerdictRefused => "verdict_refused",
+            Self::KeyMissing => "key_missing",
         }
     }
 
     /// What follows from it.
     pub fn consequence(&self) -> Consequence {
         match self {
-            // The file may be written later than its request, or lie on a share that is away.
-            Self::FileUnreadable(_) => Consequence::RetryLater,
+            Self::Url(error) | Self::File(error) => match error.blame {
+                Blame::Refused | Blame::Request => Consequence::DeadLetter,
+                // The file may be written later than its request, or lie on a share that is away.
+                Blame::Moment => Consequence::RetryLater,
+                Blame::Machine => Consequence::RetryInPlace,
+            },
+            Self::FileIncomplete(_) => Consequence::RetryLater,
             Self::Inference(InferenceError::Stopped(_)) => Consequence::Stop,
             Self::Inference(
                 InferenceError::NotFinite | InferenceError::TooManyTokens { .. } | InferenceError::Device(_),
@@ -137,25 +149,23 @@ impl Failure {
             | Self::Request(_)
             | Self::Tombstone
             | Self::Base64(_)
-            | Self::UrlRefused
-            | Self::PathRefused(_)
             | Self::Image(_)
-            | Self::TextTooLong { .. }
+            | Self::Caption(_)
             | Self::Route(_)
             | Self::Defect(_)
-            | Self::VerdictTooLarge => Consequence::DeadLetter,
+            | Self::VerdictTooLarge
+            | Self::VerdictRefused
+            | Self::KeyMissing => Consequence::DeadLetter,
         }
     }
 
     fn stage(&self) -> Stage {
         match self {
-            Self::Request(_) | Self::Tombstone | Self::TextTooLong { .. } | Self::Defect(_) => Stage::Parse,
-            Self::Base64(_) | Self::UrlRefused | Self::PathRefused(_) | Self::FileUnreadable(_) | Self::Image(_) => {
-                Stage::Image
-            }
-            Self::Route(_) => Stage::Routing,
+            Self::Request(_) | Self::Tombstone | Self::KeyMissing | Self::Defect(_) => Stage::Parse,
+            Self::Base64(_) | Self::Url(_) | Self::File(_) | Self::Image(_) | Self::FileIncomplete(_) => Stage::Image,
+            Self::Route(_) | Self::Caption(_) => Stage::Routing,
             Self::Inference(_) => Stage::Inference,
-            Self::VerdictTooLarge => Stage::Publish,
+            Self::VerdictTooLarge | Self::VerdictRefused => Stage::Publish,
         }
     }
 
@@ -180,16 +190,22 @@ mod tests {
 
     #[test]
     fn what_follows_from_a_failure_is_decided_for_each() {
+        let fetch = |blame| FetchError { blame, reason: "why".to_owned() };
         use Consequence::{DeadLetter, RetryInPlace, RetryLater, Stop};
         let failures = [
-            (Failure::FileUnreadable("gone".into()), RetryLater),
+            (Failure::File(fetch(Blame::Moment)), RetryLater),
+            (Failure::File(fetch(Blame::Refused)), DeadLetter),
+            (Failure::File(fetch(Blame::Request)), DeadLetter),
+            (Failure::File(fetch(Blame::Machine)), RetryInPlace),
+            (Failure::Url(fetch(Blame::Moment)), RetryLater),
+            (Failure::Url(fetch(Blame::Machine)), RetryInPlace),
+            (Failure::FileIncomplete(ImageError::Incomplete("cut".into())), RetryLater),
+            (Failure::Image(ImageError::Incomplete("cut".into())), DeadLetter),
             (Failure::Inference(InferenceError::Stopped("lost".into())), Stop),
             (Failure::Inference(InferenceError::NotFinite), DeadLetter),
             (Failure::Inference(InferenceError::Device("shape".into())), DeadLetter),
             (Failure::Request(RequestError::EmptyPayload), DeadLetter),
             (Failure::Tombstone, DeadLetter),
-            (Failure::UrlRefused, DeadLetter),
-            (Failure::PathRefused("out".into()), DeadLetter),
             (Failure::VerdictTooLarge, DeadLetter),
             (Failure::Defect("bug".into()), DeadLetter),
         ];

@@ -6,16 +6,17 @@ use std::{
 };
 
 use super::{
+    monitor::Stall,
     poll::now_ms,
     release::lock,
     run::{INBOX_TIMEOUT, Shared},
 };
 use crate::{
     delivery::Flow,
-    engine::{Cost, Engine, Identity, Lane, State, Version},
+    engine::{Busy, Cost, Engine, Identity, Lane, State, Version},
     kafka::{Consumer, Fetched},
-    message::Source,
-    settings::GroupProtocol,
+    message::{Record, Source},
+    settings::{GroupProtocol, PipelinePlan},
     telemetry::{self, Gauges, Lag},
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Gauging {
     /// Every source that was ever shown: one that has gone to another member counts as zero here, or the sum over members
     /// would count it twice.
     shown: BTreeMap<Source, (i64, f64)>,
+    /// The oldest record in flight of each source, and since when it is that.
+    heads: BTreeMap<Source, (i64, Instant)>,
     /// Whether it was told that this member has no place in its group.
     outside: bool,
 }
@@ -42,7 +45,15 @@ impl Gauging {
     }
 
     /// Sets the gauges, where it is time.
-    pub(super) fn show(&mut self, shared: &Shared, consumer: &Consumer, engine: &Engine, flow: &Flow) {
+    /// `in_hand` has the records of retry topics that are not due yet.
+    pub(super) fn show(
+        &mut self,
+        shared: &Shared,
+        consumer: &Consumer,
+        engine: &Engine,
+        flow: &Flow,
+        in_hand: &BTreeMap<Source, Record>,
+    ) {
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return;
         }
@@ -61,12 +72,16 @@ impl Gauging {
         for (source, (position, idle)) in sources.iter().zip(positions) {
             let Some(Fetched { end, next, waiting }) = statistics.sources.get(source).copied() else { continue };
             // Behind the last record there may be nothing but the marks of transactions.
-            let all_read = idle && waiting == 0 && next >= end;
-            let behind = if all_read { 0 } else { (end - position.unwrap_or(next)).max(0) };
+            let held = in_hand.get(source).map(|record| record.offset);
+            let all_read = idle && waiting == 0 && next >= end && held.is_none();
+            // One that waits for its time is behind all that is in flight.
+            let oldest = if idle { held.or(position) } else { position };
+            let behind = if all_read { 0 } else { (end - oldest.unwrap_or(next)).max(0) };
             let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
             let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);
             self.shown.insert(*source, (behind, seconds));
         }
+        let stalled_seconds = shared.monitor.set_stall(self.stalls(shared, consumer, engine));
         let lag = self.shown.iter().map(|(source, (records, seconds))| Lag {
             topic: consumer.topic(*source),
             kind: if source.topic == 0 { "requests" } else { "retry" },
@@ -76,6 +91,7 @@ impl Gauging {
         });
         unload(shared, engine);
         shared.monitor.set_unhealthy(engine.unhealthy());
+        let serving = shared.serving.load();
         telemetry::gauges(&Gauges {
             records,
             bytes,
@@ -86,8 +102,53 @@ impl Gauging {
             breaker_open: shared.monitor.is_breaker_open(),
             delayed: flow.delayed(),
             rebalances: statistics.rebalances,
+            stalled_seconds,
+            decoding_bytes: shared.decoding.used(),
+            prepared_bytes: shared.prepared.used(),
+            reading_files: serving.sources.files.reading(),
+            fetching: serving.sources.fetcher.fetching(),
             lag: lag.collect(),
         });
+    }
+
+    /// Everything that may stand still, each with its patience.
+    fn stalls(&mut self, shared: &Shared, consumer: &Consumer, engine: &Engine) -> Vec<Stall> {
+        let PipelinePlan { stalled_after, dead_after, .. } = shared.plan.pipeline;
+        let mut stalls = self.records_that_stand_still(shared, consumer, stalled_after);
+        if let Some((stage, ticket, lasted)) = shared.stages.oldest() {
+            let place =
+                format!("{}/{} offset {}", consumer.topic(ticket.source), ticket.source.partition, ticket.offset);
+            let since = Instant::now().checked_sub(lasted).unwrap_or_else(Instant::now);
+            stalls.push(Stall { what: format!("{stage} of {place} lasts"), since, patience: stalled_after });
+        }
+        for version in engine.versions() {
+            let name = &version.identity().name;
+            stalls.extend(version.busy().map(|(busy, since)| match busy {
+                Busy::Pass => {
+                    Stall { what: format!("a forward pass of version `{name}` lasts"), since, patience: stalled_after }
+                }
+                // A large version takes minutes, and others answer meanwhile.
+                Busy::Load => Stall { what: format!("loading version `{name}` lasts"), since, patience: dead_after },
+            }));
+        }
+        stalls
+    }
+
+    fn records_that_stand_still(&mut self, shared: &Shared, consumer: &Consumer, patience: Duration) -> Vec<Stall> {
+        let oldest: BTreeMap<Source, i64> = {
+            let ledger = lock(shared);
+            let in_flight = ledger.sources().into_iter().filter(|source| ledger.records_of(*source) > 0);
+            in_flight.filter_map(|source| Some((source, ledger.position(source)?))).collect()
+        };
+        self.heads.retain(|source, (offset, _)| oldest.get(source) == Some(offset));
+        let now = Instant::now();
+        let mut stalls = Vec::new();
+        for (source, offset) in oldest {
+            let (_, since) = *self.heads.entry(source).or_insert((offset, now));
+            let what = format!("{}/{} offset {offset} is in flight", consumer.topic(source), source.partition);
+            stalls.push(Stall { what, since, patience });
+        }
+        stalls
     }
 
     /// Tells once when the group does not let this member in: the client itself may say nothing, for ever.

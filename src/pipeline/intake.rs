@@ -3,16 +3,20 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    admission::{Admission, Admitted},
+    admission::{Admission, Admitted, of_image},
+    attempts::FirstAnswer,
+    budget::BytePermit,
     comparison::{Comparison, Outlet},
-    failure::{Failure, Trouble},
-    outcome::{Outcome, Outcomes, Told},
+    decision::Reading,
+    failure::{Consequence, Failure, Trouble},
+    outcome::{Answered, Outcome, Outcomes, Told},
     release::Release,
     run::{Arrived, Guarded, Shared},
     serving::Serving,
@@ -35,10 +39,21 @@ pub(super) struct Thread {
 
 /// What a routed request still needs.
 enum Work {
-    /// Nothing: its answer was kept from an earlier one.
-    Kept(Judged),
+    /// Nothing: its answer is known.
+    Answered {
+        judged: Judged,
+        /// What its first try took, where this is another.
+        first: Option<FirstAnswer>,
+    },
     /// A pass.
-    Pass { prepared: Prepared, answer_key: Option<AnswerKey>, shadows: Vec<(String, Prepared)> },
+    Pass { prepared: Prepared, answer_key: Option<AnswerKey>, shadows: Vec<ShadowJob>, permit: BytePermit },
+}
+
+/// What a shadow version is to judge.
+struct ShadowJob {
+    version: String,
+    prepared: Prepared,
+    reading: Reading,
 }
 
 /// A request between its record and its outcome.
@@ -46,10 +61,29 @@ struct Underway {
     ticket: Ticket,
     record: Record,
     arrived: Instant,
+    /// Tries in this process, this one included.
+    attempts: usize,
     /// What it was routed by.
     serving: Arc<Serving>,
     admitted: Admitted,
 }
+
+/// Why a record does not go on.
+enum Ended {
+    /// It failed; behind the routing its variant is known.
+    Failed(Failure, Option<String>),
+    /// Nobody waits for it any more.
+    Unwanted,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure, None)
+    }
+}
+
+/// Waited before a record is tried again that failed by this machine's trouble, twice as long each time.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 impl Thread {
     /// Runs until the poll loop has ended.
@@ -64,25 +98,69 @@ impl Thread {
 
     fn take_in(&self, ticket: Ticket, record: Record, arrived: Instant) {
         if record.payload.is_none() {
-            let outcome = Outcomes::of(&self.shared.serving.load().plan).tombstone(record);
+            let outcome = Outcomes::of(&self.shared.serving.load().plan, &self.shared.compacted).tombstone(record);
             return finish(&self.finished, ticket, outcome);
         }
-        // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a
-        // partition, along.
-        let serving = self.shared.serving.load_full();
-        let taken = catch_unwind(AssertUnwindSafe(|| prepare(&serving, &record)));
-        let defect = |panic: Box<dyn std::any::Any + Send>| Failure::Defect(panic_message(panic.as_ref()));
-        let (admitted, work) = match taken.unwrap_or_else(|panic| Err((defect(panic), None))) {
-            Ok(taken) => taken,
-            Err((failure, group)) => {
-                let outcome = Outcomes::of(&serving.plan).failed(record, &failure, group);
+        {
+            let serving = self.shared.serving.load();
+            let outcomes = Outcomes::of(&serving.plan, &self.shared.compacted);
+            if outcomes.lacks_key(&record) {
+                let outcome = outcomes.refused(record, &Failure::KeyMissing, None);
+                return finish(&self.finished, ticket, outcome);
+            }
+        }
+        let attempts = self.shared.attempts.begin(ticket);
+        let Some((serving, prepared)) = self.prepare_in_time(ticket, &record) else { return };
+        let (admitted, work) = match prepared {
+            Ok(prepared) => prepared,
+            Err(Ended::Unwanted) => return,
+            Err(Ended::Failed(failure, group)) => {
+                let outcome = Outcomes::of(&serving.plan, &self.shared.compacted).failed(record, &failure, group);
                 return finish(&self.finished, ticket, outcome);
             }
         };
-        let underway = Underway { ticket, record, arrived, serving, admitted };
+        let underway = Underway { ticket, record, arrived, attempts, serving, admitted };
         match work {
-            Work::Kept(judged) => self.answer_kept(underway, judged),
-            Work::Pass { prepared, answer_key, shadows } => self.submit(underway, prepared, answer_key, shadows),
+            Work::Answered { judged, first } => self.answer(underway, judged, first),
+            Work::Pass { prepared, answer_key, shadows, permit } => {
+                self.submit(underway, prepared, answer_key, shadows, permit);
+            }
+        }
+    }
+
+    /// Prepares a record, again and again while this machine is in trouble, which is no fault of the record. None where nobody
+    /// waits for it any more.
+    fn prepare_in_time(&self, ticket: Ticket, record: &Record) -> Option<(Arc<Serving>, PreparedRequest)> {
+        let mut pause = PAUSE.0;
+        loop {
+            let serving = self.shared.serving.load_full();
+            // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a partition, along.
+            let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(&serving, ticket, record)));
+            let defect = |panic: Box<dyn std::any::Any + Send>| {
+                Err(Ended::Failed(Failure::Defect(panic_message(panic.as_ref())), None))
+            };
+            let prepared = prepared.unwrap_or_else(defect);
+            let trouble = match &prepared {
+                Err(Ended::Failed(failure, _)) if failure.consequence() == Consequence::RetryInPlace => {
+                    failure.message()
+                }
+                _ => {
+                    self.shared.monitor.set_machine_trouble(None);
+                    return Some((serving, prepared));
+                }
+            };
+            telemetry::tried_in_place();
+            tracing::warn!(
+                error = trouble,
+                ?pause,
+                "This machine cannot read an image now; the record is tried again."
+            );
+            self.shared.monitor.set_machine_trouble(Some(trouble));
+            thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE.1);
+            if !self.shared.is_wanted(ticket) {
+                return None;
+            }
         }
     }
 
@@ -96,13 +174,24 @@ impl Thread {
         version.map(Arc::as_ref)
     }
 
-    fn answer_kept(&self, underway: Underway, judged: Judged) {
-        let Underway { ticket, record, arrived, serving, admitted } = underway;
+    fn answer(&self, underway: Underway, judged: Judged, first: Option<FirstAnswer>) {
+        let Underway { ticket, record, arrived, attempts, serving, mut admitted } = underway;
         for shadow in &admitted.route.shadows {
             telemetry::shadow_dropped(shadow, "live_answer_kept");
         }
         let Some(version) = self.found(&serving, &admitted.route.version) else { return };
-        let outcome = Outcomes::of(&serving.plan).answered(record, arrived, admitted, version.identity(), &judged);
+        let latency = match &first {
+            Some(first) => {
+                (admitted.fetching, admitted.preparing) = (first.fetching, first.preparing);
+                first.latency
+            }
+            None => arrived.elapsed(),
+        };
+        if first.is_none() {
+            self.shared.keep_first(ticket, &serving, &admitted, version.identity(), &judged, latency);
+        }
+        let answered = Answered { admitted, version: version.identity(), judged: &judged, latency, attempts };
+        let outcome = Outcomes::of(&serving.plan, &self.shared.compacted).answered(record, answered);
         finish(&self.finished, ticket, outcome);
     }
 
@@ -112,23 +201,29 @@ impl Thread {
         underway: Underway,
         prepared: Prepared,
         answer_key: Option<AnswerKey>,
-        shadows: Vec<(String, Prepared)>,
+        shadows: Vec<ShadowJob>,
+        permit: BytePermit,
     ) {
         let (ticket, serving) = (underway.ticket, underway.serving.clone());
+        // All jobs share the picture's bytes, which are given back with the last of them.
+        let permit = Arc::new(permit);
         let asking = self.shared.clone();
         let wanted = Box::new(move || asking.is_wanted(ticket));
         let comparison = (!shadows.is_empty()).then(|| {
             let outlet = Outlet::of(&serving.plan, self.publisher.clone());
-            Arc::new(Comparison::new(&underway.record, outlet))
+            Arc::new(Comparison::new(&underway.record, underway.arrived, outlet))
         });
         let Some(version) = self.found(&serving, &underway.admitted.route.version) else { return };
-        let reply = self.reply(underway, version.identity().clone(), comparison.clone());
+        let reply = self.reply(underway, version.identity().clone(), comparison.clone(), permit.clone());
         version.submit(Job { prepared, wanted, reply, answer_key });
         let Some(comparison) = comparison else { return };
-        for (name, prepared) in shadows {
+        for ShadowJob { version: name, prepared, reading } in shadows {
             let Some(version) = serving.fleet.version(&name) else { continue };
-            let (identity, comparing) = (version.identity().clone(), comparison.clone());
-            let reply = Reply::new(move |judged| comparing.shadow(identity, judged));
+            let (identity, comparing, permit) = (version.identity().clone(), comparison.clone(), permit.clone());
+            let reply = Reply::new(move |judged| {
+                comparing.shadow(identity, reading, judged);
+                drop(permit);
+            });
             let asking = comparison.clone();
             let wanted = Box::new(move || asking.is_wanted());
             if !version.offer_shadow(Job { prepared, wanted, reply, answer_key: None }) {
@@ -137,13 +232,25 @@ impl Thread {
         }
     }
 
-    fn reply(&self, underway: Underway, identity: Arc<Identity>, comparison: Option<Arc<Comparison>>) -> Reply {
+    fn reply(
+        &self,
+        underway: Underway,
+        identity: Arc<Identity>,
+        comparison: Option<Arc<Comparison>>,
+        permit: Arc<BytePermit>,
+    ) -> Reply {
         let (shared, finished) = (self.shared.clone(), self.finished.clone());
-        let Underway { ticket, record, arrived, serving, admitted } = underway;
+        let Underway { ticket, record, arrived, attempts, serving, admitted } = underway;
         Reply::new(move |judged: Result<Judged, InferenceError>| {
-            let outcomes = Outcomes::of(&serving.plan);
+            drop(permit);
+            let outcomes = Outcomes::of(&serving.plan, &shared.compacted);
             let outcome = match judged {
-                Ok(judged) => outcomes.answered(record, arrived, admitted, &identity, &judged),
+                Ok(judged) => {
+                    let latency = arrived.elapsed();
+                    shared.keep_first(ticket, &serving, &admitted, &identity, &judged, latency);
+                    let version = identity.as_ref();
+                    outcomes.answered(record, Answered { admitted, version, judged: &judged, latency, attempts })
+                }
                 // Everything for this version would fail: a topic must not be emptied into the
                 // dead letters because a device is gone.
                 Err(InferenceError::Stopped(reason)) => {
@@ -169,45 +276,79 @@ impl Thread {
     }
 }
 
-/// A failure behind the routing comes with the variant.
-fn prepare(serving: &Serving, record: &Record) -> Result<(Admitted, Work), (Failure, Option<String>)> {
-    let plan = &serving.plan;
-    let admission = Admission { table: &plan.table, limits: &plan.limits, images: image_limits(plan) };
-    let (mut admitted, image) = admission.admit(record).map_err(|failure| (failure, None))?;
-    let begun = Instant::now();
-    match work(serving, &admitted, &image) {
-        Ok(work) => {
-            admitted.preparing = begun.elapsed();
-            Ok((admitted, work))
-        }
-        Err(failure) => Err((failure, admitted.group())),
-    }
-}
+/// A record that is ready for its version, or why it does not go on.
+type PreparedRequest = Result<(Admitted, Work), Ended>;
 
-fn work(serving: &Serving, admitted: &Admitted, image: &[u8]) -> Result<Work, Failure> {
-    let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
-    let live = version(serving, &admitted.route.version)?;
-    let key = live.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
-    if let Some(key) = &key {
-        let kept = live.kept_answer(key);
-        telemetry::answer_lookup(&live.identity().name, kept.is_some());
-        if let Some(judged) = kept {
-            return Ok(Work::Kept(judged));
+impl Thread {
+    /// Takes a record as far as its jobs are ready. A failure behind the routing comes with the variant.
+    fn prepare(&self, serving: &Serving, ticket: Ticket, record: &Record) -> PreparedRequest {
+        let plan = &serving.plan;
+        let admission = Admission {
+            table: &plan.table,
+            limits: &plan.limits,
+            images: image_limits(plan),
+            sources: &serving.sources,
+        };
+        let _stage = self.shared.stages.enter("reading a request and its image", ticket);
+        let (mut admitted, image) = admission.admit(record)?;
+        let begun = Instant::now();
+        let work = self.work(serving, ticket, &mut admitted, &image);
+        admitted.preparing = begun.elapsed();
+        match work {
+            Ok(work) => Ok((admitted, work)),
+            Err(Ended::Failed(failure, _)) => Err(Ended::Failed(failure, admitted.group())),
+            Err(Ended::Unwanted) => Err(Ended::Unwanted),
         }
     }
-    let decoded = vision::decode(image, &image_limits(&serving.plan))?;
-    let pixels = live.preparer().pixels(&decoded);
-    let mut shadows = Vec::new();
-    for name in &admitted.route.shadows {
-        let preparer = version(serving, name)?.preparer();
-        let pixels = match preparer.shares_pixels_with(live.preparer()) {
-            true => pixels.clone(),
-            false => preparer.pixels(&decoded),
-        };
-        shadows.push((name.clone(), preparer.with_pixels(admitted.image, pixels, texts, caption)));
+
+    fn work(&self, serving: &Serving, ticket: Ticket, admitted: &mut Admitted, image: &[u8]) -> Result<Work, Ended> {
+        let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
+        let live = version(serving, &admitted.route.version).map_err(Failure::from)?;
+        let sources = live.preparer().sources(texts, caption).map_err(Failure::from)?;
+        let (says_nothing, is_for_review) = (admitted.says_nothing, admitted.route.is_for_review);
+        admitted.reading = Reading::new(&sources, says_nothing, is_for_review);
+
+        // Its own first answer, and not one that was cached meanwhile: that would be the same with other timings.
+        let (config_digest, identity) = (&serving.plan.config_digest, live.identity());
+        if let Some(first) = self.shared.attempts.first(ticket, config_digest, &identity.digest) {
+            return Ok(Work::Answered { judged: first.judged.clone(), first: Some(first) });
+        }
+        let key = live.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
+        if let Some(key) = &key {
+            let kept = live.kept_answer(key);
+            telemetry::answer_lookup(&identity.name, kept.is_some());
+            if let Some(judged) = kept {
+                return Ok(Work::Answered { judged, first: None });
+            }
+        }
+
+        let gives_up = || !self.shared.is_wanted(ticket);
+        let permit = self.shared.prepared.acquire(live.preparer().pixel_bytes(), gives_up).ok_or(Ended::Unwanted)?;
+        let decoding = admitted.header.decoding_bytes;
+        let decoder = self.shared.decoding.acquire(decoding, gives_up).ok_or(Ended::Unwanted)?;
+        let decoded = vision::decode(image, &image_limits(&serving.plan))
+            .map_err(|error| Ended::from(of_image(error, admitted.is_file, image)))?;
+        let pixels = live.preparer().pixels(&decoded);
+        let mut shadows = Vec::new();
+        for name in &admitted.route.shadows {
+            let preparer = version(serving, name).map_err(Failure::from)?.preparer();
+            // It reads other prompts than the live one, and may take no caption.
+            let Ok(sources) = preparer.sources(texts, caption) else {
+                telemetry::shadow_dropped(name, "caption_refused");
+                continue;
+            };
+            let reading = Reading::new(&sources, says_nothing, is_for_review);
+            let pixels = match preparer.shares_pixels_with(live.preparer()) {
+                true => pixels.clone(),
+                false => preparer.pixels(&decoded),
+            };
+            let prepared = Prepared { image: admitted.image, pixels, sources: sources.ids };
+            shadows.push(ShadowJob { version: name.clone(), prepared, reading });
+        }
+        drop(decoder);
+        let prepared = Prepared { image: admitted.image, pixels, sources: sources.ids };
+        Ok(Work::Pass { prepared, answer_key: key, shadows, permit })
     }
-    let prepared = live.preparer().with_pixels(admitted.image, pixels, texts, caption);
-    Ok(Work::Pass { prepared, answer_key: key, shadows })
 }
 
 /// The table and the fleet are made from the same settings, so the version is there.

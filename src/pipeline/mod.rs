@@ -13,8 +13,11 @@
 //! * `specs`: the plan, as the engine and the clients take it.
 
 mod admission;
+mod attempts;
+mod budget;
 mod cluster;
 mod comparison;
+mod decision;
 mod failure;
 mod gauges;
 mod intake;
@@ -27,6 +30,7 @@ mod release;
 mod run;
 mod serving;
 mod specs;
+mod stages;
 mod tell;
 mod transact;
 

@@ -22,17 +22,41 @@ pub struct Monitor {
     patience: Duration,
     /// Versions that broke, with the reason.
     unhealthy: Mutex<Vec<(String, String)>>,
+    /// Why this machine cannot read images now, where it cannot.
+    machine_trouble: Mutex<Option<String>>,
+    /// What stands still, if anything.
+    stall: Mutex<Option<Stall>>,
+    dead_after: Duration,
     started: Instant,
     /// Milliseconds from the start to the last poll.
     polled: AtomicU64,
+}
+
+/// Something that may stand still: a record, a stage, a pass, a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stall {
+    /// What it is, for people.
+    pub(super) what: String,
+    /// Since when.
+    pub(super) since: Instant,
+    /// For how long that is nothing unusual.
+    pub(super) patience: Duration,
+}
+
+impl Stall {
+    /// How much longer than usual it has lasted.
+    fn overdue(&self) -> Option<Duration> {
+        self.since.elapsed().checked_sub(self.patience)
+    }
 }
 
 /// A poll loop that has not come round for so long is stuck.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 impl Monitor {
-    /// `patience` is how long a member may be without a place in its group.
-    pub(super) fn new(patience: Duration) -> Self {
+    /// `patience` is how long a member may be without a place in its group, `dead_after` how long something may stand still beyond
+    /// its own patience.
+    pub(super) fn new(patience: Duration, dead_after: Duration) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             verdicts: zero(),
@@ -42,6 +66,9 @@ impl Monitor {
             outside_since: Mutex::default(),
             patience,
             unhealthy: Mutex::default(),
+            machine_trouble: Mutex::default(),
+            stall: Mutex::default(),
+            dead_after,
             started: Instant::now(),
             polled: zero(),
         }
@@ -58,7 +85,7 @@ impl Monitor {
     }
 
     /// Why requests are not all answered, if so: versions load, the cluster has not answered, a stop was asked for, too much
-    /// fails, the group does not let this member in, or a version broke.
+    /// fails, the group does not let this member in, a version broke, this machine is in trouble, or something stands still.
     pub fn not_ready(&self) -> Option<String> {
         if !self.ready.load(Ordering::Acquire) {
             return Some("loading, draining or stopped".to_owned());
@@ -69,15 +96,45 @@ impl Monitor {
         if let Some(outside) = self.outside() {
             return Some(format!("without a place in the consumer group for {} s", outside.as_secs()));
         }
+        if let Some(trouble) = self.machine_trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Some(format!("this machine cannot read images: {trouble}"));
+        }
+        if let Some((stall, _)) = self.overdue() {
+            return Some(format!("{} for {} s", stall.what, stall.since.elapsed().as_secs()));
+        }
         let unhealthy = self.unhealthy.lock().unwrap_or_else(PoisonError::into_inner);
         let told = unhealthy.iter().map(|(version, reason)| format!("version `{version}` broke: {reason}"));
         (!unhealthy.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
     }
 
-    /// Whether the poll loop still comes round.
-    pub fn is_alive(&self) -> bool {
+    /// Why a supervisor should start the process again, if so: the poll loop does not come round, or something has stood still for
+    /// so long that it will not end by itself.
+    pub fn not_alive(&self) -> Option<String> {
         let polled = Duration::from_millis(self.polled.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(polled) < HEARTBEAT_MAX
+        if self.started.elapsed().saturating_sub(polled) >= HEARTBEAT_MAX {
+            return Some("the poll loop is stuck".to_owned());
+        }
+        let (stall, overdue) = self.overdue()?;
+        let seconds = stall.since.elapsed().as_secs();
+        (overdue >= self.dead_after).then(|| format!("{} for {seconds} s", stall.what))
+    }
+
+    fn overdue(&self) -> Option<(Stall, Duration)> {
+        let stall = self.stall.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let overdue = stall.overdue()?;
+        Some((stall, overdue))
+    }
+
+    /// Notes what stands still longest, beyond its patience; gives for how long, in seconds.
+    pub(super) fn set_stall(&self, stalls: Vec<Stall>) -> f64 {
+        let worst = stalls.into_iter().max_by_key(|stall| stall.overdue().unwrap_or_default());
+        let seconds = worst.as_ref().map_or(0.0, |stall| stall.since.elapsed().as_secs_f64());
+        *self.stall.lock().unwrap_or_else(PoisonError::into_inner) = worst;
+        seconds
+    }
+
+    pub(super) fn set_machine_trouble(&self, trouble: Option<String>) {
+        *self.machine_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     pub(super) fn count_verdict(&self) {
@@ -118,5 +175,32 @@ impl Monitor {
 
     pub(super) fn beat(&self) {
         self.polled.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_still_is_named_and_ends_the_life_of_the_process_later() {
+        let monitor = Monitor::new(Duration::from_secs(10), Duration::from_secs(60));
+        monitor.set_ready(true);
+        let stall = |seconds| Stall {
+            what: "requests/3 offset 41 is in flight".to_owned(),
+            since: Instant::now() - Duration::from_secs(seconds),
+            patience: Duration::from_secs(30),
+        };
+        monitor.set_stall(vec![stall(29)]);
+        assert_eq!((monitor.not_ready(), monitor.not_alive()), (None, None));
+        monitor.set_stall(vec![stall(1), stall(31)]);
+        assert_eq!(monitor.not_ready().as_deref(), Some("requests/3 offset 41 is in flight for 31 s"));
+        assert_eq!(monitor.not_alive(), None);
+        monitor.set_stall(vec![stall(91)]);
+        assert!(monitor.not_alive().unwrap().contains("offset 41"));
+        monitor.set_stall(Vec::new());
+        assert_eq!((monitor.not_ready(), monitor.not_alive()), (None, None));
+        monitor.set_machine_trouble(Some("Too many open files".to_owned()));
+        assert!(monitor.not_ready().unwrap().contains("Too many open files"));
     }
 }

@@ -1,18 +1,23 @@
 //! An answer or a failure, into the record that goes out.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     admission::Admitted,
+    decision::DecisionRules,
     failure::{Consequence, Failure},
+    parcel::place_key,
 };
 use crate::{
     engine::{Identity, Judged},
     message::{
-        Answer, Decision, Header, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs,
-        Verdict, carried, retry_attempt, retry_record, text_header,
+        Answer, DeadLetter, Decision, Header, Origin, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores,
+        Texts, TimingsMs, Verdict, carried, retry_attempt, retry_record, text_header,
     },
-    settings::{KafkaPlan, Plan, RetryPlan, Thresholds, Tombstones},
+    settings::{KafkaPlan, Plan, RetryPlan, Tombstones},
 };
 
 /// A finished request: the record to publish, and what metrics and logs say about it.
@@ -35,8 +40,8 @@ pub(super) enum Told {
     },
     /// It is tried again later.
     Retried {
-        code: &'static str,
-        message: String,
+        /// What it becomes where the retry topic does not take it.
+        letter: DeadLetter,
         group: Option<String>,
         attempt: usize,
         delay: Duration,
@@ -53,19 +58,27 @@ impl Told {
 /// What outcomes are made with.
 pub(super) struct Outcomes<'a> {
     pub(super) kafka: &'a KafkaPlan,
-    pub(super) thresholds: Thresholds,
+    pub(super) rules: DecisionRules,
     pub(super) preview_characters: usize,
     pub(super) config_digest: &'a str,
+    /// Topics that take no record without a key.
+    pub(super) compacted: &'a BTreeSet<String>,
 }
 
 impl<'a> Outcomes<'a> {
-    pub(super) fn of(plan: &'a Plan) -> Self {
+    pub(super) fn of(plan: &'a Plan, compacted: &'a BTreeSet<String>) -> Self {
         Self {
             kafka: &plan.kafka,
-            thresholds: plan.thresholds,
+            rules: DecisionRules::of(plan),
             preview_characters: plan.telemetry.text_preview_characters,
             config_digest: &plan.config_digest,
+            compacted,
         }
+    }
+
+    /// Whether the verdicts topic takes no verdict of this record.
+    pub(super) fn lacks_key(&self, record: &Record) -> bool {
+        record.key.is_none() && self.compacted.contains(&self.kafka.verdicts)
     }
 
     /// What becomes of a record that failed: another try where that may help and settings name a topic for it, a dead
@@ -79,14 +92,17 @@ impl<'a> Outcomes<'a> {
         let due_ms = (since_the_epoch() + *delay).as_millis() as i64;
         let outgoing = retry_record(&record, topic, failure.code(), due_ms);
         let attempt = retry_attempt(&record) + 1;
-        let told = Told::Retried { code: failure.code(), message: failure.message(), group, attempt, delay: *delay };
+        let told = Told::Retried { letter: failure.dead_letter(), group, attempt, delay: *delay };
         Outcome { outgoing: Some(outgoing), told, record: Some(record) }
     }
 
     /// The dead letter of a record.
     pub(super) fn refused(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
         let told = Told::refused(failure, group);
-        let letter = failure.dead_letter().into_record(record, &self.kafka.dead_letters);
+        let mut letter = failure.dead_letter().into_record(record, &self.kafka.dead_letters);
+        if letter.key.is_none() && self.compacted.contains(&letter.topic) {
+            letter.key = Some(place_key(&letter));
+        }
         Outcome { outgoing: Some(letter), told, record: None }
     }
 
@@ -109,15 +125,8 @@ impl<'a> Outcomes<'a> {
     }
 
     /// The verdict of a request that the network answered.
-    pub(super) fn answered(
-        &self,
-        record: Record,
-        arrived: Instant,
-        admitted: Admitted,
-        version: &Identity,
-        judged: &Judged,
-    ) -> Outcome {
-        let verdict = self.verdict(arrived, admitted, version, judged);
+    pub(super) fn answered(&self, record: Record, answered: Answered<'_>) -> Outcome {
+        let verdict = self.verdict(&record, answered);
         // Plain data with string keys: serializing cannot fail.
         let payload = serde_json::to_vec(&verdict).unwrap_or_default();
         let outgoing = Outgoing {
@@ -129,23 +138,27 @@ impl<'a> Outcomes<'a> {
         Outcome { outgoing: Some(outgoing), told: Told::Verdict(Box::new(verdict)), record: Some(record) }
     }
 
-    fn verdict(&self, arrived: Instant, admitted: Admitted, version: &Identity, judged: &Judged) -> Verdict {
-        let Admitted { request, route, header, image, text_length, fetching, preparing } = admitted;
+    fn verdict(&self, record: &Record, answered: Answered<'_>) -> Verdict {
+        let Answered { admitted, version, judged, latency, attempts } = answered;
+        let Admitted { request, route, header, image, text_length, fetching, preparing, reading, .. } = admitted;
         let texts = request.text.as_slice();
         let answer = |(scores, text): (&Scores, &String)| Answer::new(*scores, text, self.preview_characters);
         let answers: Vec<Answer> = judged.scores.iter().zip(texts).map(answer).collect();
         // A request has at least one text, and the engine one answer for each.
         let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
-        let decision = self.thresholds.decide(decisive.result, decisive.confidence);
+        let (decision, decision_reason) = self.rules.decide(&decisive, &reading);
         let (ab_experiment, ab_variant) = route.variant.unzip();
+        let requested_ms = Origin::of(record).timestamp_ms;
+        let now_ms = since_the_epoch().as_millis() as i64;
         Verdict {
-            timestamp: now(),
+            timestamp: timestamp(now_ms),
             result: decisive.result,
             confidence: decisive.confidence,
             scores: decisive.scores,
             text_preview: decisive.text_preview,
             answers: matches!(request.text, Texts::Many(_)).then_some(answers),
             decision,
+            decision_reason,
             is_manual_review: decision == Decision::Review,
             model_version: version.name.clone(),
             model_digest: version.digest.clone(),
@@ -162,9 +175,15 @@ impl<'a> Outcomes<'a> {
             },
             image_hash: image.to_string(),
             text_length,
+            text_tokens: reading.tokens,
+            text_truncated: reading.is_truncated,
             image_width: header.width,
             image_height: header.height,
-            latency_ms: milliseconds(arrived.elapsed()),
+            requested_at: requested_ms.map(timestamp),
+            // Clocks of two machines differ; nothing is answered before it was asked.
+            age_ms: requested_ms.map(|requested_ms| (now_ms - requested_ms).max(0) as f64),
+            attempts: retry_attempt(record) + attempts,
+            latency_ms: milliseconds(latency),
             timings_ms: TimingsMs {
                 fetch: milliseconds(fetching),
                 decode: milliseconds(preparing),
@@ -176,6 +195,17 @@ impl<'a> Outcomes<'a> {
             request_id: request.request_id,
         }
     }
+}
+
+/// A request that the network answered.
+pub(super) struct Answered<'a> {
+    pub(super) admitted: Admitted,
+    pub(super) version: &'a Identity,
+    pub(super) judged: &'a Judged,
+    /// From its arrival in the program to its answer.
+    pub(super) latency: Duration,
+    /// Tries in this process.
+    pub(super) attempts: usize,
 }
 
 /// Behind those that go on from the request, the headers that consumers filter by without parsing.
@@ -191,13 +221,13 @@ pub(super) fn verdict_headers(carried: Vec<Header>, verdict: &Verdict) -> Vec<He
     headers
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn now() -> String {
-    let milliseconds = since_the_epoch().as_millis() as i64;
-    jiff::Timestamp::from_millisecond(milliseconds).map_or_else(|_| String::new(), |now| format!("{now:.3}"))
+/// Milliseconds since the epoch in RFC 3339; empty beyond what a calendar can tell.
+fn timestamp(milliseconds: i64) -> String {
+    jiff::Timestamp::from_millisecond(milliseconds).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
 /// The time of this machine's clock.
@@ -211,7 +241,7 @@ mod tests {
 
     #[test]
     fn timestamps_are_rfc_3339_in_utc_with_milliseconds() {
-        let now = now();
+        let now = timestamp(since_the_epoch().as_millis() as i64);
         assert_eq!((now.len(), now.ends_with('Z'), now.as_bytes()[19]), (24, true, b'.'), "{now}");
     }
 }

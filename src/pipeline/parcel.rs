@@ -6,15 +6,28 @@ use super::{
 };
 use crate::{
     delivery::Ticket,
-    message::{OMITTED, Outgoing, Record, is_added, text_header},
+    message::{OMITTED, Outgoing, Record, header, is_added, text_header},
     settings::KafkaPlan,
 };
 
 /// Whether a producer took a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Yes,
     /// It is larger than the producer or the brokers take.
     TooLarge,
+    /// The brokers find something else wrong with it.
+    Invalid,
+}
+
+impl Taken {
+    /// What a request failed by whose verdict was not taken.
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Yes | Self::TooLarge => Failure::VerdictTooLarge,
+            Self::Invalid => Failure::VerdictRefused,
+        }
+    }
 }
 
 /// Hands over what a finished request came to; `take` is asked until it takes. The request itself stays in its topic: waiting
@@ -31,28 +44,34 @@ pub(super) fn hand_over<E>(
 ) -> Result<Told, E> {
     let Outcome { outgoing, told, record } = outcome;
     let Some(outgoing) = outgoing else { return Ok(told) };
-    if let Taken::Yes = take(&outgoing)? {
+    let taken = take(&outgoing)?;
+    if taken == Taken::Yes {
         return Ok(told);
     }
     let (mut outgoing, told) = match record {
         // The request is still here: its dead letter can hold it, where that is smaller than what answers it.
         Some(record) => {
-            let group = if let Told::Verdict(verdict) = told { verdict.ab_variant } else { None };
-            let failure = Failure::VerdictTooLarge;
-            let letter = failure.dead_letter().into_record(record, &kafka.dead_letters);
-            if let Taken::Yes = take(&letter)? {
-                return Ok(Told::Refused { code: failure.code(), message: failure.message(), group });
+            let (letter, group) = match told {
+                // A record that was to be tried again keeps the reason for that.
+                Told::Retried { letter, group, .. } => (letter, group),
+                Told::Verdict(verdict) => (taken.failure().dead_letter(), verdict.ab_variant),
+                Told::Refused { .. } | Told::Tombstone => (taken.failure().dead_letter(), None),
+            };
+            let told = Told::Refused { code: letter.code, message: letter.message.clone(), group };
+            let letter = letter.into_record(record, &kafka.dead_letters);
+            if take(&letter)? == Taken::Yes {
+                return Ok(told);
             }
-            (letter, Told::Refused { code: failure.code(), message: failure.message(), group })
+            (letter, told)
         }
         None => (outgoing, told),
     };
     loop {
-        outgoing = match smaller(kafka, ticket, outgoing) {
+        outgoing = match smaller(kafka, ticket, outgoing, taken) {
             Some(less) => less,
             None => return Err(nothing_left(NOTHING_LEFT.to_owned())),
         };
-        if let Taken::Yes = take(&outgoing)? {
+        if take(&outgoing)? == Taken::Yes {
             return Ok(told);
         }
     }
@@ -61,13 +80,13 @@ pub(super) fn hand_over<E>(
 pub(super) const NOTHING_LEFT: &str = "not even a dead letter without its payload and headers is small enough";
 
 /// A dead letter with less in it: first without the payload, then without the original key and headers.
-pub(super) fn smaller(kafka: &KafkaPlan, ticket: Ticket, outgoing: Outgoing) -> Option<Outgoing> {
+pub(super) fn smaller(kafka: &KafkaPlan, ticket: Ticket, outgoing: Outgoing, taken: Taken) -> Option<Outgoing> {
     if outgoing.topic != kafka.dead_letters {
         let Ticket { source, offset, .. } = ticket;
         let retry = usize::from(source.topic).checked_sub(1).and_then(|index| kafka.retries.get(index));
         let topic = retry.map_or(&kafka.requests, |retry| &retry.topic).clone();
         let record = Record { topic, partition: source.partition, offset, key: outgoing.key, ..Record::default() };
-        let mut letter = Failure::VerdictTooLarge.dead_letter().into_record(record, &kafka.dead_letters);
+        let mut letter = taken.failure().dead_letter().into_record(record, &kafka.dead_letters);
         // The request is not here any more: nobody should take nothing for what it was.
         letter.headers.push(text_header(OMITTED, "unknown"));
         return Some(letter);
@@ -79,8 +98,18 @@ pub(super) fn smaller(kafka: &KafkaPlan, ticket: Ticket, outgoing: Outgoing) -> 
     }
     let whole = letter.headers.len();
     letter.headers.retain(|(name, _)| is_added(name));
-    let had_key = letter.key.take().is_some();
-    (had_key || letter.headers.len() < whole).then_some(letter)
+    // A compacted topic takes no record without a key, so the key becomes the request's place.
+    let place = place_key(&letter);
+    let is_longer = letter.key.as_ref() != Some(&place);
+    letter.key = Some(place);
+    (is_longer || letter.headers.len() < whole).then_some(letter)
+}
+
+/// A key for a dead letter that has none of its own: where its request was published.
+pub(super) fn place_key(letter: &Outgoing) -> Vec<u8> {
+    let text = |name: &str| header(&letter.headers, name).unwrap_or_default();
+    let (topic, partition) = (text("__connect.errors.topic"), text("__connect.errors.partition"));
+    format!("{topic}-{partition}-{}", text("__connect.errors.offset")).into_bytes()
 }
 
 #[cfg(test)]
@@ -109,18 +138,19 @@ mod tests {
     #[test]
     fn a_letter_that_is_too_large_loses_payload_then_key_and_headers_and_then_nothing_more() {
         let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD);
-        let first = smaller(&kafka(), TICKET, letter).unwrap();
+        let first = smaller(&kafka(), TICKET, letter, Taken::TooLarge).unwrap();
         assert_eq!((first.payload.is_none(), first.key.is_some()), (true, true));
         assert!(first.headers.contains(&(OMITTED.to_owned(), Some(b"9".to_vec()))));
-        let second = smaller(&kafka(), TICKET, first).unwrap();
-        assert!(second.key.is_none() && second.headers.iter().all(|(name, _)| name != "ofa-text"));
-        assert_eq!(smaller(&kafka(), TICKET, second), None);
+        let second = smaller(&kafka(), TICKET, first, Taken::TooLarge).unwrap();
+        assert_eq!(second.key.as_deref(), Some(&b"-0-0"[..]), "a compacted topic takes none without a key");
+        assert!(second.headers.iter().all(|(name, _)| name != "ofa-text"));
+        assert_eq!(smaller(&kafka(), TICKET, second, Taken::TooLarge), None);
     }
 
     #[test]
     fn where_the_request_is_gone_its_letter_says_so() {
         let verdict = Outgoing { topic: "verdicts".to_owned(), key: None, payload: Some(vec![0; 9]), headers: vec![] };
-        let letter = smaller(&kafka(), TICKET, verdict).unwrap();
+        let letter = smaller(&kafka(), TICKET, verdict, Taken::TooLarge).unwrap();
         let header = |name: &str| crate::message::header(&letter.headers, name).unwrap_or_default().to_owned();
         assert_eq!((header(OMITTED).as_str(), header("__connect.errors.offset").as_str()), ("unknown", "7"));
         assert_eq!(header("__connect.errors.topic"), "moderation.requests");
@@ -148,6 +178,22 @@ mod tests {
             );
             assert!(handed.is_ok() && taken == expected, "{refusals}: {taken}");
         }
+        let retry = Outgoing { topic: "retry".to_owned(), key: None, payload: Some(vec![0; 9]), headers: vec![] };
+        let letter = Failure::Tombstone.dead_letter();
+        let told = Told::Retried { letter, group: None, attempt: 1, delay: std::time::Duration::ZERO };
+        let outcome = Outcome { outgoing: Some(retry), told, record: Some(large()) };
+        let mut offers = 0;
+        let handed = hand_over(
+            outcome,
+            TICKET,
+            &kafka(),
+            |reason| reason,
+            |_| {
+                offers += 1;
+                Ok(if offers == 1 { Taken::TooLarge } else { Taken::Yes })
+            },
+        );
+        assert!(matches!(handed, Ok(Told::Refused { code: "tombstone", .. })), "a retry keeps its own reason");
         let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD);
         let outcome = Outcome { outgoing: Some(letter), told: Told::Tombstone, record: None };
         let handed = hand_over(outcome, TICKET, &kafka(), |reason| reason, |_| Ok(Taken::TooLarge));

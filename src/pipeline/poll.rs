@@ -120,7 +120,7 @@ impl<'p> Poller<'p> {
         if self.shared.delivery == Delivery::AtLeastOnce && self.commits.is_due() {
             self.commit();
         }
-        self.gauging.show(self.shared, self.consumer, self.engine, &self.flow);
+        self.gauging.show(self.shared, self.consumer, self.engine, &self.flow, &self.in_hand);
         if !read {
             // Records that come, and room for them, end it early.
             self.woken.recv_timeout(POLL_TIMEOUT).ok();
@@ -158,6 +158,9 @@ impl<'p> Poller<'p> {
         };
         let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
         self.shared.monitor.set_breaker(open);
+        // Records that wait for their time lie in memory too. By themselves they hold nothing up: they leave in time.
+        let in_hand: usize = self.in_hand.values().map(Record::size).sum();
+        let bytes = if records > 0 { bytes + in_hand } else { bytes };
         // After an abort nothing is in flight, and intake threads may still have to throw away what was.
         let records = records.max(self.arrived.len());
         let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
@@ -182,7 +185,7 @@ impl<'p> Poller<'p> {
             forget_retries(&mut record);
         }
         if source.topic > 0
-            && let Some(due_ms) = retry_due_ms(&record).filter(|due_ms| *due_ms > now_ms())
+            && let Some(due_ms) = self.due_ms(source, &record).filter(|due_ms| *due_ms > now_ms())
         {
             self.flow.delay(source, due_ms);
             self.in_hand.insert(source, record);
@@ -217,6 +220,15 @@ impl<'p> Poller<'p> {
         self.gauging.read(source, record.timestamp_ms);
         // It is closed only after this loop.
         self.arrived.send((ticket, record, now)).ok();
+    }
+
+    /// When a record of a retry topic is due. An instance with a wrong clock may have written it, so it waits no longer than its
+    /// topic's delay, from its own time or from now.
+    fn due_ms(&self, source: Source, record: &Record) -> Option<i64> {
+        let index = usize::from(source.topic).checked_sub(1)?;
+        let delay = self.shared.plan.kafka.retries.get(index)?.delay.as_millis() as i64;
+        let longest = record.timestamp_ms.unwrap_or(i64::MAX).min(now_ms()).saturating_add(delay);
+        Some(retry_due_ms(record)?.min(longest))
     }
 
     fn commit(&mut self) {

@@ -1,12 +1,15 @@
 //! Publishes outcomes in offset order, on one thread: at least once, with acknowledgements behind them.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    failure::Trouble,
-    outcome::Outcome,
+    failure::{Failure, Trouble},
+    outcome::{Outcome, Told},
     parcel::{NOTHING_LEFT, Taken, hand_over, smaller},
     run::{Guarded, Shared},
     tell::tell,
@@ -22,8 +25,63 @@ use crate::{
 pub(super) enum Release {
     /// A record's outcome is known.
     Finished(Ticket, Box<Outcome>),
-    /// The brokers found a record too large after the client had taken it.
-    TooLarge(Ticket, Box<Outgoing>),
+    /// The brokers refused a record after the client had taken it.
+    Refused(Ticket, Box<Outgoing>, Taken),
+}
+
+/// Outcomes on their way, of which metrics and logs hear when the brokers have them.
+#[derive(Default)]
+pub(super) struct Untold(Mutex<HashMap<Ticket, Pending>>);
+
+enum Pending {
+    Told(Told),
+    /// The brokers were faster than the thread that publishes.
+    Acknowledged,
+}
+
+impl Untold {
+    /// An outcome was handed to the client; gives it back where the brokers have it already.
+    fn handed_over(&self, ticket: Ticket, told: Told) -> Option<Told> {
+        let mut pending = self.lock();
+        match pending.remove(&ticket) {
+            Some(Pending::Acknowledged) => Some(told),
+            Some(Pending::Told(_)) | None => {
+                pending.insert(ticket, Pending::Told(told));
+                None
+            }
+        }
+    }
+
+    /// The brokers have an outcome; gives it where it is known what it is.
+    fn acknowledged(&self, ticket: Ticket) -> Option<Told> {
+        let mut pending = self.lock();
+        match pending.remove(&ticket) {
+            Some(Pending::Told(told)) => Some(told),
+            Some(Pending::Acknowledged) | None => {
+                pending.insert(ticket, Pending::Acknowledged);
+                None
+            }
+        }
+    }
+
+    /// An outcome becomes another one, because the brokers did not take it.
+    fn replace(&self, ticket: Ticket, failure: &Failure) {
+        let mut pending = self.lock();
+        let group = match pending.remove(&ticket) {
+            Some(Pending::Told(Told::Verdict(verdict))) => verdict.ab_variant,
+            Some(Pending::Told(told @ Told::Refused { .. })) => {
+                pending.insert(ticket, Pending::Told(told));
+                return;
+            }
+            _ => None,
+        };
+        let told = Told::Refused { code: failure.code(), message: failure.message(), group };
+        pending.insert(ticket, Pending::Told(told));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ticket, Pending>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Makes the publisher whose acknowledgements move the ledger on.
@@ -35,18 +93,28 @@ pub(super) fn publisher(
 ) -> Result<Publisher<Ticket>, KafkaError> {
     let kafka = &shared.plan.kafka;
     let acknowledged = shared.clone();
-    let limits = RecordLimits { record_bytes_max: kafka.record_bytes_max, batch_bytes };
+    let limits =
+        RecordLimits { record_bytes_max: kafka.record_bytes_max, batch_bytes, queue_bytes_max: kafka.queue_bytes_max };
+    // This is the client's own thread: it must not wait.
+    let refused = move |shared: &Shared, refused: Release| {
+        if again.try_send(refused).is_err() {
+            shared.fail("a record was refused, and there was no room to say so");
+        }
+    };
     Publisher::new(connection, limits, kafka.publish_timeout, move |ticket, result| match result {
         Ok(()) => {
-            lock(&acknowledged).acknowledge(ticket);
+            let is_known = lock(&acknowledged).acknowledge(ticket);
+            // A ticket that is void answers nothing, and its record is judged again.
+            if let Some(told) = acknowledged.untold.acknowledged(ticket).filter(|_| is_known) {
+                tell(&acknowledged, &told, ticket);
+            }
             acknowledged.made_room();
         }
-        // This is the client's own thread: it must not wait.
         Err(PublishError::TooLarge(outgoing)) => {
-            if again.try_send(Release::TooLarge(ticket, outgoing)).is_err() {
-                let reason = "a record was too large, and there was no room to say so".to_owned();
-                acknowledged.fail(reason);
-            }
+            refused(&acknowledged, Release::Refused(ticket, outgoing, Taken::TooLarge));
+        }
+        Err(PublishError::Invalid(outgoing)) => {
+            refused(&acknowledged, Release::Refused(ticket, outgoing, Taken::Invalid));
         }
         Err(error) => acknowledged.fail(Trouble::from(error)),
     })
@@ -56,6 +124,8 @@ pub(super) fn publisher(
 /// missing outcome would be out of order.
 pub(super) fn run(shared: &Shared, publisher: &Publisher<Ticket>, inbox: &Receiver<Release>) {
     let _guarded = Guarded(shared, "release");
+    // Records that shared a batch with one that was refused, and are published again alone.
+    let mut suspects: HashSet<Ticket> = HashSet::new();
     while let Some(release) = shared.next(inbox) {
         if shared.failure.get().is_some() {
             continue;
@@ -71,8 +141,15 @@ pub(super) fn run(shared: &Shared, publisher: &Publisher<Ticket>, inbox: &Receiv
                 };
                 leaving.into_iter().try_for_each(|(ticket, outcome)| publish(shared, publisher, ticket, outcome))
             }
-            Release::TooLarge(ticket, outgoing) => publish_smaller(shared, publisher, ticket, *outgoing),
+            Release::Refused(ticket, outgoing, Taken::Invalid) if suspects.insert(ticket) => {
+                publish_alone(publisher, ticket, &outgoing)
+            }
+            Release::Refused(ticket, outgoing, taken) => {
+                suspects.remove(&ticket);
+                publish_smaller(shared, publisher, ticket, *outgoing, taken)
+            }
         };
+        suspects.retain(|ticket| shared.is_wanted(*ticket));
         if let Err(error) = published {
             shared.fail(Trouble::from(error));
         }
@@ -85,7 +162,8 @@ fn publish(
     ticket: Ticket,
     outcome: Outcome,
 ) -> Result<(), PublishError> {
-    if outcome.outgoing.is_none() {
+    let is_nothing = outcome.outgoing.is_none();
+    if is_nothing {
         lock(shared).acknowledge(ticket);
     }
     let kafka = &shared.plan.kafka;
@@ -95,20 +173,34 @@ fn publish(
         Err(PublishError::TooLarge(_)) => Ok(Taken::TooLarge),
         Err(error) => Err(error),
     })?;
-    tell(shared, &told, ticket);
+    let known = if is_nothing { Some(told) } else { shared.untold.handed_over(ticket, told) };
+    if let Some(told) = known {
+        tell(shared, &told, ticket);
+    }
     Ok(())
 }
 
-/// Publishes what the brokers found too large with less in it, until it is taken or nothing is left to take away.
+/// Publishes a record so that it shares its batch with no other: brokers refuse whole batches, and this shows which record is to
+/// blame.
+fn publish_alone(publisher: &Publisher<Ticket>, ticket: Ticket, outgoing: &Outgoing) -> Result<(), PublishError> {
+    let failed = |error: KafkaError| PublishError::Failed { topic: outgoing.topic.clone(), reason: error.to_string() };
+    publisher.flush().map_err(failed)?;
+    publisher.publish(ticket, outgoing)?;
+    publisher.flush().map_err(failed)
+}
+
+/// Publishes what the brokers refused with less in it, until it is taken or nothing is left to take away.
 fn publish_smaller(
     shared: &Shared,
     publisher: &Publisher<Ticket>,
     ticket: Ticket,
     mut outgoing: Outgoing,
+    taken: Taken,
 ) -> Result<(), PublishError> {
+    shared.untold.replace(ticket, &taken.failure());
     loop {
         let topic = outgoing.topic.clone();
-        let Some(less) = smaller(&shared.plan.kafka, ticket, outgoing) else {
+        let Some(less) = smaller(&shared.plan.kafka, ticket, outgoing, taken) else {
             return Err(PublishError::Failed { topic, reason: NOTHING_LEFT.to_owned() });
         };
         match publisher.publish(ticket, &less) {

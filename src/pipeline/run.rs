@@ -1,6 +1,7 @@
 //! The threads of a pipeline: started, watched, joined.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     sync::{
         Arc, Mutex, OnceLock,
@@ -14,18 +15,22 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::{
+    admission::Admitted,
+    attempts::{Attempts, FirstAnswer},
+    budget::ByteBudget,
     cluster::{self, Promise},
     gauges, intake,
     monitor::Monitor,
     outcome::Outcome,
     poll::Poller,
-    release::{self, Release, lock},
+    release::{self, Release, Untold, lock},
     serving::{Serving, Switcher},
+    stages::Stages,
     transact,
 };
 use crate::{
     delivery::{Breaker, BreakerLimits, Ledger, Ticket},
-    engine::Engine,
+    engine::{Engine, Identity, Judged},
     kafka::{Connection, Consumer, KafkaError, Publisher, TransactionalPublisher},
     message::Record,
     settings::{BreakerPlan, Delivery, Plan},
@@ -56,6 +61,17 @@ pub(super) struct Shared {
     pub(super) serving: ArcSwap<Serving>,
     pub(super) ledger: Mutex<Ledger<Outcome>>,
     pub(super) breaker: Mutex<Breaker>,
+    /// What decoders may hold, and prepared pictures.
+    pub(super) decoding: ByteBudget,
+    pub(super) prepared: ByteBudget,
+    /// What earlier tries of records came to.
+    pub(super) attempts: Attempts,
+    /// What the intake threads are doing.
+    pub(super) stages: Stages,
+    /// Topics that take no record without a key.
+    pub(super) compacted: BTreeSet<String>,
+    /// At least once: outcomes on their way to the brokers, which are counted when they are there.
+    pub(super) untold: Untold,
     pub(super) monitor: Arc<Monitor>,
     pub(super) failure: OnceLock<String>,
     pub(super) stop: AtomicBool,
@@ -96,6 +112,30 @@ impl Shared {
         }
     }
 
+    /// Keeps an answer for another try of its record.
+    pub(super) fn keep_first(
+        &self,
+        ticket: Ticket,
+        serving: &Serving,
+        admitted: &Admitted,
+        version: &Identity,
+        judged: &Judged,
+        latency: Duration,
+    ) {
+        if self.delivery == Delivery::AtLeastOnce {
+            return;
+        }
+        let answer = FirstAnswer {
+            config_digest: serving.plan.config_digest.clone(),
+            model_digest: version.digest.clone(),
+            judged: judged.clone(),
+            fetching: admitted.fetching,
+            preparing: admitted.preparing,
+            latency,
+        };
+        self.attempts.answered(ticket, answer);
+    }
+
     /// Says that records have left, where their room is waited for.
     pub(super) fn made_room(&self) {
         if self.held.load(Ordering::Acquire) {
@@ -132,18 +172,29 @@ impl Pipeline {
     /// # Errors
     /// When the cluster does not answer, lacks a topic, has topics that do not fit together, or a client cannot be made.
     pub fn start(plan: &Plan, connection: &Connection, engine: Engine) -> Result<Self, PipelineError> {
-        let Promise { delivery, instance_id, batch_bytes } = cluster::look(plan, connection)?;
+        let Promise { delivery, instance_id, batch_bytes, compacted } = cluster::look(plan, connection)?;
         let BreakerPlan { window, share_max, run_max, pause } = plan.breaker;
         let (wake, woken) = bounded(1);
-        let serving = Serving { plan: plan.clone(), fleet: engine.current() };
+        let serving = Serving::new(plan.clone(), engine.current());
         let shared = Arc::new(Shared {
             plan: plan.clone(),
             delivery,
             serving: ArcSwap::from_pointee(serving),
             ledger: Mutex::default(),
             breaker: Mutex::new(Breaker::new(BreakerLimits { window, share_max, run_max, pause })),
+            decoding: ByteBudget::new(plan.limits.decode_bytes_max),
+            prepared: ByteBudget::new(plan.pipeline.prepared_bytes_max),
+            attempts: Attempts::new(match delivery {
+                // Nothing is aborted there.
+                Delivery::AtLeastOnce => 0,
+                Delivery::ExactlyOnce => 2 * plan.pipeline.records_in_flight_max,
+            }),
+            stages: Stages::default(),
+            compacted,
+            untold: Untold::default(),
             monitor: Arc::new(Monitor::new(
                 (plan.kafka.publish_timeout + plan.kafka.rebalance_drain).max(REBALANCE_TIME),
+                plan.pipeline.dead_after,
             )),
             failure: OnceLock::new(),
             stop: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
+    admission::ImageSources,
     run::Shared,
     specs::{self, engine_options, engine_specs},
 };
@@ -20,6 +21,16 @@ pub struct Serving {
     pub plan: Plan,
     /// What answers.
     pub fleet: Arc<Fleet>,
+    /// Where images come from that are not in the request.
+    pub(super) sources: ImageSources,
+}
+
+impl Serving {
+    /// A configuration and its versions.
+    pub(super) fn new(plan: Plan, fleet: Arc<Fleet>) -> Self {
+        let sources = ImageSources::new(&plan.limits);
+        Self { plan, fleet, sources }
+    }
 }
 
 /// A configuration that cannot be switched to. Nothing has changed.
@@ -79,7 +90,7 @@ impl Switcher {
             self.connection.partitions(&[&plan.kafka.shadows])?;
         }
         let fleet = Arc::new(self.engine.prepare(&engine_specs(&plan, self.thoroughness), reuse)?);
-        Ok(Arc::new(Serving { plan, fleet }))
+        Ok(Arc::new(Serving::new(plan, fleet)))
     }
 
     /// Switches to it. Every request that is routed from now on goes by it; those in flight finish as they were begun.
@@ -87,6 +98,7 @@ impl Switcher {
         self.engine.adopt(&to.fleet);
         let (cpu, gpu) = specs::device_limits(&to.plan.devices, engine_options(&to.plan).cpu.threads);
         self.engine.set_limits(cpu, gpu);
+        self.shared.decoding.resize(to.plan.limits.decode_bytes_max);
         self.shared.serving.store(to);
         // Whatever made too much fail may be gone with the old one.
         self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).close();

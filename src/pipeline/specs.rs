@@ -4,7 +4,7 @@ use crate::{
     engine::{Cost, EngineOptions, Knobs, ModelOptions, VersionSpec},
     kafka::{Connection, Credentials},
     message::Load,
-    settings::{BatchingPlan, DevicesPlan, Plan, VersionPlan},
+    settings::{BatchingPlan, DevicesPlan, LimitsPlan, Plan, VersionPlan},
     store::Thoroughness,
     vision::Limits,
 };
@@ -78,5 +78,6 @@ pub(super) fn device_limits(devices: &DevicesPlan, cores: usize) -> (Cost, Cost)
 
 /// The plan's image limits.
 pub fn image_limits(plan: &Plan) -> Limits {
-    Limits { bytes_max: plan.limits.image_bytes_max, pixels_max: plan.limits.image_pixels_max }
+    let LimitsPlan { image_bytes_max, image_pixels_max, decode_bytes_max, .. } = plan.limits;
+    Limits { bytes_max: image_bytes_max, pixels_max: image_pixels_max, decode_bytes_max }
 }

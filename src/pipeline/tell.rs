@@ -5,6 +5,8 @@ use std::{sync::PoisonError, time::Instant};
 use super::{cluster::read_topics, outcome::Told, run::Shared};
 use crate::{
     delivery::Ticket,
+    message::{DeadLetter, DecisionReason, Verdict},
+    settings::Plan,
     telemetry::{self, FinishedVerdict},
 };
 
@@ -26,7 +28,12 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
                     ("queue", verdict.timings_ms.queue),
                     ("inference", verdict.timings_ms.inference),
                 ],
+                truncated: verdict.text_truncated,
+                decision_reason: verdict.decision_reason.map(DecisionReason::as_str),
             });
+            if !is_logged(&shared.plan, verdict) {
+                return note(shared, false);
+            }
             tracing::info!(
                 request_id = verdict.request_id,
                 version = verdict.model_version,
@@ -44,7 +51,7 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
             let group = group.as_deref().unwrap_or("-");
             tracing::warn!(topic, partition, offset, code, error = message, "[AB:{group}] Dead letter.");
         }
-        Told::Retried { code, message, group, attempt, delay } => {
+        Told::Retried { letter: DeadLetter { code, message, .. }, group, attempt, delay } => {
             telemetry::retried(code);
             let group = group.as_deref().unwrap_or("-");
             tracing::warn!(
@@ -61,6 +68,16 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
         Told::Tombstone => telemetry::tombstone(),
     }
     note(shared, matches!(told, Told::Refused { .. }));
+}
+
+/// Whether a verdict has a log line. By a hash of its request's id, so that an instance that judges it again says the same.
+fn is_logged(plan: &Plan, verdict: &Verdict) -> bool {
+    let share = plan.telemetry.verdict_log_share;
+    if share >= 1.0 {
+        return true;
+    }
+    let hash = murmur3::murmur3_32(&mut verdict.request_id.as_bytes(), 0).unwrap_or_default();
+    f64::from(hash) < share * (f64::from(u32::MAX) + 1.0)
 }
 
 fn note(shared: &Shared, refused: bool) {

@@ -1,7 +1,7 @@
 //! Publishes outcomes in offset order, on one thread: exactly once, in transactions with the offsets they answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     delivery::{ExactlyOnce, Fault, Reached, Step, Ticket, Transactions, Window},
-    kafka::{Consumer, Identity, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
+    kafka::{
+        Consumer, Identity, RecordLimits, RecordRefusal, TransactionError, TransactionOptions, TransactionalPublisher,
+    },
     message::Source,
     settings::KafkaPlan,
     telemetry,
@@ -29,7 +31,11 @@ use crate::{
 pub(super) fn options(kafka: &KafkaPlan, instance_id: &str, batch_bytes: Option<usize>) -> TransactionOptions {
     TransactionOptions {
         transactional_id: format!("{}-{instance_id}", kafka.group_id),
-        limits: RecordLimits { record_bytes_max: kafka.record_bytes_max, batch_bytes },
+        limits: RecordLimits {
+            record_bytes_max: kafka.record_bytes_max,
+            batch_bytes,
+            queue_bytes_max: kafka.queue_bytes_max,
+        },
         timeout: kafka.transaction_timeout,
         wait_max: kafka.publish_timeout,
         // Its offset says nothing to this group, whatever comes of it: the group reads other topics.
@@ -46,15 +52,50 @@ pub(super) struct Log {
     identity: Option<Identity>,
     /// What is to be told once it is committed.
     told: Vec<(Ticket, Told)>,
-    /// Requests whose outcomes the brokers found too large, and how often: they get smaller ones the next time.
-    too_large: BTreeMap<(Source, i64), u32>,
+    /// Requests whose outcomes the brokers refused, and how often: they get other ones the next time.
+    refused: BTreeMap<(Source, i64), (u32, Taken)>,
+    /// Requests whose outcomes shared a batch with one that was refused: they are published alone the next time, which shows the
+    /// one to blame.
+    suspects: BTreeSet<(Source, i64)>,
     patience: Patience,
 }
 
 impl Log {
     pub(super) fn new(shared: Arc<Shared>, publisher: TransactionalPublisher<Ticket>, consumer: Arc<Consumer>) -> Self {
         let patience = Patience::new(shared.plan.kafka.publish_timeout);
-        Self { shared, publisher, consumer, identity: None, told: Vec::new(), too_large: BTreeMap::new(), patience }
+        Self {
+            shared,
+            publisher,
+            consumer,
+            identity: None,
+            told: Vec::new(),
+            refused: BTreeMap::new(),
+            suspects: BTreeSet::new(),
+            patience,
+        }
+    }
+
+    /// Takes note of outcomes that the brokers refused. They refuse whole batches, so of several none is known to be to blame;
+    /// one alone is.
+    fn note_refused(&mut self) {
+        let refused = self.publisher.take_refused();
+        let is_alone = refused.len() == 1;
+        for (ticket, refusal) in refused {
+            let place = (ticket.source, ticket.offset);
+            let taken = match refusal {
+                RecordRefusal::TooLarge => Taken::TooLarge,
+                RecordRefusal::Invalid | RecordRefusal::Neighbour => Taken::Invalid,
+            };
+            match refusal != RecordRefusal::Neighbour && (is_alone || self.suspects.contains(&place)) {
+                true => {
+                    let known = self.refused.entry(place).or_insert((0, taken));
+                    *known = (known.0 + 1, taken);
+                }
+                false => {
+                    self.suspects.insert(place);
+                }
+            }
+        }
     }
 }
 
@@ -66,14 +107,19 @@ impl Transactions<Outcome> for Log {
     }
 
     fn publish(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Fault> {
-        let mut refusals = self.too_large.get(&(ticket.source, ticket.offset)).copied().unwrap_or_default();
+        let place = (ticket.source, ticket.offset);
+        let (mut refusals, refusal) = self.refused.get(&place).copied().unwrap_or((0, Taken::TooLarge));
+        let is_suspect = self.suspects.contains(&place);
+        if is_suspect {
+            self.publisher.drain();
+        }
         let nothing_left = |reason| Fault::Stop(reason);
         let kafka = &self.shared.plan.kafka;
         let told = hand_over(outcome, ticket, kafka, nothing_left, |outgoing| {
             // The brokers have refused what the client took: as many of the first offers are not made again.
             if refusals > 0 {
                 refusals -= 1;
-                return Ok(Taken::TooLarge);
+                return Ok(refusal);
             }
             match self.publisher.publish(ticket, outgoing) {
                 Ok(true) => Ok(Taken::Yes),
@@ -81,6 +127,9 @@ impl Transactions<Outcome> for Log {
                 Err(error) => Err(self.patience.fault(error)),
             }
         })?;
+        if is_suspect {
+            self.publisher.drain();
+        }
         self.told.push((ticket, told));
         Ok(())
     }
@@ -126,7 +175,10 @@ impl Transactions<Outcome> for Log {
         telemetry::transaction_committed(self.told.len(), took);
         tracing::debug!(records = self.told.len(), ?took, "Transaction committed.");
         for (ticket, told) in self.told.drain(..) {
-            self.too_large.remove(&(ticket.source, ticket.offset));
+            let place = (ticket.source, ticket.offset);
+            self.refused.remove(&place);
+            self.suspects.remove(&place);
+            self.shared.attempts.settled(ticket);
             tell(&self.shared, &told, ticket);
         }
         Ok(())
@@ -135,9 +187,7 @@ impl Transactions<Outcome> for Log {
     fn abort(&mut self) -> Result<(), Fault> {
         self.told.clear();
         let aborted = self.publisher.abort_and_renew().map_err(|error| self.patience.fault(error));
-        for ticket in self.publisher.too_large() {
-            *self.too_large.entry((ticket.source, ticket.offset)).or_default() += 1;
-        }
+        self.note_refused();
         aborted
     }
 }

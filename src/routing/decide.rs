@@ -8,6 +8,7 @@ use super::{
     condition::Truth,
     experiment::{Experiment, NO_LAYER, Outcome, Variant},
     features::Features,
+    spec::RuleDecision,
     table::Table,
 };
 use crate::message::Assignment;
@@ -58,14 +59,16 @@ pub struct Route {
     pub assignment: Option<Assignment>,
     /// Versions that judge it beside, for comparison.
     pub shadows: Vec<String>,
+    /// Whether the rule sends it to review whatever the version answers.
+    pub is_for_review: bool,
 }
 
 /// A request that cannot be routed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// It names a version that does not exist.
-    #[error("`model_version` names `{0}`, which is not among the versions in settings")]
-    UnknownVersion(String),
+    /// It names a version that does not exist. The name is the producer's, and is not repeated.
+    #[error("`model_version` names a version that is not among those in settings")]
+    UnknownVersion,
     /// It names a version, and settings do not allow that.
     #[error("`model_version` is given, and `model_versions.allow_forced` is off")]
     ForcedVersionRefused,
@@ -75,7 +78,7 @@ impl RouteError {
     /// The stable code of this error: the metric label and the dead-letter header.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UnknownVersion(_) => "unknown_version",
+            Self::UnknownVersion => "unknown_version",
             Self::ForcedVersionRefused => "forced_version_refused",
         }
     }
@@ -126,7 +129,7 @@ impl Table {
     pub fn decide(&self, features: &Features<'_>, watch: &mut impl Watch) -> Result<Route, RouteError> {
         if let Some(version) = features.forced_version {
             if !self.versions.contains(version) {
-                return Err(RouteError::UnknownVersion(version.to_owned()));
+                return Err(RouteError::UnknownVersion);
             }
             if !self.allow_forced {
                 return Err(RouteError::ForcedVersionRefused);
@@ -149,7 +152,9 @@ impl Table {
             });
             if truth == Truth::True {
                 let shadows = rule.shadows.of(features.request_id, &rule.version);
-                return Ok(Route { rule: Some(rule.name.clone()), shadows, ..Route::to(&rule.version, Reason::Rule) });
+                let is_for_review = rule.decision == Some(RuleDecision::Review);
+                let route = Route::to(&rule.version, Reason::Rule);
+                return Ok(Route { rule: Some(rule.name.clone()), shadows, is_for_review, ..route });
             }
         }
         for experiment in &self.experiments {
@@ -198,7 +203,7 @@ impl Table {
 impl Route {
     fn to(version: &str, reason: Reason) -> Self {
         let version = version.to_owned();
-        Self { version, reason, rule: None, variant: None, assignment: None, shadows: Vec::new() }
+        Self { version, reason, rule: None, variant: None, assignment: None, shadows: Vec::new(), is_for_review: false }
     }
 }
 

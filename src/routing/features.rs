@@ -19,6 +19,8 @@ pub struct Features<'r> {
     pub caption: Option<&'r str>,
     /// Characters of the text; of the longest, where there are several.
     pub text_length: usize,
+    /// The share of the text's letters that are not Latin, 0 to 1; the highest, where there are several texts.
+    pub non_latin_share: f64,
     /// Columns of the upright image.
     pub image_width: u32,
     /// Rows of the upright image.
@@ -85,6 +87,7 @@ pub(super) enum Known {
     Text,
     Caption,
     TextLength,
+    NonLatinShare,
     ImageWidth,
     ImageHeight,
     ImageResolution,
@@ -95,12 +98,13 @@ pub(super) enum Known {
 
 impl Known {
     /// Names, and what values they have. The hour and the day of the week have a time zone, so they are apart.
-    pub(super) const ALL: [(&'static str, Self, Kind); 11] = [
+    pub(super) const ALL: [(&'static str, Self, Kind); 12] = [
         ("request_id", Self::RequestId, Kind::Text),
         ("key", Self::Key, Kind::Text),
         ("text", Self::Text, Kind::Text),
         ("caption", Self::Caption, Kind::Text),
         ("text_length", Self::TextLength, Kind::Number),
+        ("non_latin_share", Self::NonLatinShare, Kind::Number),
         ("image_width", Self::ImageWidth, Kind::Number),
         ("image_height", Self::ImageHeight, Kind::Number),
         ("image_resolution", Self::ImageResolution, Kind::Number),
@@ -185,6 +189,7 @@ impl<'r> Features<'r> {
             Known::Caption => Value::Text(self.caption?),
             Known::ImageFormat => Value::Text(self.image_format),
             Known::TextLength => Value::Number(self.text_length as f64),
+            Known::NonLatinShare => Value::Number(self.non_latin_share),
             Known::ImageWidth => Value::Number(self.image_width.into()),
             Known::ImageHeight => Value::Number(self.image_height.into()),
             Known::ImageResolution => Value::Number(self.image_width.max(self.image_height).into()),
@@ -229,8 +234,8 @@ pub enum Unit {
     Attribute(String),
 }
 
-/// Larger whole numbers are not told apart in the 64-bit floats that JSON numbers are read as.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+/// Whole numbers from this one on, 2^53, are not distinct in the 64-bit floats that JSON numbers are read as.
+pub(super) const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl Unit {
     /// Reads `request_id`, `key` or an attribute's name, with or without `attributes.` before it.

@@ -23,5 +23,7 @@ mod table;
 pub use decide::{Reason, Route, RouteError, Step, Watch};
 pub use features::{Features, Unit};
 pub use scheme::{Method, Scheme};
-pub use spec::{ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec, VariantSpec};
+pub use spec::{
+    ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleDecision, RuleSpec, TableSpec, VariantSpec,
+};
 pub use table::{Table, TableError};

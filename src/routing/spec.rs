@@ -35,12 +35,23 @@ pub struct RuleSpec {
     pub condition: String,
     /// The version that then answers.
     pub version: String,
+    /// What is decided whatever it answers; by its answer where this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<RuleDecision>,
     /// Versions that judge the same requests beside it, for comparison.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadow: Vec<String>,
     /// The share of these requests that they judge, 0 to 1, by hash of the request's id.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub shadow_fraction: f64,
+}
+
+/// What a rule decides whatever the version answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleDecision {
+    /// A person looks at the request.
+    Review,
 }
 
 /// A share of units that the default version answers, whatever experiments there are: what all of them together change

@@ -8,7 +8,7 @@ use super::{
     holdout::Holdout,
     refused::{Refused, refused},
     shadow::Shadows,
-    spec::{HoldoutSpec, RuleSpec, TableSpec},
+    spec::{HoldoutSpec, RuleDecision, RuleSpec, TableSpec},
 };
 
 /// A table that cannot work.
@@ -37,6 +37,7 @@ pub(super) struct Rule {
     pub(super) name: String,
     pub(super) condition: Condition,
     pub(super) version: String,
+    pub(super) decision: Option<RuleDecision>,
     pub(super) shadows: Shadows,
 }
 
@@ -124,7 +125,7 @@ impl Rule {
             return Err(refused(".name", "is empty: leave it out to have the condition stand for it".to_owned()));
         }
         let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, format!("rule:{name}"), version_exists)?;
-        Ok(Self { name, condition, version: spec.version.clone(), shadows })
+        Ok(Self { name, condition, version: spec.version.clone(), decision: spec.decision, shadows })
     }
 }
 

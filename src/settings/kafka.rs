@@ -43,6 +43,8 @@ pub struct KafkaPlan {
     pub record_bytes_max: usize,
     /// Bytes that the client may fetch ahead of each partition.
     pub prefetch_bytes: usize,
+    /// Bytes that each producer's own queue holds, while brokers are slow.
+    pub queue_bytes_max: usize,
     /// Time between commits.
     pub commit_interval: Duration,
     /// Records in a transaction from which on it is committed.
@@ -66,28 +68,6 @@ pub struct RetryPlan {
     pub topic: String,
     /// For how long.
     pub delay: Duration,
-}
-
-macro_rules! written {
-    ($(#[$about:meta])* $name:ident, $expected:literal, { $($(#[$what:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-        #[serde(try_from = "String")]
-        pub enum $name {
-            $($(#[$what])* $variant,)+
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = &'static str;
-
-            fn try_from(written: String) -> Result<Self, Self::Error> {
-                match written.as_str() {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err($expected),
-                }
-            }
-        }
-    };
 }
 
 written!(
@@ -128,7 +108,7 @@ const BROKERS_SET: [&str; 2] = ["session.timeout.ms", "heartbeat.interval.ms"];
 const EMBEDDED: &str = "embedded";
 
 /// Options that the promises rest on.
-const PROTECTED_OPTIONS: [(&str, &str); 18] = [
+const PROTECTED_OPTIONS: [(&str, &str); 22] = [
     ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
     ("group.id", "set `kafka.group_id`"),
     ("group.instance.id", "set `kafka.instance_id`"),
@@ -146,6 +126,10 @@ const PROTECTED_OPTIONS: [(&str, &str); 18] = [
     ("transactional.id", "it is made of `kafka.group_id` and `kafka.instance_id`"),
     ("transaction.timeout.ms", "set `kafka.transaction_timeout_ms`"),
     ("message.max.bytes", "set `kafka.record_bytes_max`"),
+    ("queue.buffering.max.kbytes", "set `kafka.queue_bytes_max`"),
+    ("queue.buffering.max.messages", "`kafka.queue_bytes_max` bounds the queue"),
+    ("partitioner", "answers of one key would go to another partition than its requests"),
+    ("partitioner_cb", "answers of one key would go to another partition than its requests"),
     (
         "enable.ssl.certificate.verification",
         "a certificate that is not checked protects from nobody: set `ssl.ca.location`",
@@ -170,6 +154,10 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
         if name.trim().is_empty() {
             return Err(source.field(field, "is empty"));
         }
+        source.no_control_characters(field, name)?;
+    }
+    if let Some(instance_id) = &raw.instance_id {
+        source.no_control_characters("kafka.instance_id", instance_id)?;
     }
     for (index, (field, name)) in topics.iter().enumerate() {
         // Reading one's own output would go round for ever.
@@ -182,6 +170,13 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
             let reason = format!("is {}, it must lie between 1 and {MILLISECONDS_A_DAY}", retry.delay_ms);
             return Err(source.field(&format!("kafka.retries[{index}].delay_ms"), reason));
         }
+    }
+    if raw.queue_bytes_max < raw.record_bytes_max {
+        let reason = format!(
+            "is {}, and must not be less than `kafka.record_bytes_max`, {}",
+            raw.queue_bytes_max, raw.record_bytes_max
+        );
+        return Err(source.field("kafka.queue_bytes_max", reason));
     }
     if raw.instance_id.as_deref().is_some_and(|id| id.trim().is_empty()) {
         return Err(source.field("kafka.instance_id", "is empty: name this instance, or write \"off\""));
@@ -227,6 +222,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
         embedded_partitions: raw.embedded_partitions,
         record_bytes_max: raw.record_bytes_max,
         prefetch_bytes: raw.prefetch_bytes,
+        queue_bytes_max: raw.queue_bytes_max,
         commit_interval: Duration::from_millis(raw.commit_interval_ms),
         transaction_records_max: raw.transaction_records_max,
         transaction_timeout: Duration::from_millis(raw.transaction_timeout_ms),
@@ -236,6 +232,9 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
         options,
     })
 }
+
+/// Whether a broker's certificate must be of its host.
+const IDENTIFICATION: &str = "ssl.endpoint.identification.algorithm";
 
 const MILLISECONDS_A_DAY: u64 = 86_400_000;
 
@@ -252,6 +251,11 @@ fn options(source: &Source, raw: &raw::Kafka) -> Result<BTreeMap<String, Secret>
         }
         let text = std::fs::read_to_string(file).map_err(|error| source.field(&field, format!("{file}: {error}")))?;
         options.insert(named(name), Secret::new(text.trim_end_matches(['\n', '\r']).to_owned()));
+    }
+    if let Some(value) = options.get(IDENTIFICATION).filter(|value| value.reveal().trim().eq_ignore_ascii_case("none"))
+    {
+        let reason = format!("cannot be `{}`: a certificate of another host would be taken", value.reveal().trim());
+        return Err(source.field(&format!("kafka.options.{IDENTIFICATION}"), reason));
     }
     match PROTECTED_OPTIONS.iter().find(|(name, _)| options.contains_key(*name)) {
         Some((name, reason)) => Err(source.field(&format!("kafka.options.{name}"), format!("cannot be set: {reason}"))),

@@ -2,17 +2,23 @@
 //!
 //! * `raw`: the file as it is written, with every default.
 //! * `load`: file, then environment; errors with file, line and remedy.
-//! * `plan`: what the program runs on, checked as a whole; `kafka`, `versions`, `control`: parts of it.
+//! * `plan`: what the program runs on, checked as a whole; `kafka`, `requests`, `versions`, `control`: parts of it.
+//! * `written`: settings that are one of a few words.
+
+#[macro_use]
+mod written;
 
 mod control;
 mod kafka;
 mod load;
 mod plan;
 mod raw;
+mod requests;
 mod versions;
 
 pub use control::{AdminPlan, ControlPlan, Reach, Secret, shareable};
 pub use kafka::{Delivery, GroupProtocol, KafkaPlan, RetryPlan, Tombstones};
 pub use load::SettingsError;
-pub use plan::{BreakerPlan, LimitsPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
+pub use plan::{BreakerPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
+pub use requests::{EmptyText, LimitsPlan, Truncated};
 pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};

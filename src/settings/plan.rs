@@ -1,12 +1,6 @@
 //! What the program runs on, checked as a whole.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -16,10 +10,12 @@ use super::{
     kafka::{self, KafkaPlan},
     load::{SettingsError, Source},
     raw::{self, Raw},
+    requests::{self, LimitsPlan},
     versions::{self, DevicesPlan, VersionPlan},
 };
 use crate::{
-    message::{Decision, Label},
+    fetch::FetchOptions,
+    message::{Decision, Label, RequestBounds},
     routing::{Overrides, Table, TableSpec},
 };
 
@@ -57,21 +53,6 @@ pub struct Plan {
     pub admin: AdminPlan,
 }
 
-/// What a request may hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitsPlan {
-    /// Texts per request.
-    pub texts_max: usize,
-    /// Characters of each text and of the caption.
-    pub text_characters_max: usize,
-    /// Encoded bytes of an image.
-    pub image_bytes_max: usize,
-    /// Width times height of an image.
-    pub image_pixels_max: u64,
-    /// Folder below which `image.path` may point; none refuses paths.
-    pub path_root: Option<PathBuf>,
-}
-
 /// From scores to decisions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
@@ -101,8 +82,14 @@ pub struct PipelinePlan {
     pub records_in_flight_max: usize,
     /// Their bytes, at most.
     pub bytes_in_flight_max: usize,
+    /// Bytes of prepared pictures that wait for versions.
+    pub prepared_bytes_max: u64,
     /// How long a stop waits for them.
     pub drain_timeout: Duration,
+    /// How long a record or a stage may stand still before the instance says that it is not ready.
+    pub stalled_after: Duration,
+    /// How long before it says that it is not alive, so that a supervisor starts it again.
+    pub dead_after: Duration,
 }
 
 /// How much may fail before reading stops.
@@ -119,7 +106,7 @@ pub struct BreakerPlan {
 }
 
 /// Metrics and logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TelemetryPlan {
     /// Where metrics and health are served; none serves nothing.
     pub listen: Option<SocketAddr>,
@@ -127,6 +114,14 @@ pub struct TelemetryPlan {
     pub log_format: LogFormat,
     /// Which log lines there are, in the notation of `RUST_LOG`.
     pub log_level: String,
+    /// Log lines that may wait for a slow reader of stderr; more are dropped and counted.
+    pub log_lines_max: usize,
+    /// The share of verdicts that have a log line, 0 to 1.
+    pub verdict_log_share: f64,
+    /// Connections to each of the two HTTP servers.
+    pub connections_max: usize,
+    /// How long a connection may take for a request, or idle.
+    pub connection_timeout: Duration,
     /// Characters of a text that verdicts and logs may show.
     pub text_preview_characters: usize,
 }
@@ -219,6 +214,7 @@ impl Plan {
             ("kafka.embedded_partitions", raw.kafka.embedded_partitions.max(0) as u64, 1, 64),
             ("kafka.record_bytes_max", raw.kafka.record_bytes_max as u64, 1_000, 1_000_000_000),
             ("kafka.prefetch_bytes", raw.kafka.prefetch_bytes as u64, 1_000_000, 1_000_000_000),
+            ("kafka.queue_bytes_max", raw.kafka.queue_bytes_max as u64, 1 << 20, 1 << 31),
             ("kafka.commit_interval_ms", raw.kafka.commit_interval_ms, 1, 60_000),
             ("kafka.publish_timeout_ms", raw.kafka.publish_timeout_ms, 100, 900_000),
             ("kafka.transaction_records_max", raw.kafka.transaction_records_max as u64, 1, 100_000),
@@ -229,17 +225,32 @@ impl Plan {
             ("breaker.pause_ms", raw.breaker.pause_ms, 0, 86_400_000),
             ("requests.texts_max", raw.requests.texts_max as u64, 1, 256),
             ("requests.text_characters_max", raw.requests.text_characters_max as u64, 1, 1_000_000),
+            ("requests.attributes_max", raw.requests.attributes_max as u64, 1, 10_000),
+            ("requests.attribute_bytes_max", raw.requests.attribute_bytes_max as u64, 1, 1_000_000),
+            ("requests.headers_max", raw.requests.headers_max as u64, 1, 10_000),
             ("images.bytes_max", raw.images.bytes_max as u64, 100, 1 << 30),
             ("images.pixels_max", raw.images.pixels_max, 1, 1 << 32),
+            ("images.decode_bytes_max", raw.images.decode_bytes_max, 1 << 20, 1 << 40),
+            ("images.read_timeout_ms", raw.images.read_timeout_ms, 1, 600_000),
+            ("images.read_threads_max", raw.images.read_threads_max as u64, 1, 1_024),
+            ("images.fetch.redirects_max", raw.images.fetch.redirects_max.into(), 0, 10),
+            ("images.fetch.timeout_ms", raw.images.fetch.timeout_ms, 1, 600_000),
+            ("images.fetch.concurrent_max", raw.images.fetch.concurrent_max as u64, 1, 1_024),
             ("pipeline.decode_threads", raw.pipeline.decode_threads as u64, 1, 256),
             ("pipeline.records_in_flight_max", raw.pipeline.records_in_flight_max as u64, 1, 1_000_000),
             ("pipeline.bytes_in_flight_max", raw.pipeline.bytes_in_flight_max as u64, 1 << 16, 1 << 40),
+            ("pipeline.prepared_bytes_max", raw.pipeline.prepared_bytes_max, 1 << 20, 1 << 40),
             ("pipeline.drain_timeout_ms", raw.pipeline.drain_timeout_ms, 0, 600_000),
+            ("pipeline.stalled_after_ms", raw.pipeline.stalled_after_ms, 100, 86_400_000),
+            ("pipeline.dead_after_ms", raw.pipeline.dead_after_ms, 100, 86_400_000),
             ("devices.cpu.threads", raw.devices.cpu.threads as u64, 0, 1_024),
             ("devices.cpu.pass_tokens_max", raw.devices.cpu.pass_tokens_max as u64, 1, 1 << 40),
             ("devices.cpu.pass_bytes_max", raw.devices.cpu.pass_bytes_max, 1, 1 << 50),
             ("devices.gpu.pass_tokens_max", raw.devices.gpu.pass_tokens_max as u64, 1, 1 << 40),
             ("devices.gpu.pass_bytes_max", raw.devices.gpu.pass_bytes_max, 1, 1 << 50),
+            ("telemetry.log_lines_max", raw.telemetry.log_lines_max as u64, 1, 1_000_000),
+            ("telemetry.connections_max", raw.telemetry.connections_max as u64, 1, 10_000),
+            ("telemetry.connection_timeout_ms", raw.telemetry.connection_timeout_ms, 100, 600_000),
             ("telemetry.text_preview_characters", raw.telemetry.text_preview_characters as u64, 0, 10_000),
         ];
         for (field, value, low, high) in bounds {
@@ -249,11 +260,26 @@ impl Plan {
         }
         for (field, value) in [
             ("breaker.share_max", raw.breaker.share_max as f32),
+            ("telemetry.verdict_log_share", raw.telemetry.verdict_log_share as f32),
             ("decision.approve_confidence", raw.decision.approve_confidence),
             ("decision.reject_confidence", raw.decision.reject_confidence),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(source.field(field, format!("is {value}, it must lie between 0 and 1")));
+            }
+        }
+        for (index, rule) in raw.routing_rules.iter().enumerate() {
+            let name = rule.name.as_deref().unwrap_or_default();
+            source.no_control_characters(&format!("routing_rules[{index}].name"), name)?;
+        }
+        for (index, holdout) in raw.holdouts.iter().enumerate() {
+            source.no_control_characters(&format!("holdouts[{index}].name"), &holdout.name)?;
+        }
+        for (index, experiment) in raw.experiments.iter().enumerate() {
+            source.no_control_characters(&format!("experiments[{index}].name"), &experiment.name)?;
+            for (place, variant) in experiment.variants.iter().enumerate() {
+                let field = format!("experiments[{index}].variants[{place}].name");
+                source.no_control_characters(&field, &variant.name)?;
             }
         }
         let versions = versions::plans(source, &raw)?;
@@ -272,7 +298,7 @@ impl Plan {
             approve_confidence: raw.decision.approve_confidence,
             reject_confidence: raw.decision.reject_confidence,
         };
-        let limits = limits(source, raw.requests, raw.images)?;
+        let limits = requests::limits(source, raw.requests, raw.images)?;
         Ok(Self {
             config_digest: digest(&table_spec, thresholds, &versions, &limits),
             kafka: kafka::plan(source, raw.kafka)?,
@@ -287,7 +313,10 @@ impl Plan {
                 decode_threads: raw.pipeline.decode_threads,
                 records_in_flight_max: raw.pipeline.records_in_flight_max,
                 bytes_in_flight_max: raw.pipeline.bytes_in_flight_max,
+                prepared_bytes_max: raw.pipeline.prepared_bytes_max,
                 drain_timeout: Duration::from_millis(raw.pipeline.drain_timeout_ms),
+                stalled_after: Duration::from_millis(raw.pipeline.stalled_after_ms),
+                dead_after: Duration::from_millis(raw.pipeline.dead_after_ms),
             },
             breaker: BreakerPlan {
                 window: raw.breaker.window,
@@ -310,7 +339,9 @@ fn digest(
     limits: &LimitsPlan,
 ) -> String {
     let Thresholds { approve_confidence, reject_confidence } = thresholds;
-    let LimitsPlan { texts_max, text_characters_max, image_bytes_max, image_pixels_max, path_root } = limits;
+    let RequestBounds { texts_max, text_characters_max, attributes_max, attribute_bytes_max, headers_max } =
+        limits.request;
+    let FetchOptions { hosts, schemes, ports, networks, redirects_max, .. } = &limits.fetch;
     let judges: BTreeMap<&str, (Option<Cow<'_, str>>, &str)> = versions
         .iter()
         .map(|(name, version)| {
@@ -318,27 +349,14 @@ fn digest(
             (name.as_str(), (folder, version.precision.as_str()))
         })
         .collect();
-    let limits = (texts_max, text_characters_max, image_bytes_max, image_pixels_max, path_root.is_some());
+    let requests = (texts_max, text_characters_max, attributes_max, attribute_bytes_max, headers_max);
+    let texts = (format!("{:?} {:?}", limits.truncated, limits.empty_text), limits.foreign_share_max);
+    let images = (limits.image_bytes_max, limits.image_pixels_max, limits.decode_bytes_max, limits.path_root.is_some());
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    let limits = (requests, texts, images, (hosts, schemes, ports, networks, redirects_max));
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
     let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
     format!("sha256:{}", hex::encode(Sha256::digest(&json)))
-}
-
-fn limits(source: &Source, requests: raw::Requests, images: raw::Images) -> Result<LimitsPlan, SettingsError> {
-    let path_root = match images.path_root {
-        None => None,
-        Some(root) => {
-            let canonical = Path::new(&root).canonicalize();
-            Some(canonical.map_err(|error| source.field("images.path_root", format!("{root}: {error}")))?)
-        }
-    };
-    Ok(LimitsPlan {
-        texts_max: requests.texts_max,
-        text_characters_max: requests.text_characters_max,
-        image_bytes_max: images.bytes_max,
-        image_pixels_max: images.pixels_max,
-        path_root,
-    })
 }
 
 fn telemetry(source: &Source, raw: raw::Telemetry) -> Result<TelemetryPlan, SettingsError> {
@@ -346,6 +364,10 @@ fn telemetry(source: &Source, raw: raw::Telemetry) -> Result<TelemetryPlan, Sett
         listen: control::address(source, "telemetry.listen", &raw.listen)?,
         log_format: raw.log_format,
         log_level: raw.log_level,
+        log_lines_max: raw.log_lines_max,
+        verdict_log_share: raw.verdict_log_share,
+        connections_max: raw.connections_max,
+        connection_timeout: Duration::from_millis(raw.connection_timeout_ms),
         text_preview_characters: raw.text_preview_characters,
     })
 }

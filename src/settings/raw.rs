@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::kafka::{Delivery, GroupProtocol, Tombstones};
+use super::{
+    kafka::{Delivery, GroupProtocol, Tombstones},
+    requests::{EmptyText, Truncated},
+};
 use crate::{
     message::{Device, Load},
     routing::{ExperimentSpec, HoldoutSpec, RuleSpec},
@@ -62,6 +65,7 @@ pub(super) struct Kafka {
     pub(super) embedded_partitions: i32,
     pub(super) record_bytes_max: usize,
     pub(super) prefetch_bytes: usize,
+    pub(super) queue_bytes_max: usize,
     pub(super) commit_interval_ms: u64,
     pub(super) transaction_records_max: usize,
     pub(super) transaction_timeout_ms: u64,
@@ -97,6 +101,7 @@ impl Default for Kafka {
             embedded_partitions: 4,
             record_bytes_max: 16 << 20,
             prefetch_bytes: 8 << 20,
+            queue_bytes_max: 64 << 20,
             commit_interval_ms: 100,
             transaction_records_max: 1_000,
             transaction_timeout_ms: 60_000,
@@ -224,11 +229,26 @@ impl Default for Gpu {
 pub(super) struct Requests {
     pub(super) texts_max: usize,
     pub(super) text_characters_max: usize,
+    pub(super) attributes_max: usize,
+    pub(super) attribute_bytes_max: usize,
+    pub(super) headers_max: usize,
+    pub(super) truncated: Truncated,
+    pub(super) empty_text: EmptyText,
+    pub(super) foreign_share_max: f64,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { texts_max: 8, text_characters_max: 2_000 }
+        Self {
+            texts_max: 8,
+            text_characters_max: 2_000,
+            attributes_max: 64,
+            attribute_bytes_max: 1_024,
+            headers_max: 64,
+            truncated: Truncated::Review,
+            empty_text: EmptyText::Refuse,
+            foreign_share_max: 0.2,
+        }
     }
 }
 
@@ -237,12 +257,50 @@ impl Default for Requests {
 pub(super) struct Images {
     pub(super) bytes_max: usize,
     pub(super) pixels_max: u64,
+    pub(super) decode_bytes_max: u64,
     pub(super) path_root: Option<String>,
+    pub(super) read_timeout_ms: u64,
+    pub(super) read_threads_max: usize,
+    pub(super) fetch: Fetch,
 }
 
 impl Default for Images {
     fn default() -> Self {
-        Self { bytes_max: 10 << 20, pixels_max: 40_000_000, path_root: None }
+        Self {
+            bytes_max: 10 << 20,
+            pixels_max: 40_000_000,
+            decode_bytes_max: 512 << 20,
+            path_root: None,
+            read_timeout_ms: 10_000,
+            read_threads_max: 16,
+            fetch: Fetch::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Fetch {
+    pub(super) hosts: Vec<String>,
+    pub(super) schemes: Vec<String>,
+    pub(super) ports: Vec<u16>,
+    pub(super) networks: Vec<String>,
+    pub(super) redirects_max: u32,
+    pub(super) timeout_ms: u64,
+    pub(super) concurrent_max: usize,
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            schemes: vec!["https".to_owned()],
+            ports: Vec::new(),
+            networks: Vec::new(),
+            redirects_max: 0,
+            timeout_ms: 5_000,
+            concurrent_max: 16,
+        }
     }
 }
 
@@ -265,7 +323,10 @@ pub(super) struct Pipeline {
     pub(super) decode_threads: usize,
     pub(super) records_in_flight_max: usize,
     pub(super) bytes_in_flight_max: usize,
+    pub(super) prepared_bytes_max: u64,
     pub(super) drain_timeout_ms: u64,
+    pub(super) stalled_after_ms: u64,
+    pub(super) dead_after_ms: u64,
 }
 
 impl Default for Pipeline {
@@ -274,7 +335,10 @@ impl Default for Pipeline {
             decode_threads: 2,
             records_in_flight_max: 1_024,
             bytes_in_flight_max: 64 << 20,
+            prepared_bytes_max: 256 << 20,
             drain_timeout_ms: 20_000,
+            stalled_after_ms: 60_000,
+            dead_after_ms: 600_000,
         }
     }
 }
@@ -285,6 +349,10 @@ pub(super) struct Telemetry {
     pub(super) listen: String,
     pub(super) log_format: super::LogFormat,
     pub(super) log_level: String,
+    pub(super) log_lines_max: usize,
+    pub(super) verdict_log_share: f64,
+    pub(super) connections_max: usize,
+    pub(super) connection_timeout_ms: u64,
     pub(super) text_preview_characters: usize,
 }
 
@@ -294,6 +362,10 @@ impl Default for Telemetry {
             listen: "127.0.0.1:9464".to_owned(),
             log_format: super::LogFormat::Human,
             log_level: "info".to_owned(),
+            log_lines_max: 10_000,
+            verdict_log_share: 1.0,
+            connections_max: 64,
+            connection_timeout_ms: 10_000,
             text_preview_characters: 80,
         }
     }

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use super::manifest::{MANIFEST, WEIGHTS};
 use crate::{
-    message::Label,
+    message::{Label, file_kind},
     ofa::{AnswerError, AnswerTrie, ConfigError, NetworkConfig, TaskConfig},
     text::{Prompter, Templates, TextError, Tokenizer},
 };
@@ -102,9 +102,12 @@ pub(super) fn read_text(folder: &Path, name: &str) -> Result<String, DefinitionE
     let mut text = String::new();
     let file = File::open(&path).map_err(|error| DefinitionError::file(name, error))?;
     let read = file.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text);
-    match read.map_err(|error| DefinitionError::file(name, error))? as u64 > TEXT_BYTES_MAX {
-        true => Err(DefinitionError::file(name, format!("it has more than {TEXT_BYTES_MAX} bytes"))),
-        false => Ok(text),
+    if read.map_err(|error| DefinitionError::file(name, error))? as u64 > TEXT_BYTES_MAX {
+        return Err(DefinitionError::file(name, format!("it has more than {TEXT_BYTES_MAX} bytes")));
+    }
+    match file_kind(text.as_bytes()) {
+        Some(kind) => Err(DefinitionError::file(name, format!("it is {kind}"))),
+        None => Ok(text),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     StagingError,
     staging::{disk, write_synced},
 };
-use crate::weights::Precision;
+use crate::{text::Script, weights::Precision};
 
 /// A manifest that cannot be used, or a file that is not what it says.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,9 @@ pub struct Manifest {
     /// validation split of what the version was trained on; 1 where nobody has fitted it.
     #[serde(default = "unfitted", skip_serializing_if = "is_unfitted")]
     pub temperature: f64,
+    /// The languages that it was trained on, by their codes of ISO 639-1. A text in another script goes to review.
+    #[serde(default = "english")]
+    pub languages: Vec<String>,
     /// Where the checkpoint came from.
     pub source: Origin,
     /// What it was trained by; none where `ofa-stream train` did not make it.
@@ -82,6 +85,11 @@ pub struct Manifest {
     pub trained: Option<Training>,
     /// Every file but this one.
     pub files: BTreeMap<String, FileRecord>,
+}
+
+/// OFA's checkpoints for visual entailment were trained on English.
+pub(super) fn english() -> Vec<String> {
+    vec!["en".to_owned()]
 }
 
 fn unfitted() -> f64 {
@@ -175,6 +183,11 @@ impl Manifest {
                 manifest.temperature
             )));
         }
+        if let Some(code) = manifest.languages.iter().find(|code| Script::of_language(code).is_none()) {
+            return Err(unreadable(format!(
+                "`languages` names `{code}`, which is no language that this program knows"
+            )));
+        }
         if !manifest.files.contains_key(WEIGHTS) {
             return Err(unreadable(format!("it does not name {WEIGHTS}")));
         }
@@ -198,6 +211,11 @@ impl Manifest {
             hash.update(format!("temperature {}\n", self.temperature));
         }
         format!("sha256:{}", hex::encode(hash.finalize()))
+    }
+
+    /// The scripts that its languages are written in.
+    pub fn scripts(&self) -> Vec<Script> {
+        self.languages.iter().filter_map(|code| Script::of_language(code)).collect()
     }
 
     /// Bytes of all files.

@@ -30,6 +30,15 @@ const BREAKER_OPEN: &str = "ofa_breaker_open";
 const DELAYED: &str = "ofa_delayed_partitions";
 const REBALANCES: &str = "ofa_rebalances_total";
 const BUILD_INFO: &str = "ofa_build_info";
+const STALLED: &str = "ofa_stalled_seconds";
+const DECODING_BYTES: &str = "ofa_decoding_bytes";
+const PREPARED_BYTES: &str = "ofa_prepared_bytes";
+const READING_FILES: &str = "ofa_files_being_read";
+const FETCHING: &str = "ofa_images_being_fetched";
+const TRIED_IN_PLACE: &str = "ofa_tried_in_place_total";
+const TRUNCATED: &str = "ofa_texts_truncated_total";
+const DECISIONS: &str = "ofa_decisions_overridden_total";
+const LOG_LINES_DROPPED: &str = "ofa_log_lines_dropped_total";
 
 /// From 1 ms to 64 s, each twice the one before.
 const SECONDS: [f64; 17] = [
@@ -76,8 +85,17 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!(DELAYED, "Partitions of retry topics that wait for a record to be due");
     describe_counter!(REBALANCES, "Assignments and revocations of partitions");
     describe_gauge!(BUILD_INFO, "1, with the program's version");
+    describe_gauge!(STALLED, "How long the record, stage, pass or load has lasted that lasts longest");
+    describe_gauge!(DECODING_BYTES, "Bytes that decoders may hold now, of images.decode_bytes_max");
+    describe_gauge!(PREPARED_BYTES, "Bytes of prepared pictures that wait, of pipeline.prepared_bytes_max");
+    describe_gauge!(READING_FILES, "Threads that read image files, those that hang among them");
+    describe_gauge!(FETCHING, "Images that are fetched by URL now");
+    describe_counter!(TRIED_IN_PLACE, "Tries of records that failed by trouble of this machine");
+    describe_counter!(TRUNCATED, "Verdicts on texts of which a part was not read, by version");
+    describe_counter!(DECISIONS, "Decisions that are not the thresholds', by reason");
+    describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because stderr was not read fast enough");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    for counter in [RECORDS_CONSUMED, RECORDS_EVICTED, STALE_OUTCOMES] {
+    for counter in [RECORDS_CONSUMED, RECORDS_EVICTED, STALE_OUTCOMES, TRIED_IN_PLACE, LOG_LINES_DROPPED] {
         counter!(counter).absolute(0);
     }
     Ok(handle)
@@ -106,6 +124,10 @@ pub struct FinishedVerdict<'a> {
     pub latency_ms: Option<f64>,
     /// Stage and its time.
     pub stages_ms: [(&'static str, f64); 4],
+    /// Whether a part of a text was not read.
+    pub truncated: bool,
+    /// Why the decision is not the thresholds', where it is not.
+    pub decision_reason: Option<&'static str>,
 }
 
 /// A verdict was published.
@@ -113,6 +135,12 @@ pub fn verdict(finished: &FinishedVerdict<'_>) {
     let version = finished.version.to_owned();
     let variant = finished.variant.unwrap_or("none").to_owned();
     counter!(VERDICTS, "version" => version.clone(), "variant" => variant, "result" => finished.result).increment(1);
+    if finished.truncated {
+        counter!(TRUNCATED, "version" => version.clone()).increment(1);
+    }
+    if let Some(reason) = finished.decision_reason {
+        counter!(DECISIONS, "reason" => reason).increment(1);
+    }
     let Some(latency_ms) = finished.latency_ms else { return };
     histogram!(LATENCY, "version" => version.clone()).record(latency_ms / 1e3);
     for (stage, milliseconds) in finished.stages_ms {
@@ -142,6 +170,16 @@ pub fn feature_missing(rule: &str, field: &str) {
 /// By rule and field; both come from settings, so there are few.
 static MISSING: LazyLock<RwLock<HashMap<String, HashMap<String, Counter>>>> = LazyLock::new(RwLock::default);
 
+/// A record failed by trouble of this machine, and is tried again.
+pub fn tried_in_place() {
+    counter!(TRIED_IN_PLACE).increment(1);
+}
+
+/// So many log lines were dropped since the start.
+pub fn log_lines_dropped(lines: u64) {
+    counter!(LOG_LINES_DROPPED).absolute(lines);
+}
+
 /// An outcome came for a partition that is no longer owned.
 pub fn stale_outcome() {
     counter!(STALE_OUTCOMES).increment(1);
@@ -168,6 +206,16 @@ pub struct Gauges<'a> {
     pub delayed: usize,
     /// Assignments and revocations since the start.
     pub rebalances: u64,
+    /// How long what lasts longest has lasted.
+    pub stalled_seconds: f64,
+    /// Bytes that decoders may hold.
+    pub decoding_bytes: u64,
+    /// Bytes of prepared pictures.
+    pub prepared_bytes: u64,
+    /// Threads that read files.
+    pub reading_files: usize,
+    /// Images that are fetched.
+    pub fetching: usize,
     /// How far each partition is behind.
     pub lag: Vec<Lag<'a>>,
 }
@@ -197,6 +245,11 @@ pub fn gauges(seen: &Gauges<'_>) {
     gauge!(BREAKER_OPEN).set(f64::from(u8::from(seen.breaker_open)));
     gauge!(READY).set(seen.ready as f64);
     gauge!(DELAYED).set(seen.delayed as f64);
+    gauge!(STALLED).set(seen.stalled_seconds);
+    gauge!(DECODING_BYTES).set(seen.decoding_bytes as f64);
+    gauge!(PREPARED_BYTES).set(seen.prepared_bytes as f64);
+    gauge!(READING_FILES).set(seen.reading_files as f64);
+    gauge!(FETCHING).set(seen.fetching as f64);
     counter!(REBALANCES).absolute(seen.rebalances);
     for Lag { topic, kind, partition, records, seconds } in &seen.lag {
         let labels =

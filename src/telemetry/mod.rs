@@ -7,6 +7,7 @@
 
 mod control;
 mod delivery;
+mod http;
 pub mod logging;
 mod metrics;
 mod passes;
@@ -17,9 +18,10 @@ pub use delivery::{
     breaker_opened, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
     transaction_aborted, transaction_committed,
 };
+pub use http::{HttpLimits, serve_connections};
 pub use metrics::{
-    FinishedVerdict, Gauges, Lag, dead_letter, feature_missing, gauges, install, record_consumed, records_evicted,
-    stale_outcome, verdict,
+    FinishedVerdict, Gauges, Lag, dead_letter, feature_missing, gauges, install, log_lines_dropped, record_consumed,
+    records_evicted, stale_outcome, tried_in_place, verdict,
 };
 pub use passes::{
     FinishedPass, ModelLabels, answer_lookup, device, model, model_restart, model_unloaded, pass, queue_depth,

@@ -1,12 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
-use std::{
-    future::{Future, IntoFuture},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,10 +12,12 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
+use super::{HttpLimits, http::serve_connections, logging};
+
 /// What the health pages ask.
 pub struct Probes {
-    /// Whether the process works at all; a supervisor restarts it otherwise.
-    pub live: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why the process should be started again, if so.
+    pub not_alive: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Why it does not answer all requests now, if so.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
@@ -42,6 +38,7 @@ pub async fn serve(
     address: SocketAddr,
     metrics: PrometheusHandle,
     probes: Probes,
+    limits: HttpLimits,
 ) -> io::Result<(SocketAddr, impl Future<Output = io::Result<()>> + Send)> {
     let pages = Arc::new(Pages { metrics: metrics.clone(), probes });
     let router = Router::new()
@@ -53,11 +50,14 @@ pub async fn serve(
     let bound = listener.local_addr()?;
     Ok((bound, async move {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
-        let mut pages = std::pin::pin!(axum::serve(listener, router).into_future());
+        let mut pages = std::pin::pin!(serve_connections(listener, router, limits));
         loop {
             tokio::select! {
                 served = &mut pages => return served,
-                _ = upkeep.tick() => metrics.run_upkeep(),
+                _ = upkeep.tick() => {
+                    metrics.run_upkeep();
+                    super::log_lines_dropped(logging::lines_dropped());
+                }
             }
         }
     }))
@@ -68,14 +68,14 @@ async fn show_metrics(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
 }
 
 async fn show_health(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
-    told("alive", (!(pages.probes.live)()).then(|| "the poll loop is stuck".to_owned()))
+    answer("alive", (pages.probes.not_alive)())
 }
 
 async fn show_readiness(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
-    told("ready", (pages.probes.not_ready)().map(|reason| format!("not ready: {reason}")))
+    answer("ready", (pages.probes.not_ready)().map(|reason| format!("not ready: {reason}")))
 }
 
-fn told(good: &str, problem: Option<String>) -> impl IntoResponse {
+fn answer(good: &str, problem: Option<String>) -> impl IntoResponse {
     match problem {
         None => (StatusCode::OK, format!("{good}\n")),
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),

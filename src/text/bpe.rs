@@ -4,7 +4,10 @@
 //! typed by a user as five characters, and because the published merges and vocabulary are all it
 //! needs.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use regex::Regex;
 
@@ -61,6 +64,8 @@ impl Tokenizer {
                 return Err(TextError::SpecialToken { token, expected, found });
             }
         }
+        let mut unmade: HashSet<&str> =
+            vocabulary.keys().map(String::as_str).filter(|token| is_made_by_merging(token)).collect();
         let mut table = SymbolTable { vocabulary: &vocabulary, indices: HashMap::new(), symbols: Vec::new() };
         let bytes = byte_characters().map(|character| table.intern(character.to_string()));
         let mut ranked = HashMap::new();
@@ -77,10 +82,18 @@ impl Tokenizer {
             let Some((left, right)) = pair else {
                 return Err(TextError::Merge { line: index + 1, found: line.to_owned() });
             };
-            let merged = table.intern(format!("{left}{right}"));
+            let merged = format!("{left}{right}");
+            if !vocabulary.contains_key(&merged) {
+                return Err(TextError::MergeUnknown { line: index + 1, merged });
+            }
+            unmade.remove(merged.as_str());
+            let merged = table.intern(merged);
             let pair = (table.intern(left.to_owned()), table.intern(right.to_owned()));
             let rank = ranked.len() as u32;
             ranked.entry(pair).or_insert((rank, merged));
+        }
+        if let Some(token) = unmade.iter().min() {
+            return Err(TextError::Unmerged { count: unmade.len(), token: (*token).to_owned() });
         }
         Ok(Self { symbols: table.symbols, bytes, merges: ranked, vocabulary_len: vocabulary.len() })
     }
@@ -135,6 +148,12 @@ pub(super) fn words(text: &str) -> Vec<&str> {
         at = end;
     }
     words
+}
+
+/// Whether a token of the vocabulary comes of a merge: it has several symbols, and is neither special nor one of fairseq's fillers.
+fn is_made_by_merging(token: &str) -> bool {
+    let is_special = token.starts_with('<') && token.ends_with('>');
+    token.chars().nth(1).is_some() && !is_special && !token.starts_with("madeupword")
 }
 
 struct SymbolTable<'v> {
@@ -221,7 +240,10 @@ mod tests {
         let cases = [
             ("[]", "", "vocab.json"),
             (r#"{"<s>":0,"<pad>":7,"</s>":2,"<unk>":3}"#, "", "`<pad>` must have id 1"),
-            (vocabulary, "#version: 0.2\na b\nabc\n", "line 3"),
+            (r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"ab":4}"#, "#version: 0.2\na b\nabc\n", "line 3"),
+            (vocabulary, "#version: 0.2\na b\n", "line 2: `ab` is not in vocab.json"),
+            (r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"ab":4,"cd":5}"#, "#version: 0.2\na b\n", "no merge makes `cd`"),
+            (r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"ab":4}"#, "", "no merge makes `ab`"),
         ];
         for (vocabulary, merges, words) in cases {
             let error = Tokenizer::new(vocabulary, merges).unwrap_err().to_string();

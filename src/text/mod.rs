@@ -5,19 +5,22 @@
 //! * [`Tokenizer`]: GPT-2's byte-level BPE over `vocab.json` and `merges.txt`.
 //! * `Vocabulary`: these two files, learned; only with the feature `train`.
 //!
-//! [`Prompter`] runs all three.
+//! [`Prompter`] runs all three, and says whether it read the whole text. [`says_nothing`] and [`foreign_share`] look at what a
+//! version cannot judge.
 
 mod bpe;
 mod clean;
 #[cfg(feature = "train")]
 mod learn;
 mod prompt;
+mod script;
 
 pub use bpe::Tokenizer;
 pub use clean::clean;
 #[cfg(feature = "train")]
 pub use learn::Vocabulary;
-pub use prompt::{Prompter, Templates};
+pub use prompt::{Prompter, Source, Templates};
+pub use script::{Script, foreign_share, says_nothing};
 
 /// Why the text files of a model version cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,24 @@ pub enum TextError {
         line: usize,
         /// What stands there.
         found: String,
+    },
+    /// What a merge makes is not in the vocabulary: the two files are not of one model.
+    #[error("merges.txt line {line}: `{merged}` is not in vocab.json: the two files are not of one model")]
+    MergeUnknown {
+        /// Line number, counted from one.
+        line: usize,
+        /// What the merge makes.
+        merged: String,
+    },
+    /// Tokens that no merge makes, so that no text would ever have them.
+    #[error(
+        "merges.txt: no merge makes `{token}` of vocab.json ({count} such tokens): the file is cut off, or of another model"
+    )]
+    Unmerged {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        token: String,
     },
     /// A prompt template uses a field that cannot be filled.
     #[error("prompt template `{template}`: {reason}")]

@@ -46,6 +46,12 @@ impl Templates {
         Ok(Self { alone: template.clone(), with_caption: template })
     }
 
+    /// Whether a caption has a place in the prompt beside the text. Where it has none it would stand in the text's place.
+    pub fn takes_caption(&self) -> bool {
+        let has = |wanted: usize| self.with_caption.0.contains(&Piece::Argument(wanted));
+        has(0) && has(1)
+    }
+
     pub(crate) fn fill(&self, text: &str, caption: Option<&str>) -> String {
         match caption {
             None => self.alone.fill(&[text]),
@@ -110,6 +116,15 @@ impl Template {
     }
 }
 
+/// What the encoder reads of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Ids `[tokens]`, beginning and end of sentence included.
+    pub ids: Vec<u32>,
+    /// Whether a part of the text or of the caption is not in them.
+    pub is_truncated: bool,
+}
+
 /// Turns words into the ids that the encoder reads.
 #[derive(Clone, Debug)]
 pub struct Prompter {
@@ -137,13 +152,55 @@ impl Prompter {
         self.templates.fill(&text, caption.as_deref())
     }
 
+    /// Whether this version's prompt has a place for a caption.
+    pub fn takes_caption(&self) -> bool {
+        self.templates.takes_caption()
+    }
+
     /// Source ids `[tokens]`: beginning of sentence, the first `source_tokens_max` tokens of the
-    /// prompt, end of sentence. A long text thus loses the end of the prompt, as in the reference.
-    pub fn source_ids(&self, text: &str, caption: Option<&str>) -> Vec<u32> {
+    /// prompt, end of sentence. A long text thus loses the end of the prompt, as in the reference; a long caption is cut before
+    /// the text is, where the reference would cut the text.
+    pub fn source(&self, text: &str, caption: Option<&str>) -> Source {
+        let whole_text = clean(text, usize::MAX);
+        let kept_text = clean(text, self.source_tokens_max);
+        let mut is_truncated = kept_text.len() < whole_text.len();
+
+        let whole_caption = caption.map(|caption| clean(caption, usize::MAX));
+        let kept_caption = caption.map(|caption| self.caption_that_fits(&kept_text, caption));
+        is_truncated |= kept_caption.as_ref().map(String::len) < whole_caption.as_ref().map(String::len);
+
+        let tokens = self.tokenizer.encode(&self.templates.fill(&kept_text, kept_caption.as_deref()));
+        is_truncated |= tokens.len() > self.source_tokens_max;
         let mut ids = vec![Tokenizer::BEGIN];
-        ids.extend(self.tokenizer.encode(&self.prompt(text, caption)).into_iter().take(self.source_tokens_max));
+        ids.extend(tokens.into_iter().take(self.source_tokens_max));
         ids.push(Tokenizer::END);
-        ids
+        Source { ids, is_truncated }
+    }
+
+    /// The ids of [`Prompter::source`].
+    pub fn source_ids(&self, text: &str, caption: Option<&str>) -> Vec<u32> {
+        self.source(text, caption).ids
+    }
+
+    /// The first words of a cleaned caption, as many as leave room for the text.
+    fn caption_that_fits(&self, kept_text: &str, caption: &str) -> String {
+        let caption = clean(caption, self.source_tokens_max);
+        let tokens = |caption: &str| self.tokenizer.encode(&self.templates.fill(kept_text, Some(caption))).len();
+        if tokens(&caption) <= self.source_tokens_max {
+            return caption;
+        }
+        let words: Vec<&str> = caption.split(' ').collect();
+        let first = |count: usize| words[..count].join(" ");
+        // More words have more tokens, so the number that fits is found by halving.
+        let (mut fits, mut too_many) = (0, words.len());
+        while too_many - fits > 1 {
+            let middle = fits.midpoint(too_many);
+            match tokens(&first(middle)) <= self.source_tokens_max {
+                true => fits = middle,
+                false => too_many = middle,
+            }
+        }
+        first(fits)
     }
 
     /// Ids `[tokens]` of a cleaned text that the decoder is to say, in no template: its tokens and the end of sentence, or the first
@@ -161,6 +218,44 @@ impl Prompter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn prompter(templates: Templates, source_tokens_max: usize) -> Prompter {
+        let tokenizer = Tokenizer::new(
+            include_str!("../../testdata/golden/dev/vocab.json"),
+            include_str!("../../testdata/golden/dev/merges.txt"),
+        );
+        Prompter::new(tokenizer.unwrap(), templates, source_tokens_max)
+    }
+
+    #[test]
+    fn what_is_not_read_is_noticed_wherever_it_is_cut() {
+        let prompter = prompter(Templates::default(), 80);
+        let short = prompter.source("there is a star", None);
+        assert!(!short.is_truncated);
+        let harmless = "there is a star ".repeat(30);
+        for text in [format!("{harmless} and drugs"), "x".repeat(500), "a ".repeat(100)] {
+            let long = prompter.source(&text, None);
+            assert!(long.is_truncated && long.ids.len() == 82, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_caption_is_cut_before_the_text_is() {
+        let prompter = prompter(Templates::default(), 80);
+        let caption = "a walk in the park with a dog ".repeat(20);
+        let sources = ["there is a star", "there is no star"].map(|text| prompter.source(text, Some(&caption)));
+        assert_ne!(sources[0].ids, sources[1].ids, "the text is read");
+        assert!(sources.iter().all(|source| source.is_truncated && source.ids.len() <= 82));
+        let short = prompter.source("there is a star", Some("a walk"));
+        assert!(!short.is_truncated);
+    }
+
+    #[test]
+    fn a_prompt_of_one_field_takes_no_caption() {
+        let overridden = |template: &str| Templates::overridden(template).unwrap();
+        assert!(Templates::default().takes_caption() && overridden(" {1} given {0}?").takes_caption());
+        assert!(!overridden(" {}?").takes_caption() && !overridden(" {0} or {0}?").takes_caption());
+    }
 
     #[test]
     fn the_two_prompts_read_as_the_model_was_trained() {

@@ -14,7 +14,7 @@ use crate::{
     weights::{Arithmetic, Precision, Weights, Writer},
 };
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20, decode_bytes_max: u64::MAX };
 
 const RECIPE: &str = r#"
 steps = 1

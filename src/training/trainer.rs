@@ -85,7 +85,7 @@ pub struct Trained {
     pub manifest: Manifest,
 }
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 28, pixels_max: 1 << 26, decode_bytes_max: u64::MAX };
 
 /// Trains a version, or goes on where it was interrupted, and puts the best checkpoint into its place.
 ///
@@ -198,6 +198,7 @@ fn within_the_pool(
             data_sha256: history.fingerprint.data.clone(),
             step: best.step as u64,
         }),
+        languages: Vec::new(),
     };
     let manifest = import(&workshop.best(), &options, Watch { progress: &|_, _| {}, cancelled })?;
     Ok(Trained { history, manifest })

@@ -1,18 +1,22 @@
 //! Encoded bytes to upright RGB.
 
-use std::io::Cursor;
+use image::DynamicImage;
 
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Pixel, metadata::Orientation};
+use super::{
+    ImageError, RgbImage,
+    outline::{Outline, Parts},
+    png, webp,
+};
 
-use super::{ImageError, RgbImage};
-
-/// What an image may cost. Checked on the header, before pixels are allocated.
+/// What an image may cost. Checked on its header, before a decoder is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Encoded bytes.
     pub bytes_max: usize,
     /// Width times height.
     pub pixels_max: u64,
+    /// Bytes that decoding holds, the encoded image apart.
+    pub decode_bytes_max: u64,
 }
 
 /// The longest side of an image. One of a single row and forty million columns is within every bound
@@ -40,13 +44,15 @@ impl Format {
         }
     }
 
-    fn of(bytes: &[u8]) -> Option<(Self, ImageFormat)> {
-        match image::guess_format(bytes).ok()? {
-            ImageFormat::Jpeg => Some((Self::Jpeg, ImageFormat::Jpeg)),
-            ImageFormat::Png => Some((Self::Png, ImageFormat::Png)),
-            ImageFormat::WebP => Some((Self::WebP, ImageFormat::WebP)),
-            _ => None,
+    /// The format of an image, by its first bytes.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(b"\xff\xd8\xff") {
+            return Some(Self::Jpeg);
         }
+        if bytes.starts_with(png::SIGNATURE) {
+            return Some(Self::Png);
+        }
+        webp::is_webp(bytes).then_some(Self::WebP)
     }
 }
 
@@ -59,19 +65,23 @@ pub struct Header {
     pub width: u32,
     /// Rows of the upright image.
     pub height: u32,
+    /// Bytes that decoding holds at most, the encoded image apart.
+    pub decoding_bytes: u64,
 }
 
-/// Reads format and size without decoding pixels.
+/// Reads format and size without making a decoder, and without allocating what the file claims.
 ///
 /// # Errors
 /// When the format is not read, a limit is exceeded or the header is broken.
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Header, ImageError> {
-    let (format, mut decoder) = open(bytes, limits)?;
-    let (width, height) = decoder.dimensions();
-    // Orientations from five on exchange the sides.
-    let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms).to_exif() >= 5;
-    let (width, height) = if turned { (height, width) } else { (width, height) };
-    Ok(Header { format, width, height })
+    let (parts, outline) = open(bytes, limits)?;
+    let (width, height) = outline.upright();
+    let format = match parts {
+        Parts::Jpeg(_) => Format::Jpeg,
+        Parts::Png(_) => Format::Png,
+        Parts::WebP(_) => Format::WebP,
+    };
+    Ok(Header { format, width, height, decoding_bytes: outline.decoding_bytes })
 }
 
 /// Decodes to upright RGB as Pillow's `convert("RGB")` does: alpha is dropped, not composited; grey
@@ -80,36 +90,18 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Header, ImageError> {
 /// # Errors
 /// As [`probe`], and when the pixels are broken or missing.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    let (format, mut decoder) = open(bytes, limits)?;
-    if format == Format::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(ImageError::Undecodable("the JPEG ends before its end marker".to_owned()));
-    }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-    image.apply_orientation(orientation);
-    let image = match image {
-        // Pillow reads 16-bit grey as 32-bit numbers and clips them, which makes most of such an image
-        // white; the models' reference answers are given on that.
-        DynamicImage::ImageLuma16(wide) => {
-            DynamicImage::ImageLuma8(convert(&wide, |sample| sample.min(255) as u8)).into_rgb8()
-        }
-        wide @ (DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_)) => {
-            convert(&wide.into_rgb16(), |sample| (sample >> 8) as u8)
-        }
-        other => other.into_rgb8(),
-    };
-    let (width, height) = image.dimensions();
-    Ok(RgbImage { width, height, data: image.into_raw() })
+    let (parts, outline) = open(bytes, limits)?;
+    let data = parts.decode(bytes)?;
+    upright(data, &outline)
 }
 
-fn open<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, impl ImageDecoder + 'b), ImageError> {
+fn open(bytes: &[u8], limits: &Limits) -> Result<(Parts, Outline), ImageError> {
     if bytes.len() > limits.bytes_max {
         return Err(ImageError::TooManyBytes { bytes: bytes.len(), bytes_max: limits.bytes_max });
     }
-    let (format, image_format) = Format::of(bytes).ok_or(ImageError::FormatUnsupported)?;
-    let reader = ImageReader::with_format(Cursor::new(bytes), image_format);
-    let decoder = reader.into_decoder().map_err(undecodable)?;
-    let (width, height) = decoder.dimensions();
+    let parts = Parts::read(bytes)?;
+    let outline = parts.outline();
+    let Outline { width, height, decoding_bytes, .. } = outline;
     if u64::from(width) * u64::from(height) > limits.pixels_max {
         return Err(ImageError::TooManyPixels { width, height, pixels_max: limits.pixels_max });
     }
@@ -119,59 +111,32 @@ fn open<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if width == 0 || height == 0 {
         return Err(ImageError::Undecodable(format!("it has no pixels ({width}x{height})")));
     }
-    Ok((format, decoder))
-}
-
-fn convert<P, Q>(wide: &ImageBuffer<P, Vec<u16>>, narrow: impl Fn(u16) -> u8) -> ImageBuffer<Q, Vec<u8>>
-where
-    P: Pixel<Subpixel = u16>,
-    Q: Pixel<Subpixel = u8>,
-{
-    let samples = wide.as_raw().iter().map(|&sample| narrow(sample)).collect();
-    // As many samples as the image had, which has as many channels.
-    ImageBuffer::from_raw(wide.width(), wide.height(), samples).unwrap_or_default()
-}
-
-/// The decoder fills what a cut JPEG lacks with grey and says nothing; a verdict on grey would be
-/// wrong, so the end marker must be reached. What follows it, as phones append videos, is ignored.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    const END: u8 = 0xd9;
-    const SCAN: u8 = 0xda;
-    // Behind the marker that opens the file.
-    let mut at = 2;
-    while let (Some(0xff), Some(&marker)) = (bytes.get(at), bytes.get(at + 1)) {
-        match marker {
-            END => return true,
-            // A fill byte before a marker.
-            0xff => at += 1,
-            // Markers without a segment.
-            0x01 | 0xd0..=0xd8 => at += 2,
-            _ => {
-                let (Some(&high), Some(&low)) = (bytes.get(at + 2), bytes.get(at + 3)) else { return false };
-                at += 2 + usize::from(u16::from_be_bytes([high, low]));
-                if marker == SCAN {
-                    // In entropy-coded data 0xff is followed by zero, or by a restart marker.
-                    let next = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7);
-                    let Some(skipped) = bytes.get(at..).and_then(|rest| rest.windows(2).position(next)) else {
-                        return false;
-                    };
-                    at += skipped;
-                }
-            }
-        }
+    let bytes_max = limits.decode_bytes_max;
+    if decoding_bytes > bytes_max {
+        return Err(ImageError::TooCostly { bytes: decoding_bytes, bytes_max });
     }
-    false
+    Ok((parts, outline))
 }
 
-fn undecodable(error: image::ImageError) -> ImageError {
-    ImageError::Undecodable(error.to_string())
+/// Turns RGB bytes as stored so that they stand upright.
+fn upright(data: Vec<u8>, outline: &Outline) -> Result<RgbImage, ImageError> {
+    let stored = image::RgbImage::from_raw(outline.width, outline.height, data)
+        .ok_or_else(|| ImageError::undecodable("it has fewer pixels than its header says"))?;
+    let mut image = DynamicImage::ImageRgb8(stored);
+    image.apply_orientation(outline.orientation);
+    let (width, height) = (image.width(), image.height());
+    Ok(RgbImage { width, height, data: image.into_rgb8().into_raw() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use image::ImageFormat;
+
     use super::*;
 
-    const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 4_000_000 };
+    const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 4_000_000, decode_bytes_max: 1 << 26 };
     const JPEG: &[u8] = include_bytes!("../../testdata/golden/dev/images/01_rgb_420.jpg");
     const ROTATED: &[u8] = include_bytes!("../../testdata/golden/dev/images/05_exif_rotated.jpg");
 
@@ -213,7 +178,8 @@ mod tests {
         let appended = [JPEG, b"\xff\xda and a video \xff\xd8"].concat();
         assert!(decode(&appended, &LIMITS).is_ok());
         for part in 1..10 {
-            assert!(!jpeg_is_complete(&JPEG[..JPEG.len() * part / 10]), "{part} tenths");
+            let error = decode(&JPEG[..JPEG.len() * part / 10], &LIMITS).unwrap_err();
+            assert!(matches!(error, ImageError::Incomplete(_)), "{part} tenths: {error}");
         }
     }
 

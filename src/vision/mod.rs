@@ -1,14 +1,19 @@
 //! From encoded bytes to the pixels that the network reads.
 //!
-//! * [`probe`]: format and size from the header, checked against [`Limits`] before anything is
-//!   decoded.
+//! * [`probe`]: format and size from the header, checked against [`Limits`] before a decoder is made. `jpeg`, `png` and `webp`
+//!   walk the parts of a file and hold their claims against its length; `exif` reads the orientation.
 //! * [`decode()`]: checked, upright RGB.
 //! * [`resize`]: Pillow's bicubic, bit for bit.
 //! * [`Normalization`]: bytes to floats.
 
 mod decode;
+mod exif;
+mod jpeg;
+mod outline;
 mod pixels;
+mod png;
 mod resample;
+mod webp;
 
 pub use decode::{Format, Header, Limits, decode, probe};
 pub use pixels::Normalization;
@@ -60,9 +65,20 @@ pub enum ImageError {
         /// The longest side allowed.
         side_max: u32,
     },
+    /// Decoding it would hold more memory than all decoders may.
+    #[error("decoding the image takes {bytes} bytes, `images.decode_bytes_max` allows {bytes_max}")]
+    TooCostly {
+        /// What it takes.
+        bytes: u64,
+        /// What settings allow.
+        bytes_max: u64,
+    },
     /// The bytes begin like an image and do not go on like one.
     #[error("the image cannot be decoded: {0}")]
     Undecodable(String),
+    /// The bytes end before the image does.
+    #[error("the image cannot be decoded: {0}")]
+    Incomplete(String),
 }
 
 impl ImageError {
@@ -70,8 +86,17 @@ impl ImageError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::FormatUnsupported => "image_format_unsupported",
-            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } | Self::SideTooLong { .. } => "image_too_large",
-            Self::Undecodable(_) => "image_undecodable",
+            Self::TooManyBytes { .. }
+            | Self::TooManyPixels { .. }
+            | Self::SideTooLong { .. }
+            | Self::TooCostly { .. } => "image_too_large",
+            Self::Undecodable(_) | Self::Incomplete(_) => "image_undecodable",
         }
+    }
+
+    /// The words of a library in one line.
+    fn undecodable(words: &str) -> Self {
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self::Undecodable(words)
     }
 }

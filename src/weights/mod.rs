@@ -43,10 +43,10 @@ pub enum WeightsError {
     },
     /// A pickle names something that a checkpoint has no use for.
     #[error(
-        "{}: its pickle asks for `{global}`, which no checkpoint needs: the file is refused and nothing of it was run",
+        "{}: its pickle names `{global}`, which this program does not know: the file is refused, and nothing of it was run",
         path.display()
     )]
-    Hostile {
+    UnknownName {
         /// The file.
         path: PathBuf,
         /// What it asks for.

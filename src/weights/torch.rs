@@ -53,7 +53,7 @@ pub(super) fn open(path: &Path) -> Result<Weights, WeightsError> {
 /// The saved object, tensors left out.
 fn saved(path: &Path) -> Result<Pickled, WeightsError> {
     let refused = |error: PickleError| match error {
-        PickleError::Global(global) => WeightsError::Hostile { path: path.to_owned(), global },
+        PickleError::Global(global) => WeightsError::UnknownName { path: path.to_owned(), global },
         error => malformed(path, error),
     };
     let mut file = File::open(path).map_err(|error| unreadable(path, error))?;

@@ -147,6 +147,7 @@ fn features(attributes: &Attributes) -> Features<'_> {
         texts: &[],
         caption: None,
         text_length: 0,
+        non_latin_share: 0.0,
         image_width: 1,
         image_height: 1,
         image_bytes: 1,

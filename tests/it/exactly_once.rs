@@ -317,7 +317,7 @@ fn what_was_aborted_while_its_partition_had_no_leader_does_not_count_after_the_n
     let connection = Connection::to(kafka.address());
     let options = TransactionOptions {
         transactional_id: "writer".to_owned(),
-        limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None },
+        limits: RecordLimits { record_bytes_max: 1 << 20, batch_bytes: None, queue_bytes_max: 1 << 26 },
         timeout: Duration::from_secs(120),
         wait_max: Duration::from_secs(60),
         group: Some(("readers".to_owned(), "lonely".to_owned())),

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::support::{CPUS, imported, json, repository, skip};
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 24, pixels_max: 1 << 26 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 24, pixels_max: 1 << 26, decode_bytes_max: u64::MAX };
 
 /// One golden set: a version, imported from the checkpoint that the reference ran, with images and what
 /// the reference answers to them.

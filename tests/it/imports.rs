@@ -181,6 +181,7 @@ fn an_import_never_shows_half_of_a_version() {
         pulled: None,
         temperature: 1.0,
         trained: None,
+        languages: Vec::new(),
     };
     let progress = |done: u64, total: u64| cancelled.store(done > total / 2, Ordering::Relaxed);
     let error = import(&golden, &options, Watch { progress: &progress, cancelled: &cancelled }).unwrap_err();

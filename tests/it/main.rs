@@ -10,6 +10,7 @@
 
 mod at_least_once;
 mod broker;
+mod cases;
 mod commands;
 mod conformance;
 mod contract;

@@ -65,6 +65,7 @@ pub(crate) fn import_into(
         pulled: None,
         temperature: 1.0,
         trained: None,
+        languages: Vec::new(),
     };
     change(&mut options);
     let watch = Watch { progress: &|_, _| {}, cancelled: &AtomicBool::new(false) };

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{import_into, program, repository, resident, skip};
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20, decode_bytes_max: u64::MAX };
 
 fn spec(name: &str, folder: &Path, load: Load, device: Device) -> VersionSpec {
     VersionSpec { load, ..VersionSpec::new(name, folder, device) }

@@ -58,10 +58,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let plan = plan(&arguments.settings)?;
     if arguments.rollback {
         // The story tells what happens; every failure that is part of it would be a line.
-        logging::start("off", false)?;
+        logging::start("off", run::log_style(&plan))?;
         return rollback::tell(arguments);
     }
-    logging::start("error", false)?;
+    logging::start("error", run::log_style(&plan))?;
     let say = |text: String| {
         if !arguments.json {
             output::line(text);
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let report = report::Report::new(&gathered);
     match arguments.json {
         true => output::json(&report),
-        false => output::line(report.text()),
+        false => output::raw(report.text()),
     }
     match &arguments.sheet {
         Some(sheet) => {
@@ -112,7 +112,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             if let Some(address) = plan.admin.listen {
                 let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
                 let (listener, tokens) = run::bind_admin(&plan, address, files.as_ref())?;
-                service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max)?;
+                let limits = run::http_limits(&plan);
+                service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max, limits)?;
             }
             say(report::how_to_go_on(&plan, &address));
             let stopping = service.heed_stops()?;

@@ -26,6 +26,7 @@ use crate::{
     pipeline::{self, image_limits},
     routing::{Features, Route, Step, Table, TableSpec},
     settings::Plan,
+    text::{Script, foreign_share},
     vision::{self, Header},
 };
 
@@ -192,7 +193,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         .steps
         .iter()
         .map(|step| vec![if step.decided { "→" } else { "" }.to_owned(), step.tried.clone(), step.outcome.clone()]);
-    output::line(output::table(&["", "tried", "outcome"], &[], rows));
+    output::show(&output::table(&["", "tried", "outcome"], &[], rows));
     output::line(format!("version {} answers, by {}", explained.version, explained.reason));
     if !explained.shadows.is_empty() {
         output::line(format!("beside it, for comparison: {}", explained.shadows.join(", ")));
@@ -218,7 +219,7 @@ fn of_request(
         let key = arguments.key.as_ref().map(|key| key.clone().into_bytes()).or(key);
         let record = Record { timestamp_ms: Some(time.as_millisecond()), key, payload, headers, ..Record::default() };
         if let Some(wanted) = &arguments.request_id
-            && !Request::from_record(&record).is_ok_and(|request| request.request_id == *wanted)
+            && !Request::from_record(&record, &plan.limits.request).is_ok_and(|request| request.request_id == *wanted)
         {
             continue;
         }
@@ -258,6 +259,7 @@ fn of_arguments(arguments: &Arguments, table: &Table, steps: &mut Vec<Step>) -> 
         texts: std::slice::from_ref(&arguments.text),
         caption: arguments.caption.as_deref(),
         text_length: arguments.text.chars().count(),
+        non_latin_share: foreign_share(&arguments.text, &[Script::Latin]),
         image_width: width,
         image_height: height,
         image_bytes: bytes,

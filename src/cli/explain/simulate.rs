@@ -15,6 +15,7 @@ use crate::{
     message::{AttributeValue, Attributes, Texts},
     routing::{Features, Table, TableSpec, Unit},
     settings::Plan,
+    text::{Script, foreign_share},
 };
 
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -140,7 +141,7 @@ pub(super) fn run(arguments: &Arguments, by: &By, units: usize) -> Result<(), Cl
     };
     match arguments.json {
         true => output::json(&simulated),
-        false => output::line(simulated.text()),
+        false => output::raw(simulated.text()),
     }
     Ok(())
 }
@@ -231,6 +232,7 @@ fn route(table: &Table, arguments: &Arguments, simulation: &Simulation, time_ms:
         texts: &simulation.texts,
         caption: simulation.caption.as_deref(),
         text_length: simulation.texts.iter().map(|text| text.chars().count()).max().unwrap_or_default(),
+        non_latin_share: simulation.texts.iter().map(|text| foreign_share(text, &[Script::Latin])).fold(0.0, f64::max),
         image_width: arguments.image_size.0,
         image_height: arguments.image_size.1,
         image_bytes: ASSUMED_BYTES,

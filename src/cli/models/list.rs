@@ -101,7 +101,7 @@ pub(super) fn list(arguments: &ListArguments) -> Result<(), CliError> {
         Row::Bad { version, .. } => vec![version.clone(), "unusable".to_owned()],
     });
     let columns = ["version", "architecture", "parameters", "dtype", "on disk", "in memory", "suits", "digest"];
-    output::line(output::table(&columns, &["parameters", "on disk", "in memory"], cells));
+    output::show(&output::table(&columns, &["parameters", "on disk", "in memory"], cells));
     for row in &rows {
         if let Row::Bad { version, error } = row {
             output::line(format!("{version}: {error}"));
@@ -136,8 +136,8 @@ pub(super) fn show(arguments: &ShowArguments) -> Result<(), CliError> {
         facts.push(("pulled", format!("{model_id} at {revision}")));
     }
     let rows = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
-    output::line(output::table(&["version", &shown.version], &[], rows));
+    output::show(&output::table(&["version", &shown.version], &[], rows));
     let rows = files.iter().map(|(name, file)| vec![name.clone(), output::bytes(file.bytes), file.sha256.clone()]);
-    output::line(output::table(&["file", "size", "sha256"], &["size"], rows));
+    output::show(&output::table(&["file", "size", "sha256"], &["size"], rows));
     Ok(())
 }

@@ -21,6 +21,7 @@ use super::{CliError, failed, output, run::Stopping};
 use crate::{
     message::VersionName,
     store::{ImportOptions, Inventory, Manifest, Watch, import as import_checkpoint},
+    text::Script,
     weights::Precision,
 };
 
@@ -79,6 +80,9 @@ struct TargetArguments {
     /// Folder of vocab.json and merges.txt, or of fairseq's dict.txt, encoder.json and vocab.bpe, where they do not lie beside the checkpoint
     #[arg(long, value_name = "DIRECTORY")]
     tokenizer: Option<PathBuf>,
+    /// A language that the checkpoint was trained on, by its code, such as en or zh; several times for several
+    #[arg(long = "language", value_name = "CODE", default_value = "en")]
+    languages: Vec<String>,
     /// Replace a version of this name
     #[arg(long)]
     replace: bool,
@@ -90,6 +94,9 @@ struct TargetArguments {
 impl TargetArguments {
     /// Imports a checkpoint, with a bar, and says what came of it.
     fn import(&self, path: &std::path::Path, pulled: Option<(String, String)>) -> Result<(), CliError> {
+        if let Some(code) = self.languages.iter().find(|code| Script::of_language(code).is_none()) {
+            return Err(failed(format!("--language {code}: write a code of ISO 639-1, such as en, zh or ru")));
+        }
         let options = ImportOptions {
             models: self.models.models_dir.clone(),
             name: self.name.clone(),
@@ -99,6 +106,7 @@ impl TargetArguments {
             pulled,
             temperature: 1.0,
             trained: None,
+            languages: self.languages.clone(),
         };
         let manifest = watched("importing", |watch| import_checkpoint(path, &options, watch).map_err(failed))?;
         match self.json {
@@ -118,6 +126,8 @@ impl TargetArguments {
             output::bytes(manifest.bytes()),
             output::digest(&manifest.digest()),
         ));
+        let files: Vec<&str> = manifest.source.weights.keys().map(String::as_str).collect();
+        output::line(format!("weights read from {}", files.join(", ")));
         output::line(format!(
             "serve it: add a table [model_versions.versions.{}] to pipeline.toml and route to it, then `ofa-stream check`",
             self.name

@@ -29,7 +29,7 @@ fn spec() -> VersionSpec {
     VersionSpec { restart_delay: Duration::from_millis(1), ..VersionSpec::new("v", folder, Device::Flex) }
 }
 
-const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20 };
+const LIMITS: Limits = Limits { bytes_max: 1 << 20, pixels_max: 1 << 20, decode_bytes_max: u64::MAX };
 
 /// A job whose answer is sent with its number.
 fn job(number: u32, sender: &std::sync::mpsc::Sender<(u32, Result<Judged, InferenceError>)>) -> Job {

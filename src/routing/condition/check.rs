@@ -15,7 +15,7 @@ use super::{
     semantic_version::SemanticVersion,
     test::{Operator, Test},
 };
-use crate::routing::features::{FORMATS, Field, IN_ZONES, Kind, Known, WEEKDAYS, resembled};
+use crate::routing::features::{FORMATS, Field, IN_ZONES, Kind, Known, WEEKDAYS, WHOLE_MAX, resembled};
 
 /// Bytes that a compiled pattern may take, and so may the table by which it is matched.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -129,6 +129,13 @@ fn compare(
 
 /// Whether the literal is of a type that the field may have.
 fn expect(field: &Field, literal: &Literal<'_>, place: Range<usize>) -> Result<(), Placed<String>> {
+    if let Literal::Number(number) = literal
+        && number.abs() >= WHOLE_MAX
+    {
+        let reason =
+            "whole numbers from 2^53 on are not distinct: send the attribute as text, and compare with a quoted text";
+        return Err((reason.to_owned(), place));
+    }
     let wanted = match (field.kind(), literal) {
         (None, _)
         | (Some(Kind::Number), Literal::Number(_))

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use regex::Regex;
 
 use super::semantic_version::{self, SemanticVersion};
-use crate::routing::features::Value;
+use crate::routing::features::{Value, WHOLE_MAX};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operator {
@@ -79,7 +79,10 @@ impl Test {
     }
 
     fn holds_for_number(&self, value: f64) -> Option<bool> {
+        // Such a number may be another one that was rounded: it is equal to none, and different from none.
+        let is_exact = value.abs() < WHOLE_MAX;
         Some(match self {
+            Self::Number(Operator::Equal, _) | Self::NumberAmong(_) if !is_exact => return None,
             Self::Number(operator, wanted) => operator.holds(value.partial_cmp(wanted)?),
             _ if value.is_nan() => return None,
             Self::NumberAmong(wanted) => wanted.contains(&value),

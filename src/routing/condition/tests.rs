@@ -28,6 +28,7 @@ fn with_features<T>(run: impl FnOnce(&Features<'_>) -> T) -> T {
         texts: &["two birds".to_owned(), "a Casino on the beach".to_owned()],
         caption: None,
         text_length: 12,
+        non_latin_share: 0.0,
         image_width: 640,
         image_height: 480,
         image_bytes: 4_000,

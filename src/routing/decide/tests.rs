@@ -13,6 +13,7 @@ fn rule(name: Option<&str>, condition: &str, version: &str) -> RuleSpec {
         name: name.map(Into::into),
         condition: condition.into(),
         version: version.into(),
+        decision: None,
         shadow: vec![],
         shadow_fraction: 1.0,
     }
@@ -56,6 +57,7 @@ pub(super) fn features<'r>(request_id: &'r str, attributes: &'r Attributes) -> F
         texts: &[],
         caption: None,
         text_length: 10,
+        non_latin_share: 0.0,
         image_width: 100,
         image_height: 90,
         image_bytes: 1000,

@@ -17,7 +17,7 @@ pub use source::Source;
 use super::{
     Architecture, Definition, DefinitionError, FileRecord, FolderError, Manifest, Origin, StagingError, Thoroughness,
     Training, VersionFolder, Watch,
-    manifest::{WEIGHTS, sha256},
+    manifest::{WEIGHTS, english, sha256},
     staging::{Staging, disk, write_synced},
 };
 use crate::{
@@ -113,6 +113,8 @@ pub struct ImportOptions {
     pub temperature: f64,
     /// What it was trained by, where this program has trained it.
     pub trained: Option<Training>,
+    /// The languages that it was trained on; English where there are none.
+    pub languages: Vec<String>,
 }
 
 /// Imports a checkpoint. The version's folder appears whole, or not at all.
@@ -153,6 +155,10 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
         imported_by: format!("ofa-stream {}", env!("CARGO_PKG_VERSION")),
         imported_at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         temperature: options.temperature,
+        languages: match options.languages.is_empty() {
+            true => english(),
+            false => options.languages.clone(),
+        },
         source: Origin { layout: source.layout().to_owned(), name: source.name(), model_id, revision, weights: hashes },
         trained: options.trained.clone(),
         files,

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use super::{ImportError, bpe, fairseq};
 use crate::{
+    message::file_kind,
     ofa::SHARED_EMBEDDING,
     store::{DefinitionError, Texts, definition::read_text, manifest::WEIGHTS},
     weights::Weights,
@@ -78,13 +81,16 @@ impl Source {
         if !path.is_dir() {
             return refuse("there is no such file or folder".to_owned());
         }
-        if let Some(file) = SINGLE.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
-            return Ok(Self::Folder(path.to_owned(), vec![file]));
-        }
-        for index in INDEXES {
-            if path.join(index).is_file() {
-                return Ok(Self::Folder(path.to_owned(), shards(path, index)?));
+        let single = SINGLE.into_iter().find(|name| path.join(name).is_file());
+        let index = INDEXES.into_iter().find(|name| path.join(name).is_file());
+        match (single, index) {
+            // One of them may be stale, and nothing says which.
+            (Some(single), Some(index)) => {
+                return refuse(format!("it has both {single} and {index}: move the one away that is not meant"));
             }
+            (Some(single), None) => return Ok(Self::Folder(path.to_owned(), vec![path.join(single)])),
+            (None, Some(index)) => return Ok(Self::Folder(path.to_owned(), shards(path, index)?)),
+            (None, None) => {}
         }
         let entries = std::fs::read_dir(path);
         let entries = entries.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
@@ -121,6 +127,7 @@ impl Source {
 
     /// Reads the texts and opens the weights, both in published layout.
     pub(super) fn open(&self, tokenizer: Option<&Path>) -> Result<(Texts, Weights), ImportError> {
+        self.weight_files().into_iter().try_for_each(recognise_kind)?;
         match self {
             Self::Folder(folder, files) => {
                 let weights = published(Weights::open(files)?);
@@ -133,6 +140,19 @@ impl Source {
                 Ok((fairseq::texts(file, &weights, tokenizer)?, weights))
             }
         }
+    }
+}
+
+/// Refuses a file of weights that is something else, by its name for people: the readers would call it cut off.
+fn recognise_kind(file: &Path) -> Result<(), ImportError> {
+    const BEGINNING: u64 = 512;
+    let mut beginning = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(BEGINNING).read_to_end(&mut beginning));
+    // A file that cannot be read is named by its reader.
+    let kind = read.ok().and_then(|_| file_kind(&beginning));
+    match kind {
+        Some(kind) => Err(ImportError::NoCheckpoint { path: file.to_owned(), reason: format!("it is {kind}") }),
+        None => Ok(()),
     }
 }
 

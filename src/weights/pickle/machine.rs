@@ -5,13 +5,18 @@ use std::{cell::RefCell, collections::HashMap, io::Read, rc::Rc};
 use super::{BufRead, Pairs, PickleError, Pickled, Value, is_harmless, opcode::*};
 
 /// A checkpoint of the largest size has two thousand tensors of two dozen operations each.
-const OPERATIONS_MAX: usize = 4 << 20;
+const OPERATIONS_MAX: usize = 1 << 20;
+/// Lists, dictionaries and objects. A file of four kilobytes can ask for a million of them, at a hundred bytes each.
+const CONTAINERS_MAX: usize = 1 << 18;
+/// Bytes of all texts together.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
 const LINE_BYTES_MAX: u64 = 1 << 16;
 
 /// Reads one pickle, up to and with its end.
 pub(in crate::weights) fn read(input: &mut impl BufRead) -> Result<Pickled, PickleError> {
     let made = Pickled { root: Value::None, lists: Vec::new(), dicts: Vec::new() };
-    let mut machine = Machine { input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), made, copied: 0 };
+    let mut machine =
+        Machine { input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), made, copied: 0, text_bytes: 0 };
     for _ in 0..OPERATIONS_MAX {
         let operation = machine.byte()?;
         if operation == STOP {
@@ -32,6 +37,8 @@ struct Machine<'i, I> {
     made: Pickled,
     /// Attributes copied so far: one small pickle could ask for the same million of them a million times.
     copied: usize,
+    /// Bytes of texts read so far.
+    text_bytes: u64,
 }
 
 const EMPTY_STACK: PickleError = PickleError::Broken("it takes a value where there is none");
@@ -124,19 +131,19 @@ impl<I: BufRead> Machine<'_, I> {
                 let length = u64::from_le_bytes(self.array()?);
                 self.skip(length)?
             }
-            EMPTY_LIST | EMPTY_TUPLE | EMPTY_SET => self.list(Vec::new()),
-            EMPTY_DICT => Value::Dict(self.dict(Vec::new())),
+            EMPTY_LIST | EMPTY_TUPLE | EMPTY_SET => self.list(Vec::new())?,
+            EMPTY_DICT => Value::Dict(self.dict(Vec::new())?),
             LIST | TUPLE | FROZENSET => {
                 let items = self.above_mark()?;
-                self.list(items)
+                self.list(items)?
             }
             DICT => {
                 let items = self.above_mark()?;
-                Value::Dict(self.dict(items))
+                Value::Dict(self.dict(items)?)
             }
             TUPLE1 | TUPLE2 | TUPLE3 => {
                 let items = self.top(usize::from(operation - TUPLE1) + 1)?;
-                self.list(items)
+                self.list(items)?
             }
             other => return Err(PickleError::Operation(other)),
         })
@@ -159,19 +166,19 @@ impl<I: BufRead> Machine<'_, I> {
             INST => {
                 let (module, name) = (self.line()?, self.line()?);
                 self.above_mark()?;
-                self.object(&global(&module, &name)?)
+                self.object(&global(&module, &name)?)?
             }
             OBJ => {
                 let items = self.above_mark()?;
-                self.object(items.first().ok_or(EMPTY_STACK)?)
+                self.object(items.first().ok_or(EMPTY_STACK)?)?
             }
             NEWOBJ_EX => {
                 let class = self.top(3)?;
-                self.object(&class[0])
+                self.object(&class[0])?
             }
             NEWOBJ | REDUCE => {
                 let class = self.top(2)?;
-                self.object(&class[0])
+                self.object(&class[0])?
             }
             _ => {
                 let state = self.pop()?;
@@ -234,23 +241,32 @@ impl<I: BufRead> Machine<'_, I> {
         Ok(())
     }
 
-    fn list(&mut self, items: Vec<Value>) -> Value {
+    fn list(&mut self, items: Vec<Value>) -> Result<Value, PickleError> {
+        self.check_containers()?;
         let list = Rc::new(RefCell::new(items));
         self.made.lists.push(list.clone());
-        Value::List(list)
+        Ok(Value::List(list))
     }
 
-    fn dict(&mut self, items: Vec<Value>) -> Pairs {
+    fn dict(&mut self, items: Vec<Value>) -> Result<Pairs, PickleError> {
+        self.check_containers()?;
         let dict = Rc::new(RefCell::new(paired(items)));
         self.made.dicts.push(dict.clone());
-        dict
+        Ok(dict)
+    }
+
+    fn check_containers(&self) -> Result<(), PickleError> {
+        match self.made.lists.len() + self.made.dicts.len() < CONTAINERS_MAX {
+            true => Ok(()),
+            false => Err(PickleError::Broken("it has too many lists and dictionaries")),
+        }
     }
 
     /// What stands for the result of a call.
-    fn object(&mut self, class: &Value) -> Value {
+    fn object(&mut self, class: &Value) -> Result<Value, PickleError> {
         match class {
-            Value::Global(name) => Value::Object(name.clone(), self.dict(Vec::new())),
-            _ => Value::Opaque,
+            Value::Global(name) => Ok(Value::Object(name.clone(), self.dict(Vec::new())?)),
+            _ => Ok(Value::Opaque),
         }
     }
 
@@ -287,6 +303,10 @@ impl<I: BufRead> Machine<'_, I> {
 
     /// Grows with what is there, so that a length that is only claimed costs nothing.
     fn bytes(&mut self, length: u64) -> Result<Vec<u8>, PickleError> {
+        self.text_bytes = self.text_bytes.saturating_add(length);
+        if self.text_bytes > TEXT_BYTES_MAX {
+            return Err(PickleError::Broken("its texts are too long"));
+        }
         let mut bytes = Vec::new();
         self.input.take(length).read_to_end(&mut bytes)?;
         match bytes.len() as u64 == length {
@@ -296,8 +316,11 @@ impl<I: BufRead> Machine<'_, I> {
     }
 
     fn skip(&mut self, length: u64) -> Result<Value, PickleError> {
-        self.bytes(length)?;
-        Ok(Value::Opaque)
+        let skipped = std::io::copy(&mut self.input.take(length), &mut std::io::sink())?;
+        match skipped == length {
+            true => Ok(Value::Opaque),
+            false => Err(PickleError::Early(std::io::ErrorKind::UnexpectedEof.into())),
+        }
     }
 
     fn text(&mut self, length: u64) -> Result<Value, PickleError> {

@@ -127,7 +127,7 @@ impl Value {
 /// What a checkpoint may name, in full; an entry that ends in a dot is a module that holds nothing but
 /// classes of settings and counters. Everything that tensors and training runs need; nothing that reads,
 /// writes or runs.
-const HARMLESS: [&str; 44] = [
+const HARMLESS: [&str; 66] = [
     "collections.OrderedDict",
     "collections.defaultdict",
     "collections.Counter",
@@ -140,8 +140,23 @@ const HARMLESS: [&str; 44] = [
     "datetime.date",
     "datetime.timedelta",
     "datetime.timezone",
+    "decimal.Decimal",
+    "fractions.Fraction",
+    "uuid.UUID",
+    "types.SimpleNamespace",
+    "pathlib.Path",
+    "pathlib.PurePath",
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.PureWindowsPath",
+    // Python 3.13 pickles paths under this name.
+    "pathlib._local.Path",
+    "pathlib._local.PurePath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.PurePosixPath",
+    "pathlib._local.WindowsPath",
+    "pathlib._local.PureWindowsPath",
     "typing.Any",
     "numpy.dtype",
     "numpy.ndarray",
@@ -155,6 +170,12 @@ const HARMLESS: [&str; 44] = [
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3",
+    "torch._utils._rebuild_sparse_tensor",
+    "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch._utils._rebuild_wrapper_subclass",
+    "torch.serialization._get_layout",
+    "torch.memory_format",
+    "torch.layout",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
     "torch._tensor._rebuild_from_type_v2",
@@ -164,6 +185,8 @@ const HARMLESS: [&str; 44] = [
     "torch.Tensor",
     "torch.Size",
     "torch.device",
+    "torch.strided",
+    "torch.contiguous_format",
     "omegaconf.dictconfig.DictConfig",
     "omegaconf.listconfig.ListConfig",
     "omegaconf.base.ContainerMetadata",
@@ -174,7 +197,10 @@ const HARMLESS: [&str; 44] = [
     "fairseq.logging.meters.",
 ];
 /// Built-in types; anything else that is built in, such as `eval`, is not.
-const BUILT_IN: [&str; 14] = [
+const BUILT_IN: [&str; 17] = [
+    "range",
+    "xrange",
+    "slice",
     "set",
     "frozenset",
     "dict",
@@ -228,9 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn a_million_lists_inside_each_other_cost_no_stack() {
+    fn a_small_file_that_asks_for_millions_of_values_is_refused_early() {
+        let many = [b"}".repeat(4 << 20), b".".to_vec()].concat();
+        let held = allocation_counter::measure(|| assert!(python(&many).is_err()));
+        assert!(held.bytes_max < 100 << 20, "{} bytes", held.bytes_max);
+        let text = [&b"X\xff\xff\xff\x7f"[..], &[b'a'; 100]].concat();
+        assert!(python(&text).unwrap_err().to_string().contains("too long"));
+    }
+
+    #[test]
+    fn two_hundred_thousand_lists_inside_each_other_cost_no_stack() {
         let mut nested = b"]".to_vec();
-        nested.extend(std::iter::repeat_n(b'\x85', 1_000_000));
+        nested.extend(std::iter::repeat_n(b'\x85', 200_000));
         nested.push(b'.');
         assert!(python(&nested).is_ok());
         nested.pop();

@@ -1,0 +1,135 @@
+//! What earlier tries of records came to, until their outcome is committed. An aborted transaction has its records read again; the
+//! second try keeps the first answer and its timings, or comparisons would take it for an answer that was cached.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{delivery::Ticket, engine::Judged, message::Source};
+
+/// Tries of records that are not committed.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    /// Empty where nothing is ever aborted.
+    records_max: usize,
+    known: Mutex<HashMap<(Source, i64), Attempt>>,
+}
+
+#[derive(Debug, Default)]
+struct Attempt {
+    tries: usize,
+    first: Option<FirstAnswer>,
+}
+
+/// The first answer to a record, and what it took.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FirstAnswer {
+    /// What it was routed and judged by: another configuration may give another answer.
+    pub(super) config_digest: String,
+    pub(super) model_digest: String,
+    pub(super) judged: Judged,
+    pub(super) fetching: Duration,
+    pub(super) preparing: Duration,
+    pub(super) latency: Duration,
+}
+
+impl Attempts {
+    /// Keeps tries of so many records.
+    pub(super) fn new(records_max: usize) -> Self {
+        Self { records_max, known: Mutex::default() }
+    }
+
+    /// Counts a try; gives how many there were, this one included.
+    pub(super) fn begin(&self, ticket: Ticket) -> usize {
+        let mut known = self.lock();
+        let place = (ticket.source, ticket.offset);
+        if known.len() >= self.records_max && !known.contains_key(&place) {
+            return 1;
+        }
+        let attempt = known.entry(place).or_default();
+        attempt.tries += 1;
+        attempt.tries
+    }
+
+    /// The first answer to a record, where it was given by this configuration and this version.
+    pub(super) fn first(&self, ticket: Ticket, config_digest: &str, model_digest: &str) -> Option<FirstAnswer> {
+        let known = self.lock();
+        let first = known.get(&(ticket.source, ticket.offset))?.first.as_ref()?;
+        (first.config_digest == config_digest && first.model_digest == model_digest).then(|| first.clone())
+    }
+
+    /// Keeps an answer, unless there is an earlier one by the same configuration and version.
+    pub(super) fn answered(&self, ticket: Ticket, answer: FirstAnswer) {
+        if let Some(attempt) = self.lock().get_mut(&(ticket.source, ticket.offset)) {
+            let is_same = |first: &FirstAnswer| {
+                first.config_digest == answer.config_digest && first.model_digest == answer.model_digest
+            };
+            if !attempt.first.as_ref().is_some_and(is_same) {
+                attempt.first = Some(answer);
+            }
+        }
+    }
+
+    /// Forgets a record whose outcome is committed.
+    pub(super) fn settled(&self, ticket: Ticket) {
+        self.lock().remove(&(ticket.source, ticket.offset));
+    }
+
+    /// Forgets records of partitions that went to another member.
+    pub(super) fn forget(&self, sources: &[Source]) {
+        self.lock().retain(|(source, _), _| !sources.contains(source));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Source, i64), Attempt>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(partition: i32, offset: i64) -> Ticket {
+        Ticket { source: Source::requests(partition), epoch: 1, offset }
+    }
+
+    fn answer(config: &str, milliseconds: u64) -> FirstAnswer {
+        let time = Duration::from_millis(milliseconds);
+        FirstAnswer {
+            config_digest: config.to_owned(),
+            model_digest: "m".to_owned(),
+            judged: Judged { scores: Vec::new(), queued: time, inference: time, batch: 1, cached: false },
+            fetching: time,
+            preparing: time,
+            latency: time,
+        }
+    }
+
+    #[test]
+    fn a_second_try_keeps_the_first_answer_until_it_is_committed() {
+        let attempts = Attempts::new(10);
+        assert_eq!((attempts.begin(ticket(0, 7)), attempts.first(ticket(0, 7), "c", "m")), (1, None));
+        attempts.answered(ticket(0, 7), answer("c", 30));
+        let again = Ticket { epoch: 2, ..ticket(0, 7) };
+        assert_eq!(attempts.begin(again), 2);
+        attempts.answered(again, answer("c", 1));
+        assert_eq!(attempts.first(again, "c", "m"), Some(answer("c", 30)));
+        assert_eq!(attempts.first(again, "other", "m"), None, "another configuration may answer otherwise");
+        attempts.settled(again);
+        assert_eq!((attempts.begin(again), attempts.first(again, "c", "m")), (1, None));
+    }
+
+    #[test]
+    fn partitions_that_go_are_forgotten_and_there_is_a_bound() {
+        let attempts = Attempts::new(2);
+        for offset in 0..5 {
+            assert_eq!(attempts.begin(ticket(0, offset)), 1);
+        }
+        assert_eq!(attempts.begin(ticket(0, 0)), 2);
+        assert_eq!(attempts.begin(ticket(0, 4)), 1, "beyond the bound nothing is kept");
+        attempts.forget(&[Source::requests(0)]);
+        assert_eq!(attempts.begin(ticket(0, 0)), 1);
+    }
+}
