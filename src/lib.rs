@@ -45,6 +45,8 @@ pub mod delivery;
 pub mod engine;
 pub mod evaluation;
 pub mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod kafka;
 pub mod kernels;
 pub mod message;
@@ -65,6 +67,6 @@ pub mod weights;
 /// time, and take as long again to get them as the product takes that fills them. Huge pages are off: they
 /// gain a pass nothing, and on virtual machines whose host takes free memory back they made loading three
 /// times as slow.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

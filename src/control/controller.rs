@@ -179,6 +179,7 @@ impl Controller {
             queue: VecDeque::new(),
             pending: None,
             tickets: 0,
+            preparing: Arc::new(()),
         };
         if start.forgotten {
             worker.become_uneasy();

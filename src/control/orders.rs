@@ -90,7 +90,8 @@ impl Worker {
         let serving = self.switcher.serving();
         if let Command::Apply { text } = &order.command {
             // As it was written, so that errors have its lines, and what would not be followed is refused.
-            let written = Plan::from_text("the applied settings".as_ref(), text.clone(), &Overrides::default())?;
+            let (path, none) = ("the applied settings".as_ref(), Overrides::default());
+            let written = Plan::from_text_while(path, text.clone(), &none, Some(&serving.plan))?;
             let fixed = serving.plan.fixed_differences(&(self.adapt)(written));
             if !fixed.is_empty() {
                 return Err(SwitchError::Fixed(fixed).into());

@@ -119,22 +119,23 @@ pub(super) fn plan_by(
     path: &Path,
     file: &str,
     own_file: &str,
+    running: Option<&Plan>,
 ) -> Result<Plan, SettingsError> {
     match applied {
-        None => Plan::from_text(path, file.to_owned(), overrides),
-        Some(text) => Plan::from_shared(path, text.clone(), own_file.to_owned(), overrides),
+        None => Plan::from_text_while(path, file.to_owned(), overrides, running),
+        Some(text) => Plan::from_shared(path, text.clone(), own_file.to_owned(), overrides, running),
     }
 }
 
 /// As much of a state as works; what else to start by; and why the rest does not work.
 fn plan(path: &Path, file: &str, state: &State) -> Result<(Plan, Option<Plan>, Vec<String>), SettingsError> {
     let Snapshot { config, overrides } = &state.current;
-    let by_file = |overrides: &Overrides| plan_by(None, overrides, path, file, file);
+    let by_file = |overrides: &Overrides| plan_by(None, overrides, path, file, file, None);
     let (own, left_out_of_own) = as_far_as_they_fit(by_file, overrides)?;
     if config.is_none() {
         return Ok((own, None, left_out_of_own));
     }
-    let by_applied = |overrides: &Overrides| plan_by(config.as_ref(), overrides, path, file, file);
+    let by_applied = |overrides: &Overrides| plan_by(config.as_ref(), overrides, path, file, file, None);
     match as_far_as_they_fit(by_applied, overrides) {
         Ok((plan, left_out)) => Ok((plan, Some(own), left_out)),
         Err(error) => {

@@ -37,6 +37,8 @@ use crate::{
 
 pub(super) const WAITS: &str =
     "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again";
+/// Threads that make configurations ready at a time.
+const PREPARING_MAX: usize = 8;
 /// The look at the file where none is wanted.
 const IDLE: Duration = Duration::from_secs(3600);
 /// What was published is read back within milliseconds; the client gives publishing up a little earlier than this.
@@ -88,6 +90,8 @@ pub(super) struct Worker {
     pub(super) queue: VecDeque<Asked>,
     pub(super) pending: Option<Pending>,
     pub(super) tickets: u64,
+    /// Held by each thread that makes a configuration ready.
+    pub(super) preparing: Arc<()>,
 }
 
 /// A configuration that is being made ready.
@@ -216,13 +220,19 @@ impl Worker {
 
     pub(super) fn plan_of(&self, state: &State, file: &str) -> Result<Plan, ControlError> {
         let Snapshot { config, overrides } = &state.current;
-        let plan = plan_by(config.as_ref(), overrides, &self.path, file, &self.own_file);
+        let running = self.switcher.serving();
+        let plan = plan_by(config.as_ref(), overrides, &self.path, file, &self.own_file, Some(&running.plan));
         Ok((self.adapt)(plan?))
     }
 
     /// Has a configuration made ready on a thread of its own: a rollback does not wait for a large model. Whatever was
     /// under way is superseded.
     pub(super) fn begin(&mut self, goal: Goal, plan: Plan, reuse: Reuse) {
+        // One for each superseded change whose versions still load: a load that hangs must not gather threads.
+        if Arc::strong_count(&self.preparing) > PREPARING_MAX {
+            return self.fail(goal, ControlError::Busy);
+        }
+        let preparing = self.preparing.clone();
         self.tickets += 1;
         let (switcher, myself, ticket) = (self.switcher.clone(), self.myself.clone(), self.tickets);
         let prepare = move || {
@@ -231,6 +241,7 @@ impl Worker {
                 .unwrap_or_else(|panic| Err(SwitchError::Defect(panic_message(panic.as_ref()))));
             // The controller may have ended.
             myself.send(Message::Prepared(ticket, Box::new(prepared))).ok();
+            drop(preparing);
         };
         if thread::Builder::new().name("control-prepare".to_owned()).spawn(prepare).is_err() {
             return self.fail(goal, ControlError::Busy);

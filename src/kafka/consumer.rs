@@ -22,6 +22,7 @@ use super::{
     identity::Identity,
     inbox::Inbox,
     member::{self, Change, ConsumerOptions, GroupStatistics, Member, locked},
+    topic_ids::topic_ids,
 };
 use crate::message::{Record, Source};
 
@@ -35,6 +36,8 @@ pub struct Consumer {
     fenced: Mutex<Option<Instant>>,
     /// Rebalances of clients before this one.
     rebalances: AtomicU64,
+    /// The ids of the topics that are read.
+    topic_ids: Mutex<BTreeMap<String, String>>,
 }
 
 /// How long the poll loop waits for the group's coordinator; it comes round again.
@@ -50,7 +53,15 @@ impl Consumer {
     pub fn join(connection: &Connection, options: ConsumerOptions, wake: Sender<()>) -> Result<Self, KafkaError> {
         let client = ArcSwap::from(member::join(connection, &options)?);
         let (connection, inbox) = (connection.clone(), Mutex::new(Inbox::new(wake)));
-        Ok(Self { connection, options, client, inbox, fenced: Mutex::default(), rebalances: AtomicU64::new(0) })
+        Ok(Self {
+            connection,
+            options,
+            client,
+            inbox,
+            fenced: Mutex::default(),
+            rebalances: AtomicU64::new(0),
+            topic_ids: Mutex::default(),
+        })
     }
 
     /// Joins the group anew, after [`Self::serve`] has told that another member has this one's name. That may be this one: a
@@ -215,6 +226,47 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    /// Those of the topics that were deleted and made again since this was last asked.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn recreated(&self) -> Result<Vec<String>, KafkaError> {
+        if self.connection.embedded {
+            return Ok(Vec::new());
+        }
+        let client = self.client.load_full();
+        let now = topic_ids(client.client().native_ptr(), &self.options.topics, COORDINATOR_TIMEOUT)?;
+        let mut known = locked(&self.topic_ids);
+        let is_another = |(topic, id): &(&String, &String)| known.get(*topic).is_some_and(|before| before != *id);
+        let recreated = now.iter().filter(is_another).map(|(topic, _)| topic.clone()).collect();
+        known.extend(now);
+        Ok(recreated)
+    }
+
+    /// How many records the group has not answered in each partition of the topics, whoever reads it: from where the group
+    /// stands to the end.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    pub fn group_lag(&self) -> Result<Vec<(Source, i64)>, KafkaError> {
+        let client = self.client.load_full();
+        let mut sources = Vec::new();
+        for (index, topic) in self.options.topics.iter().enumerate() {
+            let metadata = client.fetch_metadata(Some(topic), COORDINATOR_TIMEOUT)?;
+            let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            let index = u16::try_from(index).unwrap_or(u16::MAX);
+            sources.extend(partitions.map(|partition| Source { topic: index, partition: partition.id() }));
+        }
+        let committed = self.committed(&sources)?;
+        let mut lag = Vec::with_capacity(sources.len());
+        for source in sources {
+            let (start, end) = client.fetch_watermarks(self.topic(source), source.partition, COORDINATOR_TIMEOUT)?;
+            let stands = committed.get(&source).copied().flatten().unwrap_or(start);
+            lag.push((source, (end - stands.max(start)).max(0)));
+        }
+        Ok(lag)
     }
 
     /// The name of the topic of a source.

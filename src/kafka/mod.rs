@@ -10,6 +10,7 @@
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
 //! * `limits`: how large records may be in a topic; `backlog`: what a topic holds now, an [`Extent`] of it.
+//! * `topic_ids`: whether a topic is still the one that was read.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
 mod backlog;
@@ -26,6 +27,7 @@ mod member;
 mod publisher;
 mod security;
 mod tail;
+mod topic_ids;
 mod transactional_client;
 mod transactions;
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     delivery::Flow,
     engine::{Busy, Cost, Engine, Identity, Lane, State, Version},
-    kafka::{Consumer, Fetched},
+    kafka::{Consumer, Fetched, KafkaError},
     message::{Record, Source},
     settings::{GroupProtocol, PipelinePlan},
     telemetry::{self, Gauges, Lag},
@@ -22,6 +23,8 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const ENDS_INTERVAL: Duration = Duration::from_secs(2);
+/// Every so many looks at the ends, the group's lag is looked at.
+const GROUP_LAG_LOOKS: u32 = 3;
 
 /// Looks at the gauges, and remembers what they need.
 #[derive(Default)]
@@ -191,15 +194,49 @@ fn unload(shared: &Shared, engine: &Engine) {
 /// has ended.
 pub(super) fn watch_ends(shared: &Shared, consumer: &Consumer) {
     let mut looked: Option<Instant> = None;
+    let mut looks = 0_u32;
     while !shared.is_over() {
         if looked.is_none_or(|looked| looked.elapsed() >= ENDS_INTERVAL) {
             let sources = lock(shared).sources();
             if let Err(error) = consumer.look_at_ends(&sources) {
                 tracing::debug!(%error, "Where the topics end is not known now.");
             }
+            if let Err(error) = look_at_topics(shared, consumer) {
+                tracing::debug!(%error, "Whether topics were made again is not known now.");
+            }
+            if looks.is_multiple_of(GROUP_LAG_LOOKS) {
+                show_group_lag(consumer);
+            }
+            looks = looks.wrapping_add(1);
             looked = Some(Instant::now());
         }
         std::thread::sleep(INBOX_TIMEOUT);
+    }
+}
+
+/// Looks whether a topic was deleted and made again. Offsets of the old one mean nothing in it, so it is read from its beginning.
+fn look_at_topics(shared: &Shared, consumer: &Consumer) -> Result<(), KafkaError> {
+    for topic in consumer.recreated()? {
+        telemetry::topic_recreated();
+        tracing::error!(
+            topic,
+            "This topic was deleted and made again. It is read from its beginning: requests that were answered of the new one \
+             before this was noticed are answered twice."
+        );
+        shared.recreated.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
+    }
+    Ok(())
+}
+
+/// The group's lag of every partition, also of those that no member owns now.
+fn show_group_lag(consumer: &Consumer) {
+    match consumer.group_lag() {
+        Ok(lag) => {
+            for (source, records) in lag {
+                telemetry::group_lag(consumer.topic(source), source.partition, records);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "The group's lag is not known now."),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Partitions that come and go, and those that are read again. Part of the poll loop.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -124,6 +124,21 @@ impl Poller<'_> {
         tracing::warn!("The group had thrown this member out without its knowing; it joins anew.");
         self.lose_all();
         Ok(self.consumer.join_anew()?)
+    }
+
+    /// Reads topics that were deleted and made again from their beginning.
+    pub(super) fn read_recreated(&mut self) {
+        let recreated = std::mem::take(&mut *self.shared.recreated.lock().unwrap_or_else(PoisonError::into_inner));
+        for topic in recreated {
+            let sources = lock(self.shared).sources();
+            let of_topic = sources.into_iter().filter(|source| self.consumer.topic(*source) == topic);
+            let from_beginning: Vec<(Source, Option<i64>)> = of_topic.map(|source| (source, None)).collect();
+            if let Err(error) = self.consumer.seek(&from_beginning) {
+                tracing::warn!(%error, topic, "A topic that was made again could not be read from its beginning yet.");
+                self.shared.recreated.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
+                return;
+            }
+        }
     }
 
     /// Before a new client comes: with it comes a good identity, with which nothing of the old may be committed.

@@ -114,6 +114,7 @@ impl<'p> Poller<'p> {
             Err(error) => return Err(error.into()),
         }
         self.rejoin_if_replaced()?;
+        self.read_recreated();
         let read = self.read()?;
         self.give_up()?;
         self.rewind();

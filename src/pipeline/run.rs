@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) stages: Stages,
     /// Topics that take no record without a key.
     pub(super) compacted: BTreeSet<String>,
+    /// Topics that were made again, and are to be read from their beginning.
+    pub(super) recreated: Mutex<Vec<String>>,
     /// At least once: outcomes on their way to the brokers, which are counted when they are there.
     pub(super) untold: Untold,
     pub(super) monitor: Arc<Monitor>,
@@ -191,6 +193,7 @@ impl Pipeline {
             }),
             stages: Stages::default(),
             compacted,
+            recreated: Mutex::default(),
             untold: Untold::default(),
             monitor: Arc::new(Monitor::new(
                 (plan.kafka.publish_timeout + plan.kafka.rebalance_drain).max(REBALANCE_TIME),

@@ -59,6 +59,8 @@ pub struct KafkaPlan {
     pub oauth_token_file: Option<PathBuf>,
     /// Options of librdkafka.
     pub options: BTreeMap<String, Secret>,
+    /// Which of them were read from files, and from which.
+    pub secret_files: BTreeMap<String, String>,
 }
 
 /// A topic in which requests wait.
@@ -136,7 +138,8 @@ const PROTECTED_OPTIONS: [(&str, &str); 22] = [
     ),
 ];
 
-pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, SettingsError> {
+/// `running` is what the program runs by, where it does.
+pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>) -> Result<KafkaPlan, SettingsError> {
     let retry_fields: Vec<String> =
         (0..raw.retries.len()).map(|index| format!("kafka.retries[{index}].topic")).collect();
     let mut topics = vec![
@@ -200,7 +203,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
             "cannot be set with `group_protocol = \"consumer\"`: the brokers' `group.consumer.*` settings decide";
         return Err(source.field(&format!("kafka.options.{name}"), reason));
     }
-    let options = options(source, &raw)?;
+    let options = options(source, &raw, running)?;
     let embedded = raw.bootstrap_servers == EMBEDDED;
     Ok(KafkaPlan {
         bootstrap_servers: (!embedded).then_some(raw.bootstrap_servers),
@@ -230,6 +233,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka) -> Result<KafkaPlan, Settin
         rebalance_drain: Duration::from_millis(raw.rebalance_drain_ms),
         oauth_token_file: raw.oauth_token_file.map(PathBuf::from),
         options,
+        secret_files: raw.secret_files,
     })
 }
 
@@ -239,7 +243,11 @@ const IDENTIFICATION: &str = "ssl.endpoint.identification.algorithm";
 const MILLISECONDS_A_DAY: u64 = 86_400_000;
 
 /// Options as they are, and those whose values lie in files.
-fn options(source: &Source, raw: &raw::Kafka) -> Result<BTreeMap<String, Secret>, SettingsError> {
+fn options(
+    source: &Source,
+    raw: &raw::Kafka,
+    running: Option<&KafkaPlan>,
+) -> Result<BTreeMap<String, Secret>, SettingsError> {
     // Names in the environment have no dots, those of librdkafka no underscores.
     let named = |name: &String| name.replace('_', ".");
     let mut options: BTreeMap<String, Secret> =
@@ -248,6 +256,12 @@ fn options(source: &Source, raw: &raw::Kafka) -> Result<BTreeMap<String, Secret>
         let field = format!("kafka.secret_files.{name}");
         if options.contains_key(&named(name)) {
             return Err(source.field(&field, "is in `kafka.options` too"));
+        }
+        // Read once, at the start: what clients were made with stays in use until the process ends.
+        let known = running.filter(|running| running.secret_files.get(name) == Some(file));
+        if let Some(secret) = known.and_then(|running| running.options.get(&named(name))) {
+            options.insert(named(name), secret.clone());
+            continue;
         }
         let text = std::fs::read_to_string(file).map_err(|error| source.field(&field, format!("{file}: {error}")))?;
         options.insert(named(name), Secret::new(text.trim_end_matches(['\n', '\r']).to_owned()));

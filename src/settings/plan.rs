@@ -154,7 +154,8 @@ impl Plan {
     /// # Errors
     /// The first setting that cannot work, with its line.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        Self::from_source(&Source::read(path)?, &Overrides::default())
+        let source = Source::read(path)?;
+        Self::from_raw(&source, source.parse()?, &Overrides::default(), None)
     }
 
     /// Checks the text of a settings file, with the environment and what operators changed on top. `path` is what
@@ -163,15 +164,37 @@ impl Plan {
     /// # Errors
     /// The first setting that cannot work, with its line.
     pub fn from_text(path: &Path, text: String, overrides: &Overrides) -> Result<Self, SettingsError> {
-        Self::from_source(&Source::new(path, text), overrides)
+        Self::from_text_while(path, text, overrides, None)
     }
 
-    /// As [`Plan::from_text`], for settings that another instance of the group serves by: what cannot change while the
+    /// As [`Plan::from_text`], while the program runs by `running`, where it does: secrets that were read at the start are not read
+    /// again, nor is looked for folders. A file that was rotated, or a share that is away, must not stand in the way of a
+    /// rollback.
+    ///
+    /// # Errors
+    /// The first setting that cannot work, with its line.
+    pub fn from_text_while(
+        path: &Path,
+        text: String,
+        overrides: &Overrides,
+        running: Option<&Self>,
+    ) -> Result<Self, SettingsError> {
+        let source = Source::new(path, text);
+        Self::from_raw(&source, source.parse()?, overrides, running)
+    }
+
+    /// As [`Plan::from_text_while`], for settings that another instance of the group serves by: what cannot change while the
     /// program runs comes from `own`, the text of this instance's own settings file.
     ///
     /// # Errors
     /// The first setting that cannot work.
-    pub fn from_shared(path: &Path, text: String, own: String, overrides: &Overrides) -> Result<Self, SettingsError> {
+    pub fn from_shared(
+        path: &Path,
+        text: String,
+        own: String,
+        overrides: &Overrides,
+        running: Option<&Self>,
+    ) -> Result<Self, SettingsError> {
         let (source, own) = (Source::new(path, text), Source::new(path, own).parse()?);
         let mut raw: Raw = source.parse()?;
         let Raw { kafka, pipeline, breaker, control, admin, telemetry, .. } = own;
@@ -179,7 +202,7 @@ impl Plan {
         raw.telemetry = raw::Telemetry { text_preview_characters, ..telemetry };
         (raw.kafka, raw.pipeline, raw.breaker) = (kafka, pipeline, breaker);
         (raw.control, raw.admin) = (control, admin);
-        Self::from_raw(&source, raw, overrides)
+        Self::from_raw(&source, raw, overrides, running)
     }
 
     /// The version that answers when nothing else decides.
@@ -201,11 +224,12 @@ impl Plan {
         sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
     }
 
-    fn from_source(source: &Source, overrides: &Overrides) -> Result<Self, SettingsError> {
-        Self::from_raw(source, source.parse()?, overrides)
-    }
-
-    fn from_raw(source: &Source, raw: Raw, overrides: &Overrides) -> Result<Self, SettingsError> {
+    fn from_raw(
+        source: &Source,
+        raw: Raw,
+        overrides: &Overrides,
+        running: Option<&Self>,
+    ) -> Result<Self, SettingsError> {
         let bounds: Vec<(&str, u64, u64, u64)> = vec![
             ("model_versions.keep_warm_ms", raw.model_versions.keep_warm_ms, 0, 7 * 24 * 3_600_000),
             ("control.watch_ms", raw.control.watch_ms, 0, 60_000),
@@ -298,10 +322,10 @@ impl Plan {
             approve_confidence: raw.decision.approve_confidence,
             reject_confidence: raw.decision.reject_confidence,
         };
-        let limits = requests::limits(source, raw.requests, raw.images)?;
+        let limits = requests::limits(source, raw.requests, raw.images, running.is_some())?;
         Ok(Self {
             config_digest: digest(&table_spec, thresholds, &versions, &limits),
-            kafka: kafka::plan(source, raw.kafka)?,
+            kafka: kafka::plan(source, raw.kafka, running.map(|running| &running.kafka))?,
             versions,
             devices,
             keep_warm: Duration::from_millis(raw.model_versions.keep_warm_ms),

@@ -1,6 +1,9 @@
 //! What a request and its image may hold, checked.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 
@@ -68,12 +71,17 @@ pub(super) fn limits(
     source: &Source,
     requests: raw::Requests,
     images: raw::Images,
+    is_running: bool,
 ) -> Result<LimitsPlan, SettingsError> {
     let path_root = match images.path_root {
         None => None,
         Some(root) => {
-            let canonical = PathBuf::from(&root).canonicalize();
-            Some(canonical.map_err(|error| source.field("images.path_root", format!("{root}: {error}")))?)
+            let refuse = |reason: &dyn std::fmt::Display| source.field("images.path_root", format!("{root}: {reason}"));
+            // While the program runs the folder may be away for a moment; requests wait for it then.
+            if !is_running && !Path::new(&root).is_dir() {
+                return Err(refuse(&"there is no such folder"));
+            }
+            Some(std::path::absolute(&root).map_err(|error| refuse(&error))?)
         }
     };
     if !(0.0..=1.0).contains(&requests.foreign_share_max) {

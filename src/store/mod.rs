@@ -21,6 +21,8 @@ pub use folder::{FolderError, Thoroughness, VersionFolder};
 pub use import::{ImportError, ImportOptions, Source, import};
 pub use inventory::{Entry, Inventory, InventoryError};
 pub use manifest::{FileRecord, Manifest, ManifestError, Origin, Training};
+#[cfg(any(test, fuzzing))]
+pub(crate) use pull::read_listings;
 pub use pull::{Hub, ModelId, Pull, PullError, Pulled};
 pub use size::{Architecture, Footprint};
 pub use staging::{StagingError, Watch};

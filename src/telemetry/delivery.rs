@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const COMMITS: &str = "ofa_transaction_commits_total";
 const ABORTS: &str = "ofa_transaction_aborts_total";
@@ -16,6 +16,8 @@ const RETRIES: &str = "ofa_retries_total";
 const TOMBSTONES: &str = "ofa_tombstones_total";
 const KEYS_MISSING: &str = "ofa_keys_missing_total";
 const BREAKER: &str = "ofa_breaker_opened_total";
+const RECREATED: &str = "ofa_topics_recreated_total";
+const GROUP_LAG: &str = "ofa_group_lag_records";
 
 pub(super) fn describe() {
     describe_counter!(COMMITS, "Transactions committed");
@@ -30,7 +32,12 @@ pub(super) fn describe() {
     describe_counter!(TOMBSTONES, "Records without a value");
     describe_counter!(KEYS_MISSING, "Records without a key, whose order nobody can rely on");
     describe_counter!(BREAKER, "Times that reading was stopped because too much failed");
-    for counter in [COMMITS, ABORTS, LOST, RESETS, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
+    describe_counter!(RECREATED, "Topics that were deleted and made again while they were read");
+    describe_gauge!(
+        GROUP_LAG,
+        "Records that the group has not answered, of each partition, whoever owns it; the same on each instance"
+    );
+    for counter in [RECREATED, COMMITS, ABORTS, LOST, RESETS, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
         counter!(counter).absolute(0);
     }
 }
@@ -55,6 +62,17 @@ pub fn partitions_lost(partitions: usize) {
 /// What was to be read next was not in the log any more.
 pub fn offset_reset() {
     counter!(RESETS).increment(1);
+}
+
+/// A topic was deleted and made again.
+pub fn topic_recreated() {
+    counter!(RECREATED).increment(1);
+}
+
+/// So many records of a partition wait for the group.
+pub fn group_lag(topic: &str, partition: i32, records: i64) {
+    let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    gauge!(GROUP_LAG, &labels).set(records as f64);
 }
 
 /// A rebalance did not wait any longer.

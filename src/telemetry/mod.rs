@@ -15,8 +15,8 @@ mod server;
 
 pub use control::{config, config_refused, config_switched, config_unwritten};
 pub use delivery::{
-    breaker_opened, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried, tombstone,
-    transaction_aborted, transaction_committed,
+    breaker_opened, group_lag, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried,
+    tombstone, topic_recreated, transaction_aborted, transaction_committed,
 };
 pub use http::{HttpLimits, serve_connections};
 pub use metrics::{

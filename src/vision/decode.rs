@@ -200,4 +200,25 @@ mod tests {
             assert_eq!(decode(bytes, &LIMITS).unwrap_err().code(), code);
         }
     }
+
+    #[test]
+    fn a_claim_that_the_file_does_not_hold_costs_nothing() {
+        // 58 bytes that claim an EXIF chunk of 4 GiB.
+        let claims = include_bytes!("../../testdata/cases/pictures/review/exif4g.webp");
+        // A canvas of one pixel, and 8000×5000 within.
+        let large = include_bytes!("../../testdata/cases/pictures/made/large-lossy.webp");
+        let canvas = [b"VP8X".as_slice(), &10_u32.to_le_bytes(), &[0; 10]].concat();
+        let inner = [b"WEBP".as_slice(), &canvas, &large[12..]].concat();
+        let hidden = [b"RIFF".as_slice(), &(inner.len() as u32).to_le_bytes(), &inner].concat();
+        // A profile and a text that inflate to 64 MiB each.
+        let profile = include_bytes!("../../testdata/cases/pictures/made/profile.png");
+        let limits = Limits { pixels_max: 40_000_000, decode_bytes_max: u64::MAX, ..LIMITS };
+        let held = allocation_counter::measure(|| {
+            assert!(matches!(probe(claims, &limits), Err(ImageError::Incomplete(_))));
+            assert_eq!(decode(&hidden, &limits).unwrap_err().code(), "image_undecodable");
+        });
+        assert!(held.bytes_max < 10_000, "{} bytes", held.bytes_max);
+        let held = allocation_counter::measure(|| assert!(decode(profile, &limits).is_ok()));
+        assert!(held.bytes_max < 1 << 20, "{} bytes", held.bytes_max);
+    }
 }

@@ -28,6 +28,14 @@ impl Outline {
     }
 }
 
+/// Bytes of the second copy that turning makes of RGB bytes; mirrors and half turns are made in place.
+pub(super) fn turning_bytes(orientation: Orientation, pixels: u64) -> u64 {
+    match orientation.to_exif() {
+        5.. => 3 * pixels,
+        _ => 0,
+    }
+}
+
 /// The parts of an image file. Made without allocating anything that the file claims.
 #[derive(Debug)]
 pub(super) enum Parts {

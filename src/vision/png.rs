@@ -7,7 +7,10 @@ use std::{io::Cursor, ops::Range};
 
 use image::{ColorType, ImageDecoder, codecs::png::PngDecoder, metadata::Orientation};
 
-use super::{ImageError, exif, outline::Outline};
+use super::{
+    ImageError, exif,
+    outline::{Outline, turning_bytes},
+};
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
@@ -70,12 +73,14 @@ impl Png {
 
     pub(super) fn outline(&self) -> Outline {
         let pixels = u64::from(self.width) * u64::from(self.height);
+        // Samples that are RGB of 8 bits already are used as they are.
+        let rgb = if self.sample_bytes() == 3 { 0 } else { 3 * pixels };
         Outline {
             width: self.width,
             height: self.height,
             orientation: self.orientation,
-            // The samples as the library gives them, and RGB of 8 bits made of them; turning comes when the first are gone.
-            decoding_bytes: pixels * (self.sample_bytes() + 3),
+            // Turning comes when the samples as the library gives them are gone.
+            decoding_bytes: pixels * self.sample_bytes() + rgb.max(turning_bytes(self.orientation, pixels)),
         }
     }
 

@@ -137,6 +137,12 @@ pub struct Weights {
     extras: Option<pickle::Pickled>,
 }
 
+/// Reads a pickle and forgets it, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn look_through_pickle(mut bytes: &[u8]) {
+    pickle::read(&mut bytes).ok();
+}
+
 impl Weights {
     /// Opens files whose tensors belong together: one, or the shards of one checkpoint. A file is read
     /// as safetensors where its name ends so, otherwise as PyTorch's.

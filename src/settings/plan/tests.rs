@@ -97,7 +97,7 @@ fn what_travels_to_other_instances_holds_no_secret_and_takes_the_rest_from_their
     let shared = shareable(&text).unwrap();
     assert!(!shared.contains("sasl") && !shared.contains("token"), "{shared}");
     let own = format!("[kafka]\ngroup_id = 'mine'\n[telemetry]\nlog_level = 'debug'\n{SMALL}");
-    let plan = Plan::from_shared("pipeline.toml".as_ref(), shared, own.clone(), &Overrides::default()).unwrap();
+    let plan = Plan::from_shared("pipeline.toml".as_ref(), shared, own.clone(), &Overrides::default(), None).unwrap();
     assert_eq!((plan.kafka.group_id.as_str(), plan.thresholds.approve_confidence), ("mine", 0.5));
     assert_eq!(plan.fixed_differences(&read(&own).unwrap()), [""; 0]);
     assert_eq!(shareable("no toml ["), None);
@@ -206,5 +206,45 @@ fn only_a_confident_answer_decides_without_a_person() {
     ];
     for (label, confidence, decision) in cases {
         assert_eq!(thresholds.decide(label, confidence), decision, "{label:?} {confidence}");
+    }
+}
+
+#[test]
+fn a_rotated_secret_and_a_share_that_is_away_do_not_stand_in_the_way_of_a_rollback() {
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, root) = (folder.path().join("secret"), folder.path().join("images"));
+    std::fs::write(&secret, "first\n").unwrap();
+    std::fs::create_dir(&root).unwrap();
+    let text = format!(
+        "[kafka.secret_files]\n'sasl.password' = '{}'\n[images]\npath_root = '{}'\n{SMALL}",
+        secret.display(),
+        root.display()
+    );
+    let running = read(&text).unwrap();
+    assert_eq!(running.kafka.options["sasl.password"].reveal(), "first");
+    std::fs::write(&secret, "second").unwrap();
+    std::fs::remove_dir(&root).unwrap();
+    let again = || {
+        Plan::from_text_while("pipeline.toml".as_ref(), text.clone(), &Overrides::default(), Some(&running)).unwrap()
+    };
+    assert_eq!(running.fixed_differences(&again()), [""; 0]);
+    std::fs::remove_file(&secret).unwrap();
+    assert_eq!(running.fixed_differences(&again()), [""; 0]);
+    assert!(read(&text).is_err(), "a start looks at both");
+}
+
+#[test]
+fn names_with_control_characters_and_options_that_undo_a_promise_are_refused() {
+    for (text, field) in [
+        (format!("[kafka]\ngroup_id = \"a\\nb\"\n{SMALL}"), "kafka.group_id"),
+        (format!("[kafka.options]\n'ssl.endpoint.identification.algorithm' = 'none'\n{SMALL}"), "ssl.endpoint"),
+        (format!("[kafka.options]\npartitioner = 'random'\n{SMALL}"), "partitioner"),
+        (format!("[images.fetch]\nhosts = ['Example.com']\n{SMALL}"), "images.fetch.hosts[0]"),
+        (format!("[images.fetch]\nschemes = ['file']\n{SMALL}"), "images.fetch.schemes[0]"),
+        (format!("[images.fetch]\nnetworks = ['10.0.0.1/99']\n{SMALL}"), "images.fetch.networks[0]"),
+        (format!("[requests]\ntruncated = 'maybe'\n{SMALL}"), "requests.truncated"),
+    ] {
+        let error = refusal(&text);
+        assert!(error.contains(field), "{error}");
     }
 }

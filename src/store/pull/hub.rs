@@ -100,14 +100,18 @@ impl Hub {
             Self::HuggingFace => format!("{endpoint}/api/models/{model}/tree/{revision}"),
         };
         let text = downloader.text(&url)?;
-        let refuse = |error: serde_json::Error| PullError::Listing { url: url.clone(), reason: error.to_string() };
+        self.read_listing(&text).map_err(|error| PullError::Listing { url, reason: error.to_string() })
+    }
+
+    /// The files that a hub's list names.
+    pub(super) fn read_listing(self, text: &str) -> serde_json::Result<Vec<RemoteFile>> {
         Ok(match self {
             Self::ModelScope => {
-                let listing: ModelScopeListing = serde_json::from_str(&text).map_err(refuse)?;
+                let listing: ModelScopeListing = serde_json::from_str(text)?;
                 listing.data.files.into_iter().filter(|file| file.kind != "tree").map(RemoteFile::from).collect()
             }
             Self::HuggingFace => {
-                let listing: Vec<HuggingFaceFile> = serde_json::from_str(&text).map_err(refuse)?;
+                let listing: Vec<HuggingFaceFile> = serde_json::from_str(text)?;
                 listing.into_iter().filter(|file| file.kind == "file").map(RemoteFile::from).collect()
             }
         })

@@ -22,6 +22,14 @@ use super::{
 use download::Downloader;
 use hub::RemoteFile;
 
+/// Reads a list of files as each hub writes it, and forgets it, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_listings(text: &str) {
+    for hub in [Hub::ModelScope, Hub::HuggingFace] {
+        hub.read_listing(text).ok();
+    }
+}
+
 /// A model that is not pulled.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {

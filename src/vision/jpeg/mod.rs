@@ -7,7 +7,10 @@ mod library;
 
 use image::metadata::Orientation;
 
-use super::{ImageError, exif, outline::Outline};
+use super::{
+    ImageError, exif,
+    outline::{Outline, turning_bytes},
+};
 
 /// Scans that a picture may have. The standard's own scripts have ten; each costs a pass over the whole picture.
 const SCANS_MAX: u32 = 100;
@@ -82,7 +85,7 @@ impl Jpeg {
     pub(super) fn outline(&self) -> Outline {
         let pixels = u64::from(self.width) * u64::from(self.height);
         // The RGB bytes, and the coefficients until the last scan is read; turning needs a second copy of the first.
-        let beside = self.coefficient_bytes().max(3 * pixels);
+        let beside = self.coefficient_bytes().max(turning_bytes(self.orientation, pixels));
         Outline {
             width: self.width,
             height: self.height,
@@ -152,9 +155,8 @@ fn next_marker(bytes: &[u8], at: usize) -> Result<(u8, usize), ImageError> {
 fn segment(bytes: &[u8], at: usize) -> Result<(&[u8], usize), ImageError> {
     let length = bytes.get(at..at + 2).ok_or_else(cut)?;
     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-    if length < 2 {
-        return Err(ImageError::undecodable("a segment of the JPEG has an impossible length"));
-    }
+    // Too short for itself: libjpeg takes it for an empty one.
+    let length = length.max(2);
     let data = bytes.get(at + 2..at + length).ok_or_else(cut)?;
     Ok((data, at + length))
 }

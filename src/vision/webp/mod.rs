@@ -9,7 +9,10 @@ use std::ops::Range;
 
 use image::metadata::Orientation;
 
-use super::{ImageError, exif, outline::Outline};
+use super::{
+    ImageError, exif,
+    outline::{Outline, turning_bytes},
+};
 
 /// Name and length of a chunk.
 const CHUNK_HEAD: usize = 8;
@@ -110,7 +113,7 @@ impl WebP {
         let rgb = 3 * self.frame.pixels();
         let canvas = if self.frame_is_canvas() { 0 } else { 3 * pixels };
         // Turning comes when the library has given its memory back.
-        let beside = (self.frame.library_bytes() + canvas).max(3 * pixels);
+        let beside = (self.frame.library_bytes() + canvas).max(turning_bytes(self.orientation, pixels));
         Outline { width: self.width, height: self.height, orientation: self.orientation, decoding_bytes: rgb + beside }
     }
 
