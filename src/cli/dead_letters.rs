@@ -9,7 +9,7 @@ use super::{CliError, SettingsArguments, failed, output};
 use crate::{
     kafka::{Connection, Extent, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::{Outgoing, Record, Refusal, binary, replayed, text_header},
-    pipeline::connection,
+    pipeline::{FAILURE_CODES, connection},
     settings::Plan,
 };
 
@@ -188,6 +188,12 @@ impl Selection {
         self.since.map_or(Extent::All, |since| Extent::Since(since.as_millisecond()))
     }
 
+    /// Refuses a code that no dead letter has: a slip would look like an empty topic.
+    fn check(&self) -> Result<(), CliError> {
+        let Some(code) = self.code.as_deref().filter(|code| !FAILURE_CODES.contains(code)) else { return Ok(()) };
+        Err(failed(format!("there is no such code as `{code}`: there are {}", FAILURE_CODES.join(", "))))
+    }
+
     fn takes(&self, record: &Record, refusal: &Refusal) -> bool {
         let since = self.since.map(jiff::Timestamp::as_millisecond);
         self.code.as_ref().is_none_or(|code| *code == refusal.code)
@@ -220,6 +226,7 @@ fn letter(Found { record, refusal, bytes }: &Found) -> Letter {
 }
 
 fn list(arguments: &ListArguments) -> Result<(), CliError> {
+    arguments.selection.check()?;
     let (plan, connection) = arguments.place.connect()?;
     let taken = |record: &Record, refusal: &Refusal| arguments.selection.takes(record, refusal);
     let found = arguments.place.read(&plan, &connection, &arguments.selection.extent(), false, taken)?;
@@ -285,6 +292,7 @@ fn show(arguments: &ShowArguments) -> Result<(), CliError> {
 
 fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
     let ReplayArguments { place: from, selection, letters, all, value, headers, yes } = arguments;
+    selection.check()?;
     if letters.is_empty() && !all && selection.code.is_none() && selection.since.is_none() {
         return Err(failed("say which: PARTITION:OFFSET as `dead-letters list` names them, --code, --since or --all"));
     }
@@ -296,7 +304,8 @@ fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
     let repaired = repaired.transpose()?;
     let (plan, connection) = from.connect()?;
     let extent = if letters.is_empty() { selection.extent() } else { extent(letters) };
-    let found = from.read(&plan, &connection, &extent, *yes, |record, refusal| {
+    // Without values: a topic may hold more than there is memory. They are read again in parts.
+    let found = from.read(&plan, &connection, &extent, false, |record, refusal| {
         let named = letters.is_empty() || letters.contains(&place(record));
         named && selection.takes(record, refusal)
     })?;
@@ -318,10 +327,38 @@ fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
         output::line(format!("{} would go back to {topic}; --yes does it.", whole.len()));
         return Ok(());
     }
-    let requests = whole.iter().map(|found| request(&found.record, topic, repaired.as_deref(), headers));
-    publish(&plan, &connection, requests.collect())?;
-    output::line(format!("{} went back to {topic}.", whole.len()));
+    let mut sent = 0;
+    for part in parts(&whole) {
+        let places: Vec<Place> = part.iter().map(|found| place(&found.record)).collect();
+        let is_of_part = |record: &Record, _: &Refusal| places.contains(&place(record));
+        let letters = from.read(&plan, &connection, &self::extent(&places), true, is_of_part)?;
+        let requests = letters.iter().map(|found| request(&found.record, topic, repaired.as_deref(), headers));
+        let published = publish(&plan, &connection, requests.collect());
+        published.map_err(|error| failed(format!("{error}; {sent} of {} went back before", whole.len())))?;
+        sent += letters.len();
+    }
+    output::line(format!("{sent} went back to {topic}."));
     Ok(())
+}
+
+/// Letters of a transaction, and bytes of their values.
+const PART: (usize, usize) = (200, 32 << 20);
+
+/// Letters in parts that fit into memory and into a transaction, in the order in which they were written.
+fn parts<'f>(letters: &[&'f Found]) -> Vec<Vec<&'f Found>> {
+    let mut parts: Vec<Vec<&Found>> = Vec::new();
+    let mut bytes = 0;
+    for letter in letters {
+        match parts.last_mut().filter(|part| part.len() < PART.0 && bytes + letter.bytes <= PART.1) {
+            Some(part) => part.push(letter),
+            None => {
+                parts.push(vec![letter]);
+                bytes = 0;
+            }
+        }
+        bytes += letter.bytes;
+    }
+    parts
 }
 
 /// The request of a dead letter, which says where it comes from.
@@ -343,8 +380,8 @@ fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>, headers: &[Str
 /// All of them or none.
 fn publish(plan: &Plan, connection: &Connection, requests: Vec<Outgoing>) -> Result<(), CliError> {
     let options = TransactionOptions {
-        // Two people may do this at a time.
-        transactional_id: format!("{}-replay-{}", plan.kafka.group_id, std::process::id()),
+        // Two people may do this at a time, each in a container where the process has the number 1.
+        transactional_id: format!("{}-replay-{:016x}", plan.kafka.group_id, fastrand::u64(..)),
         limits: RecordLimits {
             record_bytes_max: plan.kafka.record_bytes_max,
             batch_bytes: None,

@@ -10,7 +10,7 @@ use super::{
     requests::{self, Reading},
 };
 use crate::{
-    kafka::{Feeder, FeederOptions},
+    kafka::{Feeder, FeederOptions, KafkaError},
     pipeline::connection,
 };
 
@@ -64,11 +64,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let style = ProgressStyle::with_template("{spinner} {pos} requests published, {per_sec}").map_err(failed)?;
     let progress = ProgressBar::new_spinner().with_style(style);
     let reading = Reading { topic: &topic, key: &arguments.key, checked: !arguments.unchecked };
-    for request in requests::read(&arguments.source, reading)? {
-        feeder.feed(&request?)?;
+    let published = |error: KafkaError, progress: &ProgressBar| {
+        failed(format!("{error}; {} requests were published before", progress.position()))
+    };
+    for (index, request) in requests::read(&arguments.source, reading)?.enumerate() {
+        feeder.feed(&request?).map_err(|error| {
+            failed(format!(
+                "{} request {}: {error}; {index} were published before",
+                arguments.source.display(),
+                index + 1
+            ))
+        })?;
         progress.inc(1);
     }
-    feeder.finish()?;
+    feeder.finish().map_err(|error| published(error, &progress))?;
     progress.finish_and_clear();
     let published = progress.position();
     match arguments.json {

@@ -23,7 +23,15 @@ pub(super) struct Journal(pub(super) Option<Files>);
 
 impl Journal {
     /// A switch from one configuration to another.
-    pub(super) fn switched(&self, revision: u64, change: &Change, from: &str, to: &str, warnings: &[String]) {
+    /// `gone` names what the new one has not any more.
+    pub(super) fn switched(
+        &self,
+        revision: u64,
+        change: &Change,
+        (from, to): (&str, &str),
+        gone: &[String],
+        warnings: &[String],
+    ) {
         telemetry::config_switched();
         let Change { action, by, why, .. } = change;
         tracing::info!(
@@ -35,10 +43,16 @@ impl Journal {
             previous_digest = from,
             "Configuration switched."
         );
+        // A file that was cut while it was copied may be valid up to there.
+        if !gone.is_empty() {
+            let gone = gone.join(", ");
+            tracing::warn!(gone, "The new configuration lacks what the one before had. Is the file whole?");
+        }
         for warning in warnings {
             tracing::warn!(warning, "The configuration works, and may not be what was meant.");
         }
-        self.audit(&Audited { revision, change, result: "switched", reason: None, from, to });
+        let reason = (!gone.is_empty()).then(|| format!("gone: {}", gone.join(", ")));
+        self.audit(&Audited { revision, change, result: "switched", reason, from, to });
     }
 
     /// A change that is refused, while this configuration serves.

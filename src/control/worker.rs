@@ -334,12 +334,15 @@ impl Worker {
 
     /// Switches, and writes down that it did; gives what to warn about.
     fn switch(&mut self, state: State, serving: &Arc<Serving>, change: &Change, warnings: &[String]) -> Option<String> {
-        let from = self.switcher.serving().plan.config_digest.clone();
+        let before = self.switcher.serving();
+        let from = before.plan.config_digest.clone();
+        let gone = serving.plan.table_spec.gone_since(&before.plan.table_spec);
         self.switcher.switch(serving.clone());
         self.state = state;
         self.behind.clone_from(&self.unreadable);
         let unsaved = self.save();
-        self.journal.switched(self.state.revision, change, &from, &serving.plan.config_digest, warnings);
+        let digests = (from.as_str(), serving.plan.config_digest.as_str());
+        self.journal.switched(self.state.revision, change, digests, &gone, warnings);
         self.tell_metrics();
         unsaved
     }

@@ -12,7 +12,7 @@ use rdkafka::{
     error::KafkaError as ClientError,
 };
 
-use super::connection::{Authenticated, Connection, KafkaError, Role, owned};
+use super::connection::{Authenticated, Connection, KafkaError, METADATA_TIMEOUT, Role, owned};
 use crate::message::Record;
 
 /// Which records of a topic are read.
@@ -40,7 +40,8 @@ impl Connection {
         wait_max: Duration,
         mut each: impl FnMut(Record),
     ) -> Result<(), KafkaError> {
-        let partitions = self.partitions(&[topic])?.get(topic).copied().unwrap_or_default();
+        let partitions =
+            self.partitions_within(&[topic], wait_max.min(METADATA_TIMEOUT))?.get(topic).copied().unwrap_or_default();
         let config = self.config(
             Role::Reads,
             &[

@@ -190,7 +190,7 @@ const PRODUCER_OPTIONS: [&str; 16] = [
 /// How long a client is polled for its token.
 const TOKEN_WAIT: Duration = Duration::from_millis(200);
 /// How long metadata may take before the cluster counts as unreachable.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Connection {
     /// To brokers that ask nobody who they are, with nothing set.
@@ -266,10 +266,22 @@ impl Connection {
     /// # Errors
     /// When no broker answers, or a topic does not exist.
     pub fn partitions(&self, topics: &[&str]) -> Result<BTreeMap<String, i32>, KafkaError> {
+        self.partitions_within(topics, METADATA_TIMEOUT)
+    }
+
+    /// As [`Self::partitions`], with another time for an answer.
+    ///
+    /// # Errors
+    /// As [`Self::partitions`].
+    pub(super) fn partitions_within(
+        &self,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, i32>, KafkaError> {
         let reader = self.reader("ofa-stream-metadata")?;
         let mut counts = BTreeMap::new();
         for topic in topics {
-            let metadata = reader.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|error| {
+            let metadata = reader.fetch_metadata(Some(topic), timeout).map_err(|error| {
                 // Why (a certificate, a name that is unknown) is told while the client is polled, and logged then.
                 reader.poll(TOKEN_WAIT);
                 KafkaError::Unreachable { bootstrap_servers: self.bootstrap_servers.clone(), reason: error.to_string() }

@@ -19,7 +19,7 @@ use rdkafka::{
 
 use super::{
     EmbeddedBroker,
-    connection::{Authenticated, Connection, KafkaError, Role, to_record},
+    connection::{Authenticated, Connection, KafkaError, METADATA_TIMEOUT, Role, to_record},
     security::Credentials,
 };
 use crate::message::Outgoing;
@@ -77,7 +77,7 @@ impl Feeder {
     /// # Errors
     /// When no broker answers or the topic does not exist.
     pub fn new(connection: &Connection, options: FeederOptions) -> Result<Self, KafkaError> {
-        connection.partitions(&[&options.topic])?;
+        connection.partitions_within(&[&options.topic], options.wait_max.min(METADATA_TIMEOUT))?;
         let reader = connection.reader(&options.group_id)?;
         let cluster_id = reader.client().fetch_cluster_id(CLIENT_TIMEOUT).unwrap_or_default();
         let embedded = EmbeddedBroker::is_embedded(&cluster_id);

@@ -108,6 +108,35 @@ impl Trouble {
     }
 }
 
+/// Every code that a dead letter may have.
+pub const FAILURE_CODES: [&str; 25] = [
+    "empty_payload",
+    "malformed_json",
+    "missing_field",
+    "invalid_field",
+    "text_too_long",
+    "image_source_missing",
+    "image_source_conflict",
+    "tombstone",
+    "key_missing",
+    "image_base64_invalid",
+    "image_url_refused",
+    "image_url_unreadable",
+    "image_path_refused",
+    "image_file_unreadable",
+    "image_format_unsupported",
+    "image_too_large",
+    "image_undecodable",
+    "unknown_version",
+    "forced_version_refused",
+    "inference_not_finite",
+    "inference_failed",
+    "version_stopped",
+    "internal_defect",
+    "verdict_too_large",
+    "verdict_refused",
+];
+
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
 impl Failure {
@@ -211,6 +240,7 @@ mod tests {
         ];
         for (failure, expected) in failures {
             assert_eq!(failure.consequence(), expected, "{failure}");
+            assert!(FAILURE_CODES.contains(&failure.code()), "{}", failure.code());
         }
         let kafka = || KafkaError::Fatal("refused".into());
         let failed = PublishError::Failed { topic: "t".into(), reason: "timed out".into() };

@@ -64,22 +64,29 @@ impl Gauging {
         let (records, bytes, ready, sources, positions) = {
             let ledger = lock(shared);
             let sources = ledger.sources();
-            let position = |source: &Source| (ledger.position(*source), ledger.records_of(*source) == 0);
-            let positions: Vec<(Option<i64>, bool)> = sources.iter().map(position).collect();
+            let position = |source: &Source| (ledger.position(*source), ledger.records_of(*source) as i64);
+            let positions: Vec<(Option<i64>, i64)> = sources.iter().map(position).collect();
             (ledger.records(), ledger.bytes(), ledger.ready(), sources, positions)
         };
         let statistics = consumer.statistics();
         self.belong(shared, statistics.belongs);
         self.shown.values_mut().for_each(|lag| *lag = (0, 0.0));
         let now = now_ms();
-        for (source, (position, idle)) in sources.iter().zip(positions) {
+        for (source, (position, in_flight)) in sources.iter().zip(positions) {
+            let idle = in_flight == 0;
             let Some(Fetched { end, next, waiting }) = statistics.sources.get(source).copied() else { continue };
             // Behind the last record there may be nothing but the marks of transactions.
             let held = in_hand.get(source).map(|record| record.offset);
             let all_read = idle && waiting == 0 && next >= end && held.is_none();
             // One that waits for its time is behind all that is in flight.
             let oldest = if idle { held.or(position) } else { position };
-            let behind = if all_read { 0 } else { (end - oldest.unwrap_or(next)).max(0) };
+            let behind = match (all_read, source.topic) {
+                (true, _) => 0,
+                (false, 0) => (end - oldest.unwrap_or(next)).max(0),
+                // Each record of a retry topic may come with the mark of a transaction of its own, which is no record: those
+                // that are known are counted.
+                (false, _) => in_flight + i64::from(held.is_some()) + waiting + (end - next).max(0),
+            };
             let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
             let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);
             self.shown.insert(*source, (behind, seconds));

@@ -36,7 +36,7 @@ mod transact;
 
 pub use admission::{Explained, explain};
 pub use cluster::check_cluster;
-pub use failure::{Consequence, Failure, Trouble};
+pub use failure::{Consequence, FAILURE_CODES, Failure, Trouble};
 pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};
 pub use serving::{Serving, SwitchError, Switcher};

@@ -216,7 +216,17 @@ impl Patience {
             Consequence::RetryInPlace if is_refused && self.is_over(Instant::now()) => Fault::Stop(format!(
                 "{trouble}; tried for longer than `kafka.publish_timeout_ms`: correct the cluster or `[kafka]`"
             )),
-            Consequence::RetryInPlace => Fault::Abort(trouble.to_string()),
+            Consequence::RetryInPlace => {
+                if is_refused {
+                    let (error, limit) = (trouble.to_string(), self.limit);
+                    tracing::error!(
+                        error,
+                        ?limit,
+                        "The brokers refuse what is published. It is tried again; beyond this limit the process stops. Nothing is lost."
+                    );
+                }
+                Fault::Abort(trouble.to_string())
+            }
             Consequence::RetryLater | Consequence::DeadLetter | Consequence::Stop => Fault::Stop(trouble.to_string()),
         }
     }

@@ -24,6 +24,28 @@ pub struct TableSpec {
     pub experiments: Vec<ExperimentSpec>,
 }
 
+impl TableSpec {
+    /// The rules, holdouts, experiments and versions that another table had and this one has not, by kind and name.
+    pub fn gone_since(&self, before: &Self) -> Vec<String> {
+        let now = self.names();
+        before
+            .names()
+            .into_iter()
+            .filter(|name| !now.contains(name))
+            .map(|(kind, name)| format!("{kind} `{name}`"))
+            .collect()
+    }
+
+    /// Everything that has a name, with its kind.
+    fn names(&self) -> Vec<(&'static str, &str)> {
+        let rules = self.rules.iter().map(|rule| ("rule", rule.name.as_deref().unwrap_or(&rule.condition)));
+        let holdouts = self.holdouts.iter().map(|holdout| ("holdout", holdout.name.as_str()));
+        let experiments = self.experiments.iter().map(|experiment| ("experiment", experiment.name.as_str()));
+        let versions = self.versions.iter().map(|version| ("version", version.as_str()));
+        rules.chain(holdouts).chain(experiments).chain(versions).collect()
+    }
+}
+
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

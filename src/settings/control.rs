@@ -134,7 +134,11 @@ pub(super) fn address(source: &Source, field: &str, text: &str) -> Result<Option
     if text == OFF {
         return Ok(None);
     }
-    let refused =
-        |_| source.field(field, format!("`{text}` is no address: write one such as `127.0.0.1:9464`, or `off`"));
+    let example = match text.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V6(address)) => format!("[{address}]:9464"),
+        Ok(address) => format!("{address}:9464"),
+        Err(_) => "127.0.0.1:9464".to_owned(),
+    };
+    let refused = |_| source.field(field, format!("`{text}` is no address: write one such as `{example}`, or `off`"));
     text.parse().map(Some).map_err(refused)
 }

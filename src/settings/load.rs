@@ -121,7 +121,19 @@ impl Source {
     pub(super) fn field(&self, field: &str, reason: impl Into<String>) -> SettingsError {
         let (mut line, mut reason) = (self.line(field), reason.into());
         let parts: Vec<&str> = field.split(['.', '[', ']']).filter(|part| !part.is_empty()).collect();
+        // Options of librdkafka have dots in their names, where variables have underscores.
+        let parts = match parts.as_slice() {
+            ["kafka", "options", name @ ..] => vec!["kafka".to_owned(), "options".to_owned(), name.join("_")],
+            parts => parts.iter().map(ToString::to_string).collect(),
+        };
         let variable = format!("{ENVIRONMENT_PREFIX}__{}", parts.join("__").to_uppercase());
+        let below = format!("{variable}__");
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        if let Some(of_list) = names.into_iter().find(|name| name.starts_with(&below)) {
+            reason = format!(
+                "{reason} (the environment has `{of_list}`, and can set single values only, no part of a list)"
+            );
+        }
         if std::env::var_os(&variable).is_some() {
             line = None;
             reason =
