@@ -1,7 +1,7 @@
 # docker build -t ofa-stream .
 FROM rust:1.95-bookworm AS build
-# libclang is for the database of tuned kernels.
-RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev && rm -rf /var/lib/apt/lists/*
+# libclang is for the database of tuned kernels, nasm for the vector code of the JPEG decoder.
+RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev nasm && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
 # The caches keep what is built and fetched between builds of the image.
@@ -21,6 +21,8 @@ RUN install -d -o ofa -m 700 .ofa-stream
 VOLUME /app/.ofa-stream
 # Kernels that were tuned for a GPU too.
 ENV XDG_CACHE_HOME=/app/.ofa-stream/cache
+# The settings file listens on loopback, which nothing outside of the container reaches.
+ENV OFA_STREAM__TELEMETRY__LISTEN=0.0.0.0:9464
 USER ofa
 EXPOSE 9464
 ENTRYPOINT ["ofa-stream"]

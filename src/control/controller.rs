@@ -22,6 +22,7 @@ use super::{
     Applied, ControlError, Files, Order, Report, State,
     fleet_log::FleetLog,
     journal::Journal,
+    preparations::Preparations,
     watch::FileWatch,
     worker::{Asked, Worker},
 };
@@ -160,6 +161,7 @@ impl Controller {
             topic,
             instance: start.instance,
             adapt: start.adapt,
+            preparations: Preparations::new(switcher.clone(), sender.clone()),
             switcher,
             myself: sender,
             agreed: start.agreed,
@@ -179,7 +181,6 @@ impl Controller {
             queue: VecDeque::new(),
             pending: None,
             tickets: 0,
-            preparing: Arc::new(()),
         };
         if start.forgotten {
             worker.become_uneasy();

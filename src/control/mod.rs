@@ -9,6 +9,7 @@
 //! * `watch`: the settings file, looked at.
 //! * [`Controller`], `worker`, `following`, `orders`: one thread that takes commands, records and changes of the file one after the
 //!   other, has the configuration they give made ready beside the one that serves, and switches.
+//! * `preparations`: the threads that make configurations ready.
 
 mod agreement;
 mod command;
@@ -19,6 +20,7 @@ mod fleet_log;
 mod following;
 mod journal;
 mod orders;
+mod preparations;
 mod recall;
 mod report;
 mod state;

@@ -6,10 +6,8 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -23,11 +21,12 @@ use super::{
     fleet_log::PUBLISH_WAIT_MAX,
     following::stays_followed,
     journal::Journal,
+    preparations::Preparations,
     recall::plan_by,
     watch::{FileWatch, Look},
 };
 use crate::{
-    engine::{Reuse, Version, panic_message},
+    engine::{Reuse, Version},
     kafka::ControlWriter,
     pipeline::{Serving, SwitchError, Switcher},
     routing::Overrides,
@@ -37,8 +36,6 @@ use crate::{
 
 pub(super) const WAITS: &str =
     "The settings file changed, and other settings are in force: `ofa-stream use-file` follows it again";
-/// Threads that make configurations ready at a time.
-const PREPARING_MAX: usize = 8;
 /// The look at the file where none is wanted.
 const IDLE: Duration = Duration::from_secs(3600);
 /// What was published is read back within milliseconds; the client gives publishing up a little earlier than this.
@@ -90,8 +87,7 @@ pub(super) struct Worker {
     pub(super) queue: VecDeque<Asked>,
     pub(super) pending: Option<Pending>,
     pub(super) tickets: u64,
-    /// Held by each thread that makes a configuration ready.
-    pub(super) preparing: Arc<()>,
+    pub(super) preparations: Preparations,
 }
 
 /// A configuration that is being made ready.
@@ -225,25 +221,11 @@ impl Worker {
         Ok((self.adapt)(plan?))
     }
 
-    /// Has a configuration made ready on a thread of its own: a rollback does not wait for a large model. Whatever was
-    /// under way is superseded.
+    /// Has a configuration made ready, and supersedes whatever was under way.
     pub(super) fn begin(&mut self, goal: Goal, plan: Plan, reuse: Reuse) {
-        // One for each superseded change whose versions still load: a load that hangs must not gather threads.
-        if Arc::strong_count(&self.preparing) > PREPARING_MAX {
-            return self.fail(goal, ControlError::Busy);
-        }
-        let preparing = self.preparing.clone();
         self.tickets += 1;
-        let (switcher, myself, ticket) = (self.switcher.clone(), self.myself.clone(), self.tickets);
-        let prepare = move || {
-            // Whoever waits for it must hear of it, whatever happens.
-            let prepared = catch_unwind(AssertUnwindSafe(|| switcher.prepare(plan, reuse)))
-                .unwrap_or_else(|panic| Err(SwitchError::Defect(panic_message(panic.as_ref()))));
-            // The controller may have ended.
-            myself.send(Message::Prepared(ticket, Box::new(prepared))).ok();
-            drop(preparing);
-        };
-        if thread::Builder::new().name("control-prepare".to_owned()).spawn(prepare).is_err() {
+        let ticket = self.tickets;
+        if !self.preparations.begin(ticket, plan, reuse) {
             return self.fail(goal, ControlError::Busy);
         }
         match self.pending.replace(Pending { ticket, goal }).map(|pending| pending.goal) {

@@ -2,23 +2,35 @@
 //! second try keeps the first answer and its timings, or comparisons would take it for an answer that was cached.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::{delivery::Ticket, engine::Judged, message::Source};
 
-/// Tries of records that are not committed.
+/// Tries of records that are not committed. Partitions that go to another member may come back with the same records, so only
+/// their commit, or newer records in their room, removes them.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    /// Empty where nothing is ever aborted.
+    /// Zero where nothing is ever aborted.
     records_max: usize,
-    known: Mutex<HashMap<(Source, i64), Attempt>>,
+    known: Mutex<Known>,
+}
+
+type Place = (Source, i64);
+
+#[derive(Debug, Default)]
+struct Known {
+    attempts: HashMap<Place, Attempt>,
+    /// Places by the order in which they were first tried.
+    order: BTreeMap<u64, Place>,
+    begun: u64,
 }
 
 #[derive(Debug, Default)]
 struct Attempt {
+    number: u64,
     tries: usize,
     first: Option<FirstAnswer>,
 }
@@ -43,12 +55,15 @@ impl Attempts {
 
     /// Counts a try; gives how many there were, this one included.
     pub(super) fn begin(&self, ticket: Ticket) -> usize {
-        let mut known = self.lock();
-        let place = (ticket.source, ticket.offset);
-        if known.len() >= self.records_max && !known.contains_key(&place) {
+        if self.records_max == 0 {
             return 1;
         }
-        let attempt = known.entry(place).or_default();
+        let place = (ticket.source, ticket.offset);
+        let known = &mut *self.lock();
+        if !known.attempts.contains_key(&place) {
+            known.insert(place, self.records_max);
+        }
+        let attempt = known.attempts.entry(place).or_default();
         attempt.tries += 1;
         attempt.tries
     }
@@ -56,13 +71,13 @@ impl Attempts {
     /// The first answer to a record, where it was given by this configuration and this version.
     pub(super) fn first(&self, ticket: Ticket, config_digest: &str, model_digest: &str) -> Option<FirstAnswer> {
         let known = self.lock();
-        let first = known.get(&(ticket.source, ticket.offset))?.first.as_ref()?;
+        let first = known.attempts.get(&(ticket.source, ticket.offset))?.first.as_ref()?;
         (first.config_digest == config_digest && first.model_digest == model_digest).then(|| first.clone())
     }
 
     /// Keeps an answer, unless there is an earlier one by the same configuration and version.
     pub(super) fn answered(&self, ticket: Ticket, answer: FirstAnswer) {
-        if let Some(attempt) = self.lock().get_mut(&(ticket.source, ticket.offset)) {
+        if let Some(attempt) = self.lock().attempts.get_mut(&(ticket.source, ticket.offset)) {
             let is_same = |first: &FirstAnswer| {
                 first.config_digest == answer.config_digest && first.model_digest == answer.model_digest
             };
@@ -74,16 +89,28 @@ impl Attempts {
 
     /// Forgets a record whose outcome is committed.
     pub(super) fn settled(&self, ticket: Ticket) {
-        self.lock().remove(&(ticket.source, ticket.offset));
+        let mut known = self.lock();
+        if let Some(attempt) = known.attempts.remove(&(ticket.source, ticket.offset)) {
+            known.order.remove(&attempt.number);
+        }
     }
 
-    /// Forgets records of partitions that went to another member.
-    pub(super) fn forget(&self, sources: &[Source]) {
-        self.lock().retain(|(source, _), _| !sources.contains(source));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Source, i64), Attempt>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Adds a place; the oldest one goes where there is no room.
+    fn insert(&mut self, place: Place, records_max: usize) {
+        if self.attempts.len() >= records_max
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.attempts.remove(&oldest);
+        }
+        self.begun += 1;
+        self.order.insert(self.begun, place);
+        self.attempts.insert(place, Attempt { number: self.begun, ..Attempt::default() });
     }
 }
 
@@ -122,14 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_go_are_forgotten_and_there_is_a_bound() {
+    fn beyond_the_bound_the_oldest_records_are_forgotten() {
         let attempts = Attempts::new(2);
         for offset in 0..5 {
             assert_eq!(attempts.begin(ticket(0, offset)), 1);
         }
-        assert_eq!(attempts.begin(ticket(0, 0)), 2);
-        assert_eq!(attempts.begin(ticket(0, 4)), 1, "beyond the bound nothing is kept");
-        attempts.forget(&[Source::requests(0)]);
-        assert_eq!(attempts.begin(ticket(0, 0)), 1);
+        assert_eq!(attempts.begin(ticket(0, 4)), 2);
+        assert_eq!(attempts.begin(ticket(0, 0)), 1, "it was forgotten");
+        attempts.settled(ticket(0, 0));
+        assert_eq!(attempts.lock().order.len(), 1);
+        assert_eq!(Attempts::new(0).begin(ticket(0, 0)), 1);
     }
 }

@@ -129,16 +129,18 @@ impl Gauging {
             let place =
                 format!("{}/{} offset {}", consumer.topic(ticket.source), ticket.source.partition, ticket.offset);
             let since = Instant::now().checked_sub(lasted).unwrap_or_else(Instant::now);
-            stalls.push(Stall { what: format!("{stage} of {place} lasts"), since, patience: stalled_after });
+            let what = format!("{stage} of {place} lasts");
+            stalls.push(Stall { what, since, patience: stalled_after, is_cause: true });
         }
         for version in engine.versions() {
             let name = &version.identity().name;
-            stalls.extend(version.busy().map(|(busy, since)| match busy {
-                Busy::Pass => {
-                    Stall { what: format!("a forward pass of version `{name}` lasts"), since, patience: stalled_after }
-                }
-                // A large version takes minutes, and others answer meanwhile.
-                Busy::Load => Stall { what: format!("loading version `{name}` lasts"), since, patience: dead_after },
+            stalls.extend(version.busy().map(|(busy, since)| {
+                let (what, patience) = match busy {
+                    Busy::Pass => (format!("a forward pass of version `{name}` lasts"), stalled_after),
+                    // A large version takes minutes, and others answer meanwhile.
+                    Busy::Load => (format!("loading version `{name}` lasts"), dead_after),
+                };
+                Stall { what, since, patience, is_cause: true }
             }));
         }
         stalls
@@ -156,7 +158,7 @@ impl Gauging {
         for (source, offset) in oldest {
             let (_, since) = *self.heads.entry(source).or_insert((offset, now));
             let what = format!("{}/{} offset {offset} is in flight", consumer.topic(source), source.partition);
-            stalls.push(Stall { what, since, patience });
+            stalls.push(Stall { what, since, patience, is_cause: false });
         }
         stalls
     }

@@ -41,6 +41,8 @@ pub(super) struct Stall {
     pub(super) since: Instant,
     /// For how long that is nothing unusual.
     pub(super) patience: Duration,
+    /// Whether others wait because of it: a forward pass that hangs keeps records in flight, and is what people want to read.
+    pub(super) is_cause: bool,
 }
 
 impl Stall {
@@ -125,9 +127,10 @@ impl Monitor {
         Some((stall, overdue))
     }
 
-    /// Notes what stands still longest, beyond its patience; gives for how long, in seconds.
+    /// Notes what stands still longest beyond its patience, causes before symptoms; gives for how long, in seconds.
     pub(super) fn set_stall(&self, stalls: Vec<Stall>) -> f64 {
-        let worst = stalls.into_iter().max_by_key(|stall| stall.overdue().unwrap_or_default());
+        let rank = |stall: &Stall| (stall.overdue().map(|overdue| (stall.is_cause, overdue)), stall.since.elapsed());
+        let worst = stalls.into_iter().max_by_key(rank);
         let seconds = worst.as_ref().map_or(0.0, |stall| stall.since.elapsed().as_secs_f64());
         *self.stall.lock().unwrap_or_else(PoisonError::into_inner) = worst;
         seconds
@@ -190,12 +193,20 @@ mod tests {
             what: "requests/3 offset 41 is in flight".to_owned(),
             since: Instant::now() - Duration::from_secs(seconds),
             patience: Duration::from_secs(30),
+            is_cause: false,
         };
         monitor.set_stall(vec![stall(29)]);
         assert_eq!((monitor.not_ready(), monitor.not_alive()), (None, None));
         monitor.set_stall(vec![stall(1), stall(31)]);
         assert_eq!(monitor.not_ready().as_deref(), Some("requests/3 offset 41 is in flight for 31 s"));
         assert_eq!(monitor.not_alive(), None);
+        let pass = Stall { what: "a forward pass lasts".to_owned(), is_cause: true, ..stall(30) };
+        monitor.set_stall(vec![pass, stall(31)]);
+        assert_eq!(
+            monitor.not_ready().as_deref(),
+            Some("a forward pass lasts for 30 s"),
+            "the cause before its symptom"
+        );
         monitor.set_stall(vec![stall(91)]);
         assert!(monitor.not_alive().unwrap().contains("offset 41"));
         monitor.set_stall(Vec::new());

@@ -171,7 +171,6 @@ impl Poller<'_> {
             self.in_hand.remove(source);
         }
         drop(ledger);
-        self.shared.attempts.forget(sources);
         if self.giving_up.is_empty() && !self.shared.stop.load(Ordering::Acquire) {
             self.shared.hurry.store(false, Ordering::Release);
         }

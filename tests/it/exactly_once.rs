@@ -44,7 +44,25 @@ fn under_load(
 ) -> usize {
     let (outcomes, offered) = outcomes_under_load(kafka, topics, per_second, last, disturb);
     assert_exactly_once(&outcomes, offered);
+    assert_only_repeated_texts_are_cached(&outcomes);
     offered
+}
+
+/// A request that no other is like is never cached, also where it is judged again after an abort or a rebalance.
+fn assert_only_repeated_texts_are_cached(outcomes: &[Outcome]) {
+    let verdicts = outcomes.iter().filter_map(|outcome| serde_json::from_slice(&outcome.payload).ok());
+    let is_unlike_others = |verdict: &serde_json::Value| {
+        let text = verdict["text_preview"].as_str().unwrap_or_default();
+        text.strip_prefix("ball ").and_then(|number| number.parse::<u64>().ok()).is_some_and(|number| number > 4)
+    };
+    let (mut seen, mut tried_again) = (0, 0);
+    for verdict in verdicts.filter(is_unlike_others) {
+        assert_eq!(verdict["cached"], false, "{verdict}");
+        seen += 1;
+        tried_again += usize::from(verdict["attempts"].as_u64().unwrap() > 1);
+    }
+    assert!(seen > 0, "no request was unlike all others");
+    println!("{seen} requests that no other was like, {tried_again} of them tried again, none cached");
 }
 
 #[test]

@@ -277,6 +277,7 @@ pub(crate) fn fairseq_settings<'t>(change: &[(&str, Python<'t>)]) -> Vec<(String
             Python::Bool(truth) => Python::Bool(*truth),
             Python::Int(number) => Python::Int(*number),
             Python::Text(text) => Python::Text(text.clone()),
+            Python::Call(module, name, argument) => Python::Call(module, name, argument.clone()),
             _ => continue,
         };
         settings.push(((*name).to_owned(), value));

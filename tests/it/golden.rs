@@ -102,9 +102,16 @@ fn best(scores: &Scores) -> Label {
     all.into_iter().max_by(|a, b| scores.of(*a).total_cmp(&scores.of(*b))).unwrap()
 }
 
-fn has_special_literal(case: &Value) -> bool {
+/// Cases on which this program gives another answer than the reference on purpose: special tokens that a user typed are text, and a
+/// long caption is cut before the text is, where the reference reads nothing of the text.
+fn differs_on_purpose(case: &Value) -> bool {
     let texts = format!("{}{}", case["text"], case["text2"]);
-    ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<code_", "<bin_"].iter().any(|special| texts.contains(special))
+    let has_special =
+        ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<code_", "<bin_"].iter().any(|name| texts.contains(name));
+    /// The `max_src_length` of the golden sets, and begin and end of the sentence.
+    const TOKENS_MAX: usize = 82;
+    let is_cut = case["token_ids"].as_array().unwrap().len() == TOKENS_MAX;
+    has_special || (is_cut && !case["text2"].is_null())
 }
 
 const SETS: [&str; 2] = ["dev", "resnet18"];
@@ -114,7 +121,7 @@ fn prompts_and_token_ids_equal_the_reference() {
     for name in SETS {
         let set = Set::open(name);
         let prompter = &set.version.definition.prompter;
-        for case in set.cases.iter().filter(|case| !has_special_literal(case)) {
+        for case in set.cases.iter().filter(|case| !differs_on_purpose(case)) {
             let (text, caption) = (case["text"].as_str().unwrap(), case["text2"].as_str());
             assert_eq!(prompter.prompt(text, caption), case["prompt"].as_str().unwrap(), "{name}");
             let ids: Vec<f32> = prompter.source_ids(text, caption).into_iter().map(|id| id as f32).collect();
@@ -181,7 +188,7 @@ pub(crate) fn furthest_probability(set: &str, models: tempfile::TempDir) -> f32 
     let mut off = 0.0_f32;
     for device in CPUS {
         let mut model = set.load(device);
-        for case in set.cases.iter().filter(|case| !has_special_literal(case)) {
+        for case in set.cases.iter().filter(|case| !differs_on_purpose(case)) {
             let scores = model.judge(&[&set.prepared(case)]).remove(0).unwrap()[0];
             off = off.max(furthest(&[scores.yes, scores.maybe, scores.no], &expected_scores(case)));
         }
@@ -192,7 +199,7 @@ pub(crate) fn furthest_probability(set: &str, models: tempfile::TempDir) -> f32 
 fn stages_are_within(set: &Set, name: &str, device: Device, precision: Arithmetic, tolerance: &Tolerance) {
     let mut model = set.try_load(device, precision).unwrap();
     let (mut stem, mut encoder, mut logit, mut probability) = (0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32);
-    for (index, case) in set.cases.iter().enumerate().filter(|(_, case)| !has_special_literal(case)) {
+    for (index, case) in set.cases.iter().enumerate().filter(|(_, case)| !differs_on_purpose(case)) {
         let prepared = set.prepared(case);
         let pixels = model.floats([&*prepared.pixels]);
         let network = model.network();
@@ -272,17 +279,17 @@ fn wgpu_agrees_with_the_reference_in_half_precision_within_its_own_tolerance() {
 }
 
 #[test]
-fn jpegs_that_we_decode_ourselves_stay_within_one_percent() {
+fn pictures_that_we_decode_ourselves_give_the_reference_figures() {
     let set = Set::open("dev");
     let preparer = Preparer::new(&set.version.definition, LIMITS);
     let mut model = set.load(Device::Flex);
-    for case in set.cases.iter().filter(|case| !has_special_literal(case)) {
+    for case in set.cases.iter().filter(|case| !differs_on_purpose(case)) {
         let bytes = std::fs::read(set.folder.join("images").join(case["image"].as_str().unwrap())).unwrap();
         let texts = [case["text"].as_str().unwrap().to_owned()];
         let prepared = preparer.prepare(&bytes, &texts, case["text2"].as_str()).unwrap();
         let scores = model.judge(&[&prepared]).remove(0).unwrap()[0];
         let off = furthest(&[scores.yes, scores.maybe, scores.no], &expected_scores(case));
-        assert!(off < 1e-2, "{}: {off}", case["image"]);
+        assert!(off < SINGLE.probabilities, "{}: {off}", case["image"]);
     }
 }
 

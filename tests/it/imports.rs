@@ -17,7 +17,7 @@ use safetensors::Dtype;
 
 use crate::{
     formats::{
-        altered, copy_texts, fairseq, fairseq_with, folder, golden_tensors, left, state, write_legacy_torch,
+        Python, altered, copy_texts, fairseq, fairseq_with, folder, golden_tensors, left, state, write_legacy_torch,
         write_safetensors, write_shards, write_torch,
     },
     golden::a_version_agrees_with_the_reference,
@@ -78,6 +78,31 @@ fn fairseq_files_give_the_reference_figures() {
     a_version_agrees_with_the_reference("dev", models, &version);
     let error = refusal(&checkpoint);
     assert!(error.contains("--tokenizer") && error.contains("utils/BPE"), "{error}");
+}
+
+#[test]
+fn paths_that_other_pythons_and_systems_pickle_are_data() {
+    let classes = [
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),
+        ("pathlib", "WindowsPath"),
+        ("pathlib", "PureWindowsPath"),
+    ];
+    for (module, name) in classes {
+        let path = Python::Call(module, name, "checkpoints/run-1".to_owned());
+        let checkpoint = fairseq(&[("save_dir", path)], true);
+        let models = tempfile::tempdir().unwrap();
+        import_into(models.path(), checkpoint.path(), |_| {})
+            .unwrap_or_else(|error| panic!("{module}.{name}: {error}"));
+    }
+    // As Python itself wrote them, without tensors: both get as far as their settings.
+    for file in ["python-3.11.pt", "python-3.13.pt"] {
+        let checkpoint = repository("testdata/cases/checkpoints").join(file);
+        let tokenizer = Some(repository("testdata/golden/dev"));
+        let models = tempfile::tempdir().unwrap();
+        let error = import_into(models.path(), &checkpoint, |options| options.tokenizer = tokenizer).unwrap_err();
+        assert!(error.contains("vocab_size"), "{file}: {error}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod exactly_once;
 mod fleet;
 mod formats;
 mod golden;
+mod hangs;
 mod hub;
 mod imports;
 mod instance;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{
     formats::{
         Python, Tensors, altered, fairseq, folder, golden_tensors, left, state, write_legacy_torch, write_safetensors,
-        write_torch,
+        write_shards, write_torch,
     },
     support::import_into,
 };
@@ -63,7 +63,7 @@ fn a_pickle_that_asks_for_code_is_refused_by_name() {
         saved.push(("hook".to_owned(), Python::Call("posix", "system", "touch hacked".to_owned())));
         let checkpoint = folder(|path| write(&path.join("pytorch_model.bin"), &tensors, &Python::Dict(saved)));
         let error = refusal(&checkpoint);
-        assert!(error.contains("asks for `posix.system`") && error.contains("pytorch_model.bin"), "{error}");
+        assert!(error.contains("names `posix.system`") && error.contains("pytorch_model.bin"), "{error}");
     }
 }
 
@@ -108,7 +108,7 @@ fn a_broken_text_file_is_refused_by_its_name() {
         (("config.json", Some(r#"{"d_model": 32, "share_attn_bias": true}"#)), "`share_attn_bias` is true"),
         (("configuration.json", Some("[]")), "configuration.json"),
         (("vocab.json", None), "vocab.json"),
-        (("vocab.json", Some(r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3}"#)), "the 9772 rows of vocab_size need 580"),
+        (("vocab.json", Some(r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3}"#)), "the two files are not of one model"),
         (("merges.txt", Some("#version: 0.2\na b c\n")), "merges.txt line 2"),
         (("answer2label.json", Some(r#"{"no":0,"yes":1,"perhaps":2}"#)), "answer `perhaps`"),
         (("answer2label.json", Some(r#"{"no":0,"yes":1}"#)), "it must name yes, no and maybe"),
@@ -124,6 +124,10 @@ fn a_broken_text_file_is_refused_by_its_name() {
         let error = refusal(&checkpoint);
         assert!(error.contains(words), "{name}: {error}");
     }
+    let small = altered(|_| {});
+    fs::write(small.path().join("vocab.json"), r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3}"#).unwrap();
+    fs::write(small.path().join("merges.txt"), "#version: 0.2\n").unwrap();
+    assert!(refusal(&small).contains("the 9772 rows of vocab_size need 580"), "{}", refusal(&small));
     for answers in ["manifest.toml", "vocab.json", ".answers.json"] {
         let checkpoint = altered(|_| {});
         let task = fs::read_to_string(checkpoint.path().join("configuration.json")).unwrap();
@@ -139,6 +143,60 @@ fn a_broken_text_file_is_refused_by_its_name() {
     let config = fs::read_to_string(disagrees.path().join("config.json")).unwrap();
     fs::write(disagrees.path().join("config.json"), config.replace("\"d_model\": 32", "\"d_model\": 64")).unwrap();
     insta::assert_snapshot!(refusal(&disagrees));
+}
+
+#[test]
+fn merges_that_are_not_those_of_the_vocabulary_are_refused() {
+    const POINTER: &str =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef0123456789abcdef\nsize 9\n";
+    let whole = fs::read_to_string(altered(|_| {}).path().join("merges.txt")).unwrap();
+    let cut: String = whole.lines().take(whole.lines().count() / 2).map(|line| format!("{line}\n")).collect();
+    let first_line_gone = whole.split_once('\n').unwrap().1.to_owned();
+    let cases = [
+        (String::new(), "no merge makes"),
+        ("#version: 0.2\n".to_owned(), "no merge makes"),
+        (cut, "no merge makes"),
+        (first_line_gone, "no merge makes"),
+        ("#version: 0.2\n\u{120} zz\nqq ww\n".to_owned(), "line 2"),
+        (POINTER.to_owned(), "Git LFS"),
+        ("<!DOCTYPE html>\n<html><body>404</body></html>\n".to_owned(), "HTML"),
+    ];
+    for (merges, words) in cases {
+        let checkpoint = altered(|_| {});
+        fs::write(checkpoint.path().join("merges.txt"), &merges).unwrap();
+        let error = refusal(&checkpoint);
+        assert!(error.contains("merges.txt") && error.contains(words), "{words}: {error}");
+    }
+}
+
+#[test]
+fn files_that_are_not_what_their_names_say_are_named_for_what_they_are() {
+    const POINTER: &str =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef0123456789abcdef\nsize 9\n";
+    for name in ["model.safetensors", "vocab.json", "config.json"] {
+        for (content, words) in [(POINTER, "Git LFS"), ("<!DOCTYPE html><title>Sign in</title>", "HTML")] {
+            let checkpoint = altered(|_| {});
+            fs::write(checkpoint.path().join(name), content).unwrap();
+            let error = refusal(&checkpoint);
+            assert!(error.contains(name) && error.contains(words), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_single_file_of_weights_next_to_an_index_is_refused_because_one_may_be_stale() {
+    let tensors = golden_tensors();
+    for (ending, write) in [("safetensors", "model.safetensors"), ("bin", "pytorch_model.bin")] {
+        let checkpoint = folder(|path| {
+            write_shards(path, "safetensors", &tensors, write_safetensors);
+            match ending {
+                "bin" => write_torch(&path.join(write), &tensors, &state(&tensors)),
+                _ => write_safetensors(&path.join(write), &tensors),
+            }
+        });
+        let error = refusal(&checkpoint);
+        assert!(error.contains(write) && error.contains("model.safetensors.index.json"), "{error}");
+    }
 }
 
 #[test]
