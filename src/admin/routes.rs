@@ -222,7 +222,7 @@ async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -
     }
 }
 
-/// A JSON body; an empty one is an empty object. An array would be read field by field, which nobody means.
+/// A JSON body; an empty one is an empty object. An array would be read field by field, which no caller means.
 fn read(body: &Bytes) -> Result<Asked, serde_json::Error> {
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(if body.is_empty() { b"{}" } else { body })?;

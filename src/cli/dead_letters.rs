@@ -147,12 +147,13 @@ impl Where {
         if let Some(bootstrap_servers) = &self.bootstrap_servers {
             connection.bootstrap_servers.clone_from(bootstrap_servers);
         }
-        match connection.bootstrap_servers.is_empty() {
-            false => Ok((plan, connection)),
-            true => Err(failed(
+        if connection.bootstrap_servers.is_empty() {
+            Err(failed(
                 "the settings name the embedded broker, which lives inside `run --embedded` or `demo --keep-running`: give the \
                  address that it printed with --bootstrap-servers",
-            )),
+            ))
+        } else {
+            Ok((plan, connection))
         }
     }
 
@@ -276,9 +277,12 @@ fn show(arguments: &ShowArguments) -> Result<(), CliError> {
     let key = ("key".to_owned(), shown(&record.key));
     // What users wrote is theirs, in headers as in values.
     let private = [binary::TEXT, binary::CAPTION, binary::ATTRIBUTES];
-    let headers = record.headers.iter().map(|(name, value)| match private.contains(&name.as_str()) {
-        true => (name.clone(), format!("{} bytes, not shown", value.as_ref().map_or(0, Vec::len))),
-        false => (name.clone(), shown(value)),
+    let headers = record.headers.iter().map(|(name, value)| {
+        if private.contains(&name.as_str()) {
+            (name.clone(), format!("{} bytes, not shown", value.as_ref().map_or(0, Vec::len)))
+        } else {
+            (name.clone(), shown(value))
+        }
     });
     let rows = std::iter::once(key).chain(headers).map(|(name, value)| vec![name, value]);
     output::show(&output::table(&["header", "value"], &[], rows));

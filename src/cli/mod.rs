@@ -155,20 +155,20 @@ pub fn main() -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            match is_service && logging::is_started() && tracing::enabled!(tracing::Level::ERROR) {
-                true => tracing::error!(%error, "The process ends."),
-                false => output::error(&error),
+            if is_service && logging::is_started() && tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!(%error, "The process ends.");
+            } else {
+                output::error(&error);
             }
             error.exit_code()
         }
     };
     logging::finish();
-    match output::is_complete() {
-        true => code,
-        false => {
-            output::error("what was printed could not be written as a whole");
-            ExitCode::FAILURE
-        }
+    if output::is_complete() {
+        code
+    } else {
+        output::error("what was printed could not be written as a whole");
+        ExitCode::FAILURE
     }
 }
 

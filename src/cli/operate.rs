@@ -115,17 +115,19 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Status { instance, json } => {
             let report: Report = instance.client()?.get("/v1/status")?;
-            match json {
-                true => output::json(&report),
-                false => show_report(&report),
+            if *json {
+                output::json(&report);
+            } else {
+                show_report(&report);
             }
             Ok(())
         }
         Command::Audit { instance, limit, json } => {
             let lines: Vec<Value> = instance.client()?.get(&format!("/v1/audit?limit={limit}"))?;
-            match json {
-                true => output::json(&lines),
-                false => show_audit(&lines),
+            if *json {
+                output::json(&lines);
+            } else {
+                show_audit(&lines);
             }
             Ok(())
         }
@@ -228,11 +230,10 @@ impl Change {
             (false, false) => format!("revision {}: {now} serves, as before", applied.revision),
             (false, true) => {
                 let Applied { revision, took_ms, .. } = applied;
-                match decides {
-                    true => format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms"),
-                    false => {
-                        format!("revision {revision}: {now} decides as before, served otherwise, after {took_ms:.1} ms")
-                    }
+                if decides {
+                    format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms")
+                } else {
+                    format!("revision {revision}: {now} decides as before, served otherwise, after {took_ms:.1} ms")
                 }
             }
         });

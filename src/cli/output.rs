@@ -34,7 +34,7 @@ pub(super) fn raw(text: impl std::fmt::Display) {
 /// Prints an error to standard error.
 pub(super) fn error(error: impl std::fmt::Display) {
     let text = escaped(&error.to_string(), true);
-    // Without standard error there is nobody to hear of it.
+    // Without standard error no reader is left.
     writeln!(io::stderr(), "error: {text}").ok();
 }
 
@@ -69,10 +69,7 @@ pub(super) fn escaped(text: &str, keeps_lines: bool) -> String {
     };
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match is_harmless(character) {
-            true => shown.push(character),
-            false => shown.extend(character.escape_unicode()),
-        }
+        if is_harmless(character) { shown.push(character) } else { shown.extend(character.escape_unicode()) }
     }
     shown
 }

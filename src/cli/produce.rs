@@ -80,9 +80,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     feeder.finish().map_err(|error| published(error, &progress))?;
     progress.finish_and_clear();
     let published = progress.position();
-    match arguments.json {
-        true => output::json(&serde_json::json!({ "published": published, "topic": topic })),
-        false => output::line(format!("{published} requests published to {topic}.")),
+    if arguments.json {
+        output::json(&serde_json::json!({ "published": published, "topic": topic }));
+    } else {
+        output::line(format!("{published} requests published to {topic}."));
     }
     Ok(())
 }

@@ -161,7 +161,7 @@ impl Controller {
             topic,
             instance: start.instance,
             adapt: start.adapt,
-            preparations: Preparations::new(switcher.clone(), sender.clone()),
+            preparations: Preparations::new(switcher.clone()),
             switcher,
             myself: sender,
             agreed: start.agreed,

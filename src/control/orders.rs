@@ -99,9 +99,10 @@ impl Worker {
         }
         let change = self.change(order);
         // What is named must be there in the settings that it is to be upon, which may not serve here yet.
-        let upon = match keeps_unknown {
-            true => self.plan_of(&without_overrides(state), &self.file).map(|plan| plan.table_spec).ok(),
-            false => None,
+        let upon = if keeps_unknown {
+            self.plan_of(&without_overrides(state), &self.file).map(|plan| plan.table_spec).ok()
+        } else {
+            None
         };
         let table = upon.as_ref().unwrap_or(&serving.plan.table_spec);
         let mut state = state.after(&order.command, change, table, self.plan.history)?;

@@ -225,7 +225,12 @@ impl Worker {
     pub(super) fn begin(&mut self, goal: Goal, plan: Plan, reuse: Reuse) {
         self.tickets += 1;
         let ticket = self.tickets;
-        if !self.preparations.begin(ticket, plan, reuse) {
+        let myself = self.myself.clone();
+        let deliver = move |prepared| {
+            // The controller may have ended.
+            myself.send(Message::Prepared(ticket, Box::new(prepared))).ok();
+        };
+        if !self.preparations.begin(plan, reuse, deliver) {
             return self.fail(goal, ControlError::Busy);
         }
         match self.pending.replace(Pending { ticket, goal }).map(|pending| pending.goal) {

@@ -70,10 +70,7 @@ pub fn read(path: &Path) -> Result<Vec<Example>, DatasetError> {
         }
         examples.push(example);
     }
-    match examples.is_empty() {
-        true => Err(DatasetError::Empty(path.to_owned())),
-        false => Ok(examples),
-    }
+    if examples.is_empty() { Err(DatasetError::Empty(path.to_owned())) } else { Ok(examples) }
 }
 
 /// Reads the pictures of a data set.

@@ -255,9 +255,10 @@ impl Engine {
         let mut state = self.state();
         for running in &mut state.running {
             running.adopted |= fleet.holds(&running.version);
-            running.unnamed_since = match fleet.holds(&running.version) {
-                true => None,
-                false => running.unnamed_since.or_else(|| Some(Instant::now())),
+            running.unnamed_since = if fleet.holds(&running.version) {
+                None
+            } else {
+                running.unnamed_since.or_else(|| Some(Instant::now()))
             };
         }
         state.current = fleet.clone();

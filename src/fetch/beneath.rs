@@ -1,4 +1,4 @@
-//! A file below a folder. Whoever may write below the folder may swap files for links at any time, so nothing is looked at by
+//! A file below a folder. A writer below the folder may swap files for links at any time, so nothing is looked at by
 //! name and then opened by name again: the file is opened once, and what was opened is looked at.
 
 use std::{
@@ -222,16 +222,15 @@ mod tests {
             let root = &root;
             for part_by_part in [false, true] {
                 for _ in 0..2_000 {
-                    let read = match part_by_part {
-                        false => read_beneath(root, "swap", 100).ok(),
-                        true => {
-                            let folder = open(root, FOLDER, Mode::empty()).unwrap();
-                            let file = open_parts(folder.as_fd(), "swap");
-                            file.ok().and_then(|file| {
-                                let mut bytes = Vec::new();
-                                File::from(file).read_to_end(&mut bytes).ok().map(|_| bytes)
-                            })
-                        }
+                    let read = if part_by_part {
+                        let folder = open(root, FOLDER, Mode::empty()).unwrap();
+                        let file = open_parts(folder.as_fd(), "swap");
+                        file.ok().and_then(|file| {
+                            let mut bytes = Vec::new();
+                            File::from(file).read_to_end(&mut bytes).ok().map(|_| bytes)
+                        })
+                    } else {
+                        read_beneath(root, "swap", 100).ok()
                     };
                     assert!(read.is_none_or(|bytes| bytes != b"outside"));
                 }

@@ -89,13 +89,11 @@ impl Files {
     fn count(&self, threads_max: usize) -> Result<Counted, FetchError> {
         let before = self.reading.fetch_add(1, Ordering::AcqRel);
         let counted = Counted(self.reading.clone());
-        match before < threads_max {
-            true => Ok(counted),
-            false => {
-                let reason =
-                    format!("{threads_max} threads read files and do not come back, `images.read_threads_max`");
-                Err(FetchError::new(Blame::Machine, reason))
-            }
+        if before < threads_max {
+            Ok(counted)
+        } else {
+            let reason = format!("{threads_max} threads read files and do not come back, `images.read_threads_max`");
+            Err(FetchError::new(Blame::Machine, reason))
         }
     }
 }

@@ -94,12 +94,10 @@ impl Fetcher {
     fn count(&self) -> Result<Counted, FetchError> {
         let before = self.fetching.fetch_add(1, Ordering::AcqRel);
         let counted = Counted(self.fetching.clone());
-        match before < self.options.concurrent_max {
-            true => Ok(counted),
-            false => Err(FetchError::new(
-                Blame::Moment,
-                "as many images are fetched as `images.fetch.concurrent_max` allows",
-            )),
+        if before < self.options.concurrent_max {
+            Ok(counted)
+        } else {
+            Err(FetchError::new(Blame::Moment, "as many images are fetched as `images.fetch.concurrent_max` allows"))
         }
     }
 

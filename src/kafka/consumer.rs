@@ -245,7 +245,7 @@ impl Consumer {
         Ok(recreated)
     }
 
-    /// How many records the group has not answered in each partition of the topics, whoever reads it: from where the group
+    /// How many records the group has not answered in each partition of the topics, with or without a reader: from where the group
     /// stands to the end.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! The ids of topics. A topic that is deleted and made again has another id, and offsets that were committed of the old one mean
-//! nothing in it: whoever goes on at them skips records in silence.
+//! nothing in it: a reader that goes on at them skips records in silence.
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call for it")]
 

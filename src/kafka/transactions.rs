@@ -191,9 +191,10 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(DELIVERY_PAUSE);
         }
-        match self.reports.touched.is_known(places) {
-            true => Ok(()),
-            false => Err(TransactionError::Abort("an aborted transaction could not be ended yet".to_owned())),
+        if self.reports.touched.is_known(places) {
+            Ok(())
+        } else {
+            Err(TransactionError::Abort("an aborted transaction could not be ended yet".to_owned()))
         }
     }
 
@@ -284,9 +285,10 @@ impl<T: Send + Sync + 'static> TransactionalPublisher<T> {
     /// # Errors
     /// When it could not be aborted: the brokers do so after a time, or the next producer of this name.
     pub fn abort(&self) -> Result<(), TransactionError> {
-        match self.client.is_stuck() {
-            true => Err(TransactionError::Abort("the client library does not come back".to_owned())),
-            false => self.patiently_until(Instant::now() + self.options.wait_max, Client::abort_transaction),
+        if self.client.is_stuck() {
+            Err(TransactionError::Abort("the client library does not come back".to_owned()))
+        } else {
+            self.patiently_until(Instant::now() + self.options.wait_max, Client::abort_transaction)
         }
     }
 

@@ -28,9 +28,10 @@ pub fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
         Some(scheme) if scheme.eq_ignore_ascii_case("data:") => data_url(text)?,
         _ => text,
     };
-    let text: Cow<'_, str> = match text.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        true => text.split_ascii_whitespace().collect::<String>().into(),
-        false => text.into(),
+    let text: Cow<'_, str> = if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        text.split_ascii_whitespace().collect::<String>().into()
+    } else {
+        text.into()
     };
     // Each alphabet refuses the other's two characters, so a text that mixes them is refused.
     let engine = if text.contains(['-', '_']) { URL_SAFE } else { STANDARD };
@@ -40,9 +41,10 @@ pub fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
 /// What follows the comma of a data URL.
 fn data_url(url: &str) -> Result<&str, String> {
     let (head, data) = url.split_once(',').ok_or("it is a data URL without a comma")?;
-    match head.to_ascii_lowercase().ends_with(";base64") {
-        true => Ok(data),
-        false => Err("it is a data URL that is not base64: write `data:image/jpeg;base64,…`".to_owned()),
+    if head.to_ascii_lowercase().ends_with(";base64") {
+        Ok(data)
+    } else {
+        Err("it is a data URL that is not base64: write `data:image/jpeg;base64,…`".to_owned())
     }
 }
 

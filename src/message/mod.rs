@@ -2,8 +2,8 @@
 //! reading and writing it.
 //!
 //! * [`Record`] and [`Outgoing`]: one Kafka record as it came, and one as it will go; [`Source`]: where it came from.
-//! * [`Request`]: what producers publish, read by [`Request::from_record`] within [`RequestBounds`]; `parse` reads JSON and
-//!   counts meanwhile, `base64` reads every spelling of it, `sniff` names what is no JSON.
+//! * [`Request`]: what producers publish; `read` reads it within [`RequestBounds`]; `parse` reads JSON and counts meanwhile,
+//!   `base64` reads every spelling of it, `sniff` names what is no JSON.
 //! * `binary`: requests whose value is the image, and their headers; [`carried`]: headers that go on to the answer.
 //! * [`Verdict`]: what consumers read.
 //! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers; `retry`: one that may succeed
@@ -18,6 +18,7 @@ mod dead_letter;
 mod device;
 mod headers;
 mod parse;
+mod read;
 mod record;
 mod request;
 mod retry;

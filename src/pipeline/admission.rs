@@ -194,8 +194,5 @@ pub(super) fn of_image(error: vision::ImageError, is_file: bool, image: &[u8]) -
     /// No format is recognized by fewer.
     const BYTES_MIN: usize = 12;
     let is_incomplete = matches!(error, vision::ImageError::Incomplete(_)) || image.len() < BYTES_MIN;
-    match is_file && is_incomplete {
-        true => Failure::FileIncomplete(error),
-        false => Failure::Image(error),
-    }
+    if is_file && is_incomplete { Failure::FileIncomplete(error) } else { Failure::Image(error) }
 }

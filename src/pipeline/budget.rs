@@ -28,7 +28,7 @@ pub(super) struct BytePermit {
     bytes: u64,
 }
 
-/// How soon a waiting thread notices that nobody waits for its request any more.
+/// How soon a waiting thread notices that its request is not wanted any more.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl ByteBudget {

@@ -72,7 +72,7 @@ struct Underway {
 enum Ended {
     /// It failed; behind the routing its variant is known.
     Failed(Failure, Option<String>),
-    /// Nobody waits for it any more.
+    /// It is not wanted any more: its partition has gone, or its transaction was aborted.
     Unwanted,
 }
 
@@ -128,8 +128,8 @@ impl Thread {
         }
     }
 
-    /// Prepares a record, again and again while this machine is in trouble, which is no fault of the record. None where nobody
-    /// waits for it any more.
+    /// Prepares a record, again and again while this machine is in trouble, which is no fault of the record. None where it is
+    /// not wanted any more.
     fn prepare_in_time(&self, ticket: Ticket, record: &Record) -> Option<(Arc<Serving>, PreparedRequest)> {
         let mut pause = PAUSE.0;
         loop {
@@ -338,10 +338,8 @@ impl Thread {
                 continue;
             };
             let reading = Reading::new(&sources, says_nothing, is_for_review);
-            let pixels = match preparer.shares_pixels_with(live.preparer()) {
-                true => pixels.clone(),
-                false => preparer.pixels(&decoded),
-            };
+            let pixels =
+                if preparer.shares_pixels_with(live.preparer()) { pixels.clone() } else { preparer.pixels(&decoded) };
             let prepared = Prepared { image: admitted.image, pixels, sources: sources.ids };
             shadows.push(ShadowJob { version: name.clone(), prepared, reading });
         }

@@ -31,7 +31,7 @@ pub(super) enum Release {
 
 /// Outcomes on their way, of which metrics and logs hear when the brokers have them.
 #[derive(Default)]
-pub(super) struct Untold(Mutex<HashMap<Ticket, Pending>>);
+pub(super) struct Unacknowledged(Mutex<HashMap<Ticket, Pending>>);
 
 enum Pending {
     Told(Told),
@@ -39,7 +39,7 @@ enum Pending {
     Acknowledged,
 }
 
-impl Untold {
+impl Unacknowledged {
     /// An outcome was handed to the client; gives it back where the brokers have it already.
     fn handed_over(&self, ticket: Ticket, told: Told) -> Option<Told> {
         let mut pending = self.lock();
@@ -105,7 +105,7 @@ pub(super) fn publisher(
         Ok(()) => {
             let is_known = lock(&acknowledged).acknowledge(ticket);
             // A ticket that is void answers nothing, and its record is judged again.
-            if let Some(told) = acknowledged.untold.acknowledged(ticket).filter(|_| is_known) {
+            if let Some(told) = acknowledged.unacknowledged.acknowledged(ticket).filter(|_| is_known) {
                 tell(&acknowledged, &told, ticket);
             }
             acknowledged.made_room();
@@ -173,7 +173,7 @@ fn publish(
         Err(PublishError::TooLarge(_)) => Ok(Taken::TooLarge),
         Err(error) => Err(error),
     })?;
-    let known = if is_nothing { Some(told) } else { shared.untold.handed_over(ticket, told) };
+    let known = if is_nothing { Some(told) } else { shared.unacknowledged.handed_over(ticket, told) };
     if let Some(told) = known {
         tell(shared, &told, ticket);
     }
@@ -197,7 +197,7 @@ fn publish_smaller(
     mut outgoing: Outgoing,
     taken: Taken,
 ) -> Result<(), PublishError> {
-    shared.untold.replace(ticket, &taken.failure());
+    shared.unacknowledged.replace(ticket, &taken.failure());
     loop {
         let topic = outgoing.topic.clone();
         let Some(less) = smaller(&shared.plan.kafka, ticket, outgoing, taken) else {

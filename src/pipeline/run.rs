@@ -23,7 +23,7 @@ use super::{
     monitor::Monitor,
     outcome::Outcome,
     poll::Poller,
-    release::{self, Release, Untold, lock},
+    release::{self, Release, Unacknowledged, lock},
     serving::{Serving, Switcher},
     stages::Stages,
     transact,
@@ -73,7 +73,7 @@ pub(super) struct Shared {
     /// Topics that were made again, and are to be read from their beginning.
     pub(super) recreated: Mutex<Vec<String>>,
     /// At least once: outcomes on their way to the brokers, which are counted when they are there.
-    pub(super) untold: Untold,
+    pub(super) unacknowledged: Unacknowledged,
     pub(super) monitor: Arc<Monitor>,
     pub(super) failure: OnceLock<String>,
     pub(super) stop: AtomicBool,
@@ -194,7 +194,7 @@ impl Pipeline {
             stages: Stages::default(),
             compacted,
             recreated: Mutex::default(),
-            untold: Untold::default(),
+            unacknowledged: Unacknowledged::default(),
             monitor: Arc::new(Monitor::new(
                 (plan.kafka.publish_timeout + plan.kafka.rebalance_drain).max(REBALANCE_TIME),
                 plan.pipeline.dead_after,
@@ -352,9 +352,10 @@ fn supervise(parts: Parts, outlet: Outlet) -> Result<usize, PipelineError> {
             let worker = thread::Builder::new().name(format!("intake-{index}"));
             started &= worker.spawn_scoped(scope, move || intake.run(&records)).is_ok();
         }
-        match started {
-            true => Poller::new(shared, &consumer, &engine, publisher, &arrived, &woken).run(),
-            false => Err(PipelineError::Thread("intake")),
+        if started {
+            Poller::new(shared, &consumer, &engine, publisher, &arrived, &woken).run()
+        } else {
+            Err(PipelineError::Thread("intake"))
         }
     });
     let left = lock(&shared).records();

@@ -86,14 +86,11 @@ impl Log {
                 RecordRefusal::TooLarge => Taken::TooLarge,
                 RecordRefusal::Invalid | RecordRefusal::Neighbour => Taken::Invalid,
             };
-            match refusal != RecordRefusal::Neighbour && (is_alone || self.suspects.contains(&place)) {
-                true => {
-                    let known = self.refused.entry(place).or_insert((0, taken));
-                    *known = (known.0 + 1, taken);
-                }
-                false => {
-                    self.suspects.insert(place);
-                }
+            if refusal != RecordRefusal::Neighbour && (is_alone || self.suspects.contains(&place)) {
+                let known = self.refused.entry(place).or_insert((0, taken));
+                *known = (known.0 + 1, taken);
+            } else {
+                self.suspects.insert(place);
             }
         }
     }

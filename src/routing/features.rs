@@ -322,8 +322,9 @@ impl fmt::Display for Unit {
 
 /// An attribute as conditions write it.
 fn attribute(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-    match name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
-        true => write!(f, "attributes.{name}"),
-        false => write!(f, "attributes['{name}']"),
+    if name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
+        write!(f, "attributes.{name}")
+    } else {
+        write!(f, "attributes['{name}']")
     }
 }

@@ -49,9 +49,12 @@ impl Table {
     pub fn new(spec: &TableSpec) -> Result<Self, TableError> {
         let refuse = |place: String, reason: String| TableError { place, reason };
         let versions: BTreeSet<String> = spec.versions.iter().cloned().collect();
-        let exists = |name: &str| match versions.contains(name) {
-            true => Ok(()),
-            false => Err(format!("there is no version `{name}`: `model_versions.versions` has {}", listed(&versions))),
+        let exists = |name: &str| {
+            if versions.contains(name) {
+                Ok(())
+            } else {
+                Err(format!("there is no version `{name}`: `model_versions.versions` has {}", listed(&versions)))
+            }
         };
         exists(&spec.default).map_err(|reason| refuse("model_versions.default".to_owned(), reason))?;
         let mut rules: Vec<Rule> = Vec::new();

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use serde::Deserialize;
-
 use super::{
     control::{OFF, Secret},
     load::{SettingsError, Source},
     raw,
+    written::{Delivery, GroupProtocol, Tombstones},
 };
 
 /// Topics and cluster.
@@ -71,38 +70,6 @@ pub struct RetryPlan {
     /// For how long.
     pub delay: Duration,
 }
-
-written!(
-    /// What is promised about outcomes.
-    Delivery, "expected \"exactly_once\" or \"at_least_once\"", {
-        /// Outcomes and offsets go together, in transactions.
-        ExactlyOnce = "exactly_once",
-        /// Offsets follow outcomes; after a crash an outcome may come again.
-        AtLeastOnce = "at_least_once",
-    }
-);
-
-written!(
-    /// Who divides the partitions of a group among its members.
-    GroupProtocol, "expected \"classic\" or \"consumer\"", {
-        /// A member, so that only partitions that move stop.
-        Classic = "classic",
-        /// The brokers (Kafka 4).
-        Consumer = "consumer",
-    }
-);
-
-written!(
-    /// What becomes of records without a value, which say of a key that it is to be forgotten.
-    Tombstones, "expected \"forward\", \"skip\" or \"dead_letter\"", {
-        /// A record without a value goes to the verdicts, under the same key.
-        Forward = "forward",
-        /// Nothing.
-        Skip = "skip",
-        /// A dead letter: such records are a mistake here.
-        DeadLetter = "dead_letter",
-    }
-);
 
 /// What the brokers decide in the new group protocol.
 const BROKERS_SET: [&str; 2] = ["session.timeout.ms", "heartbeat.interval.ms"];

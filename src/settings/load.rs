@@ -142,11 +142,12 @@ impl Source {
         SettingsError::Field { path: self.path.clone(), line, field: field.to_owned(), reason }
     }
 
-    /// Refuses a name with control characters: it would write on the terminal of whoever lists it.
+    /// Refuses a name with control characters: it would write on the terminal of a reader.
     pub(super) fn no_control_characters(&self, field: &str, name: &str) -> Result<(), SettingsError> {
-        match name.chars().any(char::is_control) {
-            true => Err(self.field(field, "holds a control character, such as a line break or a tab")),
-            false => Ok(()),
+        if name.chars().any(char::is_control) {
+            Err(self.field(field, "holds a control character, such as a line break or a tab"))
+        } else {
+            Ok(())
         }
     }
 

@@ -5,9 +5,6 @@
 //! * `plan`: what the program runs on, checked as a whole; `kafka`, `requests`, `versions`, `control`: parts of it.
 //! * `written`: settings that are one of a few words.
 
-#[macro_use]
-mod written;
-
 mod control;
 mod kafka;
 mod load;
@@ -15,10 +12,12 @@ mod plan;
 mod raw;
 mod requests;
 mod versions;
+mod written;
 
 pub use control::{AdminPlan, ControlPlan, Reach, Secret, shareable};
-pub use kafka::{Delivery, GroupProtocol, KafkaPlan, RetryPlan, Tombstones};
+pub use kafka::{KafkaPlan, RetryPlan};
 pub use load::SettingsError;
 pub use plan::{BreakerPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
-pub use requests::{EmptyText, LimitsPlan, Truncated};
+pub use requests::LimitsPlan;
 pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};
+pub use written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};

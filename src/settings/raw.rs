@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{
-    kafka::{Delivery, GroupProtocol, Tombstones},
-    requests::{EmptyText, Truncated},
-};
+use super::written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};
 use crate::{
     message::{Device, Load},
     routing::{ExperimentSpec, HoldoutSpec, RuleSpec},

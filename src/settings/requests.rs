@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
-
 use super::{
     load::{SettingsError, Source},
     raw,
+    written::{EmptyText, Truncated},
 };
 use crate::{fetch::FetchOptions, message::RequestBounds};
 
@@ -40,30 +39,6 @@ pub struct LimitsPlan {
     /// What may be fetched by URL.
     pub fetch: FetchOptions,
 }
-
-written!(
-    /// What becomes of a request of which a part was not read, because it is longer than its version reads.
-    Truncated, "expected \"review\", \"reject\" or \"allow\"", {
-        /// A person looks at it.
-        Review = "review",
-        /// It is rejected.
-        Reject = "reject",
-        /// It is decided by what was read.
-        Allow = "allow",
-    }
-);
-
-written!(
-    /// What becomes of a text of which cleaning leaves no letter, digit or symbol.
-    EmptyText, "expected \"refuse\", \"review\" or \"judge\"", {
-        /// A dead letter.
-        Refuse = "refuse",
-        /// A person looks at it.
-        Review = "review",
-        /// It is judged as any other.
-        Judge = "judge",
-    }
-);
 
 const SCHEMES: [&str; 2] = ["https", "http"];
 

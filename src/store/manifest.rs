@@ -233,10 +233,7 @@ impl Manifest {
         found: impl Iterator<Item = (&'f str, io::Result<Found>)>,
     ) -> Result<(), ManifestError> {
         let problems: Vec<String> = found.filter_map(|(name, found)| self.problem(name, found)).collect();
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(ManifestError::Altered { folder: folder.to_owned(), problems }),
-        }
+        if problems.is_empty() { Ok(()) } else { Err(ManifestError::Altered { folder: folder.to_owned(), problems }) }
     }
 
     fn problem(&self, name: &str, found: io::Result<Found>) -> Option<String> {

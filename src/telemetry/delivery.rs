@@ -35,7 +35,7 @@ pub(super) fn describe() {
     describe_counter!(RECREATED, "Topics that were deleted and made again while they were read");
     describe_gauge!(
         GROUP_LAG,
-        "Records that the group has not answered, of each partition, whoever owns it; the same on each instance"
+        "Records that the group has not answered, of each partition, with or without an owner; the same on each instance"
     );
     for counter in [RECREATED, COMMITS, ABORTS, LOST, RESETS, DRAIN_TIMEOUTS, TOMBSTONES, KEYS_MISSING, BREAKER] {
         counter!(counter).absolute(0);

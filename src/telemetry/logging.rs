@@ -60,14 +60,12 @@ pub fn start(level: &str, style: LogStyle) -> Result<(), LogLevelError> {
     // Only a second call fails, and the first one's choice stands.
     DROPPED.set(writer.error_counter()).ok();
     *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-    let started = match style.json {
-        true => lines.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init(),
-        false => {
-            // Colours in a file or a pipe stand in the way of whoever searches it. https://no-color.org
-            let is_coloured =
-                stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            lines.with(fmt::layer().with_target(false).with_ansi(is_coloured).with_writer(writer)).try_init()
-        }
+    let started = if style.json {
+        lines.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
+    } else {
+        // Colours in a file or a pipe stand in the way of a search. https://no-color.org
+        let is_coloured = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        lines.with(fmt::layer().with_target(false).with_ansi(is_coloured).with_writer(writer)).try_init()
     };
     started.ok();
     Ok(())

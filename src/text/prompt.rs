@@ -195,10 +195,7 @@ impl Prompter {
         let (mut fits, mut too_many) = (0, words.len());
         while too_many - fits > 1 {
             let middle = fits.midpoint(too_many);
-            match tokens(&first(middle)) <= self.source_tokens_max {
-                true => fits = middle,
-                false => too_many = middle,
-            }
+            if tokens(&first(middle)) <= self.source_tokens_max { fits = middle } else { too_many = middle }
         }
         first(fits)
     }
@@ -207,9 +204,10 @@ impl Prompter {
     /// `source_tokens_max` tokens and no end, lest a text that was cut is taken for a whole one.
     pub fn said_ids(&self, text: &str) -> Vec<u32> {
         let mut ids = self.tokenizer.encode(&format!(" {}", clean(text, usize::MAX)));
-        match ids.len() > self.source_tokens_max {
-            true => ids.truncate(self.source_tokens_max),
-            false => ids.push(Tokenizer::END),
+        if ids.len() > self.source_tokens_max {
+            ids.truncate(self.source_tokens_max);
+        } else {
+            ids.push(Tokenizer::END);
         }
         ids
     }

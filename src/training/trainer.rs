@@ -130,9 +130,10 @@ fn within_the_pool(
     let mut learner = Learner::open(&job.recipe, &workshop, &definition, &device, history.step)?;
     let positions = learner.network.source_tokens_max();
     let batches = |examples: &[Example]| {
-        let normalization = match definition.task.imagenet_default_mean_and_std {
-            true => Normalization::imagenet(),
-            false => Normalization::half(),
+        let normalization = if definition.task.imagenet_default_mean_and_std {
+            Normalization::imagenet()
+        } else {
+            Normalization::half()
         };
         let (reader, preparer) = (Reader::new(&job.data), Preparer::new(&definition, LIMITS));
         Batches::new(examples, reader, preparer, normalization, (LIMITS, positions))
@@ -151,9 +152,10 @@ fn within_the_pool(
         }
         let Captions { first_steps, first_pictures, .. } = job.recipe.captions;
         let judges = step >= first_steps;
-        let (passed, size, among) = match judges {
-            false => (step * first_pictures, first_pictures, Among::Captioned),
-            true => (first_steps * first_pictures + (step - first_steps) * pictures, pictures, Among::All),
+        let (passed, size, among) = if judges {
+            (first_steps * first_pictures + (step - first_steps) * pictures, pictures, Among::All)
+        } else {
+            (step * first_pictures, first_pictures, Among::Captioned)
         };
         let batch = learned.after(passed, size, seed, among)?;
         let loss = learner.step(batch, learning_rate(step, steps, warm_up, highest), judges)?;

@@ -4,8 +4,8 @@ use image::DynamicImage;
 
 use super::{
     ImageError, RgbImage,
-    outline::{Outline, Parts},
-    png, webp,
+    outline::Outline,
+    parts::{Format, Parts},
 };
 
 /// What an image may cost. Checked on its header, before a decoder is made.
@@ -22,39 +22,6 @@ pub struct Limits {
 /// The longest side of an image. One of a single row and forty million columns is within every bound
 /// on pixels, and would grow by the target's height while it is resized.
 const SIDE_MAX: u32 = 65_535;
-
-/// The formats that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// JPEG.
-    Jpeg,
-    /// PNG.
-    Png,
-    /// WebP.
-    WebP,
-}
-
-impl Format {
-    /// The name that routing rules compare with.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-        }
-    }
-
-    /// The format of an image, by its first bytes.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
-        if bytes.starts_with(b"\xff\xd8\xff") {
-            return Some(Self::Jpeg);
-        }
-        if bytes.starts_with(png::SIGNATURE) {
-            return Some(Self::Png);
-        }
-        webp::is_webp(bytes).then_some(Self::WebP)
-    }
-}
 
 /// What the header says, with the EXIF orientation applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +43,7 @@ pub struct Header {
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Header, ImageError> {
     let (parts, outline) = open(bytes, limits)?;
     let (width, height) = outline.upright();
-    let format = match parts {
-        Parts::Jpeg(_) => Format::Jpeg,
-        Parts::Png(_) => Format::Png,
-        Parts::WebP(_) => Format::WebP,
-    };
-    Ok(Header { format, width, height, decoding_bytes: outline.decoding_bytes })
+    Ok(Header { format: parts.format(), width, height, decoding_bytes: outline.decoding_bytes })
 }
 
 /// Decodes to upright RGB as Pillow's `convert("RGB")` does: alpha is dropped, not composited; grey

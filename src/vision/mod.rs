@@ -1,7 +1,7 @@
 //! From encoded bytes to the pixels that the network reads.
 //!
 //! * [`probe`]: format and size from the header, checked against [`Limits`] before a decoder is made. `jpeg`, `png` and `webp`
-//!   walk the parts of a file and hold their claims against its length; `exif` reads the orientation.
+//!   walk the `parts` of a file, compare their claims with its length and make its `outline`; `exif` reads the orientation.
 //! * [`decode()`]: checked, upright RGB.
 //! * [`resize`]: Pillow's bicubic, bit for bit.
 //! * [`Normalization`]: bytes to floats.
@@ -10,12 +10,14 @@ mod decode;
 mod exif;
 mod jpeg;
 mod outline;
+mod parts;
 mod pixels;
 mod png;
 mod resample;
 mod webp;
 
-pub use decode::{Format, Header, Limits, decode, probe};
+pub use decode::{Header, Limits, decode, probe};
+pub use parts::Format;
 pub use pixels::Normalization;
 pub use resample::resize;
 

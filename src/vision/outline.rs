@@ -2,8 +2,6 @@
 
 use image::metadata::Orientation;
 
-use super::{ImageError, jpeg::Jpeg, png::Png, webp::WebP};
-
 /// Size, orientation and cost of an image, from its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outline {
@@ -33,45 +31,5 @@ pub(super) fn turning_bytes(orientation: Orientation, pixels: u64) -> u64 {
     match orientation.to_exif() {
         5.. => 3 * pixels,
         _ => 0,
-    }
-}
-
-/// The parts of an image file. Made without allocating anything that the file claims.
-#[derive(Debug)]
-pub(super) enum Parts {
-    Jpeg(Jpeg),
-    Png(Png),
-    WebP(WebP),
-}
-
-impl Parts {
-    /// Reads the structure of a file of one of the formats that are read.
-    ///
-    /// # Errors
-    /// When it is none of them, or is cut off or broken.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, ImageError> {
-        match super::Format::of(bytes) {
-            Some(super::Format::Jpeg) => Jpeg::read(bytes).map(Self::Jpeg),
-            Some(super::Format::Png) => Png::read(bytes).map(Self::Png),
-            Some(super::Format::WebP) => WebP::read(bytes).map(Self::WebP),
-            None => Err(ImageError::FormatUnsupported),
-        }
-    }
-
-    pub(super) fn outline(&self) -> Outline {
-        match self {
-            Self::Jpeg(jpeg) => jpeg.outline(),
-            Self::Png(png) => png.outline(),
-            Self::WebP(webp) => webp.outline(),
-        }
-    }
-
-    /// The pixels as RGB bytes `[height, width, 3]`, not turned.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Result<Vec<u8>, ImageError> {
-        match self {
-            Self::Jpeg(jpeg) => jpeg.decode(bytes),
-            Self::Png(png) => png.decode(bytes),
-            Self::WebP(webp) => webp.decode(bytes),
-        }
     }
 }

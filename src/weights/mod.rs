@@ -122,10 +122,7 @@ impl Stored {
             Values::Safetensors(span) => span.floats(self.len())?,
             Values::Torch(tensor) => torch::floats(tensor)?,
         };
-        match values.iter().all(|value| value.is_finite()) {
-            true => Ok(values),
-            false => Err(TensorError::NotFinite),
-        }
+        if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(TensorError::NotFinite) }
     }
 }
 
@@ -152,12 +149,11 @@ impl Weights {
     pub fn open(files: &[impl AsRef<Path>]) -> Result<Self, WeightsError> {
         let mut whole = Self { tensors: BTreeMap::new(), extras: None };
         for path in files.iter().map(AsRef::as_ref) {
-            let part = match path.extension().is_some_and(|extension| extension == "safetensors") {
-                true => {
-                    let file = File::open(path).map_err(|error| unreadable(path, error))?;
-                    Self::of_safetensors(path, &Arc::new(file))?
-                }
-                false => torch::open(path)?,
+            let part = if path.extension().is_some_and(|extension| extension == "safetensors") {
+                let file = File::open(path).map_err(|error| unreadable(path, error))?;
+                Self::of_safetensors(path, &Arc::new(file))?
+            } else {
+                torch::open(path)?
             };
             for (name, tensor) in part.tensors {
                 if whole.tensors.contains_key(&name) {

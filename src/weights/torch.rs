@@ -96,9 +96,10 @@ fn from_archive(path: &Path, file: File) -> Result<Vec<u8>, WeightsError> {
     let entry = archive.by_name(name).map_err(|error| malformed(path, error))?;
     let mut bytes = Vec::new();
     entry.take(PICKLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| malformed(path, error))?;
-    match bytes.len() as u64 > PICKLE_BYTES_MAX {
-        true => Err(malformed(path, format!("its pickle has more than {PICKLE_BYTES_MAX} bytes"))),
-        false => Ok(bytes),
+    if bytes.len() as u64 > PICKLE_BYTES_MAX {
+        Err(malformed(path, format!("its pickle has more than {PICKLE_BYTES_MAX} bytes")))
+    } else {
+        Ok(bytes)
     }
 }
 

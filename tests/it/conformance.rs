@@ -277,9 +277,12 @@ impl<'v> Question<'v> {
         let Ok(plain) = Condition::parse(&condition) else { return Ok(inverted) };
         let condition = if inverted { format!("not ({condition})") } else { condition };
         let Ok(parsed) = Condition::parse(&condition) else { return Ok(inverted) };
-        let value = self.field(name).and_then(|value| match operator.starts_with("NUM_") {
-            true => value.trim().parse().ok().map(AttributeValue::Number),
-            false => Some(AttributeValue::Text(value.into_owned())),
+        let value = self.field(name).and_then(|value| {
+            if operator.starts_with("NUM_") {
+                value.trim().parse().ok().map(AttributeValue::Number)
+            } else {
+                Some(AttributeValue::Text(value.into_owned()))
+            }
         });
         let attributes: Attributes = BTreeMap::from([("it".to_owned(), value)]);
         // Without a time of its own a context is of now.
@@ -317,13 +320,14 @@ fn condition(constraint: &Value, field: &str) -> Result<Option<String>, Apart> {
         "LTE" => Ok("<="),
         _ => Err(Apart::NotOurs),
     };
-    let searched = |word: &str, before: &str, after: &str| match insensitive {
-        false => all().map(|list| format!("{field} {word} {list}")),
-        true => {
+    let searched = |word: &str, before: &str, after: &str| {
+        if insensitive {
             let escaped: Vec<String> = values.clone().map(regex::escape).collect();
             (!escaped.is_empty()).then(|| {
                 format!("{field} matches {}", quoted(&format!("(?is){before}(?:{}){after}", escaped.join("|"))))
             })
+        } else {
+            all().map(|list| format!("{field} {word} {list}"))
         }
     };
     Ok(match operator.split_once('_').unwrap_or((operator, "")) {

@@ -93,9 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     progress.finish_and_clear();
     let gathered = gathered?;
     let report = report::Report::new(&gathered);
-    match arguments.json {
-        true => output::json(&report),
-        false => output::raw(report.text()),
+    if arguments.json {
+        output::json(&report);
+    } else {
+        output::raw(report.text());
     }
     match &arguments.sheet {
         Some(sheet) => {

@@ -194,9 +194,10 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 }
 
 fn shortened(text: &str, characters_max: usize) -> String {
-    match text.chars().count() > characters_max {
-        true => text.chars().take(characters_max - 1).chain(['…']).collect(),
-        false => text.to_owned(),
+    if text.chars().count() > characters_max {
+        text.chars().take(characters_max - 1).chain(['…']).collect()
+    } else {
+        text.to_owned()
     }
 }
 

@@ -139,9 +139,10 @@ pub(super) fn run(arguments: &Arguments, by: &By, units: usize) -> Result<(), Cl
             regroups: regroups.shares(total),
         }),
     };
-    match arguments.json {
-        true => output::json(&simulated),
-        false => output::raw(simulated.text()),
+    if arguments.json {
+        output::json(&simulated);
+    } else {
+        output::raw(simulated.text());
     }
     Ok(())
 }

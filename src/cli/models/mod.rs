@@ -109,9 +109,10 @@ impl TargetArguments {
             languages: self.languages.clone(),
         };
         let manifest = watched("importing", |watch| import_checkpoint(path, &options, watch).map_err(failed))?;
-        match self.json {
-            true => output::json(&manifest),
-            false => self.say(&manifest),
+        if self.json {
+            output::json(&manifest);
+        } else {
+            self.say(&manifest);
         }
         Ok(())
     }

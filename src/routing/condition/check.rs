@@ -42,9 +42,10 @@ pub(super) fn checked(written: Written<'_>, source: &str) -> Result<Expression, 
 fn named(written: WrittenField<'_>) -> Result<Field, Placed<String>> {
     let (path, place) = written.name;
     if written.is_attribute {
-        return match path.is_empty() {
-            true => Err(("an attribute has a name".to_owned(), place)),
-            false => Ok(Field::Attribute(path.to_owned())),
+        return if path.is_empty() {
+            Err(("an attribute has a name".to_owned(), place))
+        } else {
+            Ok(Field::Attribute(path.to_owned()))
         };
     }
     if let Some(in_zone) = IN_ZONES.iter().find(|name| **name == path) {
@@ -215,10 +216,7 @@ fn among(field: &Field, (set, place): Placed<Set<'_>>) -> Result<Test, Placed<St
                     _ => return Err(("a list has numbers or quoted texts".to_owned(), place)),
                 }
             }
-            Ok(match texts.is_empty() {
-                true => Test::NumberAmong(numbers.into()),
-                false => Test::TextAmong(texts.into()),
-            })
+            Ok(if texts.is_empty() { Test::NumberAmong(numbers.into()) } else { Test::TextAmong(texts.into()) })
         }
     }
 }

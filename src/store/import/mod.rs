@@ -155,10 +155,7 @@ pub fn import(path: &Path, options: &ImportOptions, watch: Watch<'_>) -> Result<
         imported_by: format!("ofa-stream {}", env!("CARGO_PKG_VERSION")),
         imported_at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         temperature: options.temperature,
-        languages: match options.languages.is_empty() {
-            true => english(),
-            false => options.languages.clone(),
-        },
+        languages: if options.languages.is_empty() { english() } else { options.languages.clone() },
         source: Origin { layout: source.layout().to_owned(), name: source.name(), model_id, revision, weights: hashes },
         trained: options.trained.clone(),
         files,

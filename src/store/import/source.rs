@@ -212,8 +212,11 @@ fn published(weights: Weights) -> Weights {
     let weights =
         weights.renamed(|name| Some(plain(name)).filter(|name| !DERIVED.iter().any(|suffix| name.ends_with(suffix))));
     let shared = SHARED_NAMES.into_iter().find(|name| weights.get(name).is_some());
-    weights.renamed(|name| match SHARED_NAMES.contains(&name) {
-        true => (Some(name) == shared).then(|| SHARED_EMBEDDING.to_owned()),
-        false => Some(name.to_owned()),
+    weights.renamed(|name| {
+        if SHARED_NAMES.contains(&name) {
+            (Some(name) == shared).then(|| SHARED_EMBEDDING.to_owned())
+        } else {
+            Some(name.to_owned())
+        }
     })
 }

@@ -28,8 +28,5 @@ pub(super) fn decode(frame: &[u8], size: (u32, u32)) -> Result<Vec<u8>, ImageErr
     // compares that with the length it gets.
     let written =
         unsafe { libwebp_sys::WebPDecodeRGBInto(frame.as_ptr(), frame.len(), rgb.as_mut_ptr(), rgb.len(), stride) };
-    match written.is_null() {
-        true => Err(ImageError::undecodable("the WebP's pixels are broken or end early")),
-        false => Ok(rgb),
-    }
+    if written.is_null() { Err(ImageError::undecodable("the WebP's pixels are broken or end early")) } else { Ok(rgb) }
 }

@@ -52,10 +52,7 @@ impl Frame {
         const FIXED: u64 = 1 << 19;
         // Some rows of samples at a time.
         let rows = FIXED + 256 * u64::from(self.width);
-        match self.lossless {
-            false => rows,
-            true => rows + 4 * self.pixels() + self.code_bytes(),
-        }
+        if self.lossless { rows + 4 * self.pixels() + self.code_bytes() } else { rows }
     }
 
     /// Bytes of the prefix codes of a lossless frame. Each block of pixels may have codes of its own; blocks have at least
@@ -195,10 +192,7 @@ fn chunk(bytes: &[u8], at: usize) -> Result<(&[u8; 4], Range<usize>), ImageError
     let name: &[u8; 4] = bytes.get(at..at + 4).and_then(|name| name.try_into().ok()).ok_or_else(cut)?;
     let length = little(bytes, at + 4, 4).ok_or_else(cut)? as usize;
     let data = at + CHUNK_HEAD..at + CHUNK_HEAD + length;
-    match data.end <= bytes.len() {
-        true => Ok((name, data)),
-        false => Err(cut()),
-    }
+    if data.end <= bytes.len() { Ok((name, data)) } else { Err(cut()) }
 }
 
 /// Chunks begin at even places.

@@ -256,9 +256,10 @@ impl<I: BufRead> Machine<'_, I> {
     }
 
     fn check_containers(&self) -> Result<(), PickleError> {
-        match self.made.lists.len() + self.made.dicts.len() < CONTAINERS_MAX {
-            true => Ok(()),
-            false => Err(PickleError::Broken("it has too many lists and dictionaries")),
+        if self.made.lists.len() + self.made.dicts.len() < CONTAINERS_MAX {
+            Ok(())
+        } else {
+            Err(PickleError::Broken("it has too many lists and dictionaries"))
         }
     }
 
@@ -309,17 +310,19 @@ impl<I: BufRead> Machine<'_, I> {
         }
         let mut bytes = Vec::new();
         self.input.take(length).read_to_end(&mut bytes)?;
-        match bytes.len() as u64 == length {
-            true => Ok(bytes),
-            false => Err(PickleError::Early(std::io::ErrorKind::UnexpectedEof.into())),
+        if bytes.len() as u64 == length {
+            Ok(bytes)
+        } else {
+            Err(PickleError::Early(std::io::ErrorKind::UnexpectedEof.into()))
         }
     }
 
     fn skip(&mut self, length: u64) -> Result<Value, PickleError> {
         let skipped = std::io::copy(&mut self.input.take(length), &mut std::io::sink())?;
-        match skipped == length {
-            true => Ok(Value::Opaque),
-            false => Err(PickleError::Early(std::io::ErrorKind::UnexpectedEof.into())),
+        if skipped == length {
+            Ok(Value::Opaque)
+        } else {
+            Err(PickleError::Early(std::io::ErrorKind::UnexpectedEof.into()))
         }
     }
 
@@ -349,8 +352,9 @@ impl<I: BufRead> Machine<'_, I> {
 }
 
 fn global(module: &str, name: &str) -> Result<Value, PickleError> {
-    match is_harmless(module, name) {
-        true => Ok(Value::Global(format!("{module}.{name}").into())),
-        false => Err(PickleError::Global(format!("{module}.{name}"))),
+    if is_harmless(module, name) {
+        Ok(Value::Global(format!("{module}.{name}").into()))
+    } else {
+        Err(PickleError::Global(format!("{module}.{name}")))
     }
 }
