@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     CliError, SettingsArguments, failed, output,
-    requests::{self, Reading},
+    requests::{self, FromFile, Reading},
 };
 use crate::{
     kafka::{Feeder, FeederOptions, KafkaError},
@@ -68,13 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         failed(format!("{error}; {} requests were published before", progress.position()))
     };
     for (index, request) in requests::read(&arguments.source, reading)?.enumerate() {
-        feeder.feed(&request?).map_err(|error| {
-            failed(format!(
-                "{} request {}: {error}; {index} were published before",
-                arguments.source.display(),
-                index + 1
-            ))
-        })?;
+        let FromFile { place, record } = request?;
+        feeder.feed(&record).map_err(|error| failed(format!("{place}: {error}; {index} were published before")))?;
         progress.inc(1);
     }
     feeder.finish().map_err(|error| published(error, &progress))?;

@@ -32,7 +32,14 @@ pub(super) struct Reading<'a> {
     pub(super) checked: bool,
 }
 
-type Requests<'a> = Box<dyn Iterator<Item = Result<Outgoing, CliError>> + 'a>;
+/// A request from a file.
+pub(super) struct FromFile {
+    /// The file, and its line in a file of lines.
+    pub(super) place: String,
+    pub(super) record: Outgoing,
+}
+
+type Requests<'a> = Box<dyn Iterator<Item = Result<FromFile, CliError>> + 'a>;
 
 /// Reads a folder or a file of JSON lines, one request at a time.
 pub(super) fn read<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliError> {
@@ -61,7 +68,8 @@ fn folder<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliE
         let name = image.file_stem().unwrap_or_default().to_string_lossy();
         let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
         let request = json!({"request_id": name, "text": text, "image": {"base64": encode_base64(&bytes)}});
-        record(&request, request.to_string().into_bytes(), reading)
+        let record = record(&request, request.to_string().into_bytes(), reading)?;
+        Ok(FromFile { place: image.display().to_string(), record })
     })))
 }
 
@@ -75,9 +83,10 @@ fn lines<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliEr
     };
     let numbered = Lines(BufReader::new(file)).enumerate();
     Ok(Box::new(numbered.filter_map(move |(index, line)| {
+        let place = format!("{} line {}", path.display(), index + 1);
         let line = match line {
             Ok(line) => line,
-            Err(error) => return Some(Err(failed(format!("{} line {}: {error}", path.display(), index + 1)))),
+            Err(error) => return Some(Err(failed(format!("{place}: {error}")))),
         };
         let line = match index {
             0 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line),
@@ -86,8 +95,10 @@ fn lines<'a>(path: &'a Path, reading: Reading<'a>) -> Result<Requests<'a>, CliEr
         if line.trim_ascii().is_empty() && reading.checked {
             return None;
         }
-        let made = one_line(line, &folder, reading);
-        Some(made.map_err(|error| failed(format!("{} line {}: {error}", path.display(), index + 1))))
+        Some(match one_line(line, &folder, reading) {
+            Ok(record) => Ok(FromFile { place, record }),
+            Err(error) => Err(failed(format!("{place}: {error}"))),
+        })
     })))
 }
 

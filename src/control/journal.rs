@@ -1,5 +1,7 @@
 //! What is written down of each change: the state file, the audit log, log lines, metrics.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Change, ControlError, Files, files::Saved};
@@ -14,6 +16,9 @@ struct Audited<'a> {
     result: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Names that the new configuration lacks, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    gone: BTreeMap<&'a str, Vec<&'a str>>,
     from: &'a str,
     to: &'a str,
 }
@@ -22,14 +27,13 @@ struct Audited<'a> {
 pub(super) struct Journal(pub(super) Option<Files>);
 
 impl Journal {
-    /// A switch from one configuration to another.
-    /// `gone` names what the new one has not any more.
+    /// A switch from one configuration to another. `gone` has kinds and names that the new one lacks.
     pub(super) fn switched(
         &self,
         revision: u64,
         change: &Change,
         (from, to): (&str, &str),
-        gone: &[String],
+        gone: &[(&'static str, String)],
         warnings: &[String],
     ) {
         telemetry::config_switched();
@@ -44,15 +48,20 @@ impl Journal {
             "Configuration switched."
         );
         // A file that was cut while it was copied may be valid up to there.
+        let names: Vec<String> = gone.iter().map(|(kind, name)| format!("{kind} `{name}`")).collect();
         if !gone.is_empty() {
-            let gone = gone.join(", ");
+            let gone = names.join(", ");
             tracing::warn!(gone, "The new configuration lacks what the one before had. Is the file whole?");
         }
         for warning in warnings {
             tracing::warn!(warning, "The configuration works, and may not be what was meant.");
         }
-        let reason = (!gone.is_empty()).then(|| format!("gone: {}", gone.join(", ")));
-        self.audit(&Audited { revision, change, result: "switched", reason, from, to });
+        let reason = (!gone.is_empty()).then(|| format!("gone: {}", names.join(", ")));
+        let mut by_kind: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (kind, name) in gone {
+            by_kind.entry(kind).or_default().push(name);
+        }
+        self.audit(&Audited { revision, change, result: "switched", reason, gone: by_kind, from, to });
     }
 
     /// A change that is refused, while this configuration serves.
@@ -61,7 +70,8 @@ impl Journal {
         let (code, action) = (error.code(), &change.action);
         tracing::error!(%error, code, action, "A change is refused, and nothing changed.");
         let reason = Some(error.to_string());
-        self.audit(&Audited { revision, change, result: "refused", reason, from: serving, to: serving });
+        let gone = BTreeMap::new();
+        self.audit(&Audited { revision, change, result: "refused", reason, gone, from: serving, to: serving });
     }
 
     fn audit(&self, line: &Audited<'_>) {

@@ -34,19 +34,19 @@ impl Flow {
         self.delayed.insert(source, until_ms);
     }
 
-    /// Sources whose time has come; they are delayed no longer.
-    pub fn due(&mut self, now_ms: i64) -> Vec<Source> {
-        let due: Vec<Source> =
-            self.delayed.iter().filter(|(_, until_ms)| **until_ms <= now_ms).map(|(source, _)| *source).collect();
-        due.iter().for_each(|source| {
-            self.delayed.remove(source);
-        });
-        due
+    /// Delays no longer the sources whose time has come.
+    pub fn end_delays(&mut self, now_ms: i64) {
+        self.delayed.retain(|_, until_ms| *until_ms > now_ms);
     }
 
     /// Whether records of a source are taken now.
     pub fn is_open(&self, source: Source) -> bool {
         !self.held && !self.leaving.contains(&source) && !self.delayed.contains_key(&source)
+    }
+
+    /// Whether nothing but a delay holds a source up.
+    pub fn is_open_but_for_delay(&self, source: Source) -> bool {
+        !self.held && !self.leaving.contains(&source)
     }
 
     /// Sources that wait for a record to be due.
@@ -84,7 +84,9 @@ mod tests {
         assert!(flow.is_open(requests), "it came back");
 
         flow.delay(retries, 1_000);
-        assert_eq!((flow.due(999), flow.is_open(retries), flow.delayed()), (vec![], false, 1));
-        assert_eq!((flow.due(1_000), flow.is_open(retries), flow.due(1_000)), (vec![retries], true, vec![]));
+        flow.end_delays(999);
+        assert_eq!((flow.is_open(retries), flow.is_open_but_for_delay(retries), flow.delayed()), (false, true, 1));
+        flow.end_delays(1_000);
+        assert_eq!((flow.is_open(retries), flow.delayed()), (true, 0));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    in_hand::InHand,
     monitor::Stall,
     poll::now_ms,
     release::lock,
@@ -16,7 +17,7 @@ use crate::{
     delivery::Flow,
     engine::{Busy, Cost, Engine, Identity, Lane, State, Version},
     kafka::{Consumer, Fetched, KafkaError},
-    message::{Record, Source},
+    message::Source,
     settings::{GroupProtocol, PipelinePlan},
     telemetry::{self, Gauges, Lag},
 };
@@ -55,7 +56,7 @@ impl Gauging {
         consumer: &Consumer,
         engine: &Engine,
         flow: &Flow,
-        in_hand: &BTreeMap<Source, Record>,
+        in_hand: &InHand,
     ) {
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return;
@@ -76,16 +77,15 @@ impl Gauging {
             let idle = in_flight == 0;
             let Some(Fetched { end, next, waiting }) = statistics.sources.get(source).copied() else { continue };
             // Behind the last record there may be nothing but the marks of transactions.
-            let held = in_hand.get(source).map(|record| record.offset);
-            let all_read = idle && waiting == 0 && next >= end && held.is_none();
+            let first_held = in_hand.first_offset(*source);
+            let all_read = idle && waiting == 0 && next >= end && first_held.is_none();
             // One that waits for its time is behind all that is in flight.
-            let oldest = if idle { held.or(position) } else { position };
+            let oldest = if idle { first_held.or(position) } else { position };
             let behind = match (all_read, source.topic) {
                 (true, _) => 0,
                 (false, 0) => (end - oldest.unwrap_or(next)).max(0),
-                // Each record of a retry topic may come with the mark of a transaction of its own, which is no record: those
-                // that are known are counted.
-                (false, _) => in_flight + i64::from(held.is_some()) + waiting + (end - next).max(0),
+                // Each record of a retry topic may come with the mark of a transaction of its own, which is no record.
+                (false, _) => in_flight + in_hand.count(*source) as i64 + waiting + (end - next).max(0),
             };
             let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
             let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);

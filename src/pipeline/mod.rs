@@ -7,6 +7,9 @@
 //! * `outcome`: an answer or a failure into the record that goes out; `parcel`: with less in it where it is too large.
 //! * `poll`: reads, pauses, commits, drains, on the thread that owns the consumer; `ownership`: partitions that come and go.
 //! * `release`: publishes in offset order, on one thread, at least once; `transact`: exactly once.
+//! * `in_hand`: records of retry topics that are not due yet.
+//! * `attempts`: first answers of records that are judged again; `decision`: what texts and rules change of a decision.
+//! * `budget`: bytes that decoders and prepared pictures share; `stages`: what each thread does, and since when.
 //! * `failure`: every failure, its stage, its code, and what follows from it; `tell`: what metrics and logs hear.
 //! * [`Serving`]: the configuration that requests are served by; [`Switcher`] changes it while they are.
 //! * [`Pipeline`]: the threads; [`Monitor`]: what it says about itself; `gauges`: what the poll loop sees of it.
@@ -20,6 +23,7 @@ mod comparison;
 mod decision;
 mod failure;
 mod gauges;
+mod in_hand;
 mod intake;
 mod monitor;
 mod outcome;

@@ -138,6 +138,10 @@ impl Poller<'_> {
                 self.shared.recreated.lock().unwrap_or_else(PoisonError::into_inner).push(topic);
                 return;
             }
+            for (source, _) in from_beginning {
+                self.flow.forget_delay(source);
+                self.in_hand.forget(source);
+            }
         }
     }
 
@@ -168,7 +172,7 @@ impl Poller<'_> {
         for source in sources {
             ledger.revoke(*source);
             self.flow.gone(*source);
-            self.in_hand.remove(source);
+            self.in_hand.forget(*source);
         }
         drop(ledger);
         if self.giving_up.is_empty() && !self.shared.stop.load(Ordering::Acquire) {
@@ -188,7 +192,7 @@ impl Poller<'_> {
                 let mut ledger = lock(self.shared);
                 for (source, next) in sought {
                     self.flow.forget_delay(source);
-                    self.in_hand.remove(&source);
+                    self.in_hand.forget(source);
                     ledger.resume(source, next);
                 }
             }

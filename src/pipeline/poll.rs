@@ -1,7 +1,6 @@
 //! Reads, pauses, commits, drains; on the thread that owns the consumer.
 
 use std::{
-    collections::BTreeMap,
     sync::{PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -10,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{
     gauges::Gauging,
+    in_hand::InHand,
     outcome::since_the_epoch,
     ownership::GivingUp,
     release::lock,
@@ -37,8 +37,8 @@ pub(super) struct Poller<'p> {
     arrived: &'p Sender<Arrived>,
     woken: &'p Receiver<()>,
     pub(super) flow: Flow,
-    /// Records of retry topics that are not due yet, one of each partition.
-    pub(super) in_hand: BTreeMap<Source, Record>,
+    /// Records of retry topics that are not due yet.
+    pub(super) in_hand: InHand,
     /// Whether nothing more is taken, for good.
     draining: bool,
     /// Whether too many are in flight, and whether the breaker is open, when it was last looked.
@@ -69,7 +69,7 @@ impl<'p> Poller<'p> {
             arrived,
             woken,
             flow: Flow::default(),
-            in_hand: BTreeMap::new(),
+            in_hand: InHand::default(),
             draining: false,
             pressed: false,
             broken: false,
@@ -131,22 +131,41 @@ impl<'p> Poller<'p> {
 
     /// Takes records while there is room, though not for ever; false where it took none.
     fn read(&mut self) -> Result<bool, PipelineError> {
-        let due = self.flow.due(now_ms());
-        for source in due {
-            if let Some(record) = self.in_hand.remove(&source) {
-                self.take(source, record);
-            }
-        }
+        self.flow.end_delays(now_ms());
         for taken in 0..READ_AT_ONCE {
             self.apply_pressure();
-            // What is to be read again lies in wait until it was sought.
-            let is_open = |source| self.flow.is_open(source) && lock(self.shared).is_open(source);
-            match self.consumer.next(is_open)? {
+            if let Some((source, record)) = self.next_due() {
+                self.take(source, record);
+                continue;
+            }
+            match self.next_read()? {
+                Some((source, record)) if self.in_hand.count(source) > 0 => self.in_hand.push_back(source, record),
                 Some((source, record)) => self.take(source, record),
                 None => return Ok(taken > 0),
             }
         }
         Ok(true)
+    }
+
+    /// A record in hand whose partition is delayed no longer.
+    fn next_due(&mut self) -> Option<(Source, Record)> {
+        let is_open = |source: &Source| self.flow.is_open(*source) && lock(self.shared).is_open(*source);
+        let source = self.in_hand.sources().find(is_open)?;
+        Some((source, self.in_hand.pop(source)?))
+    }
+
+    /// A record that the client has: of a partition that is open, or delayed with room to read ahead.
+    fn next_read(&self) -> Result<Option<(Source, Record)>, PipelineError> {
+        let is_open = |source| {
+            let is_wanted = if self.in_hand.count(source) > 0 {
+                self.flow.is_open_but_for_delay(source) && self.in_hand.has_room(source)
+            } else {
+                self.flow.is_open(source)
+            };
+            // What is to be read again lies in wait until it was sought.
+            is_wanted && lock(self.shared).is_open(source)
+        };
+        Ok(self.consumer.next(is_open)?)
     }
 
     /// Takes no records from the high mark on until the low one, nor while too much fails. The client goes on fetching up to its
@@ -160,8 +179,7 @@ impl<'p> Poller<'p> {
         let open = self.shared.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_open(Instant::now());
         self.shared.monitor.set_breaker(open);
         // Records that wait for their time lie in memory too. By themselves they hold nothing up: they leave in time.
-        let in_hand: usize = self.in_hand.values().map(Record::size).sum();
-        let bytes = if records > 0 { bytes + in_hand } else { bytes };
+        let bytes = if records > 0 { bytes + self.in_hand.bytes() } else { bytes };
         // After an abort nothing is in flight, and intake threads may still have to throw away what was.
         let records = records.max(self.arrived.len());
         let full = records >= limits.records_in_flight_max || bytes >= limits.bytes_in_flight_max;
@@ -189,7 +207,7 @@ impl<'p> Poller<'p> {
             && let Some(due_ms) = self.due_ms(source, &record).filter(|due_ms| *due_ms > now_ms())
         {
             self.flow.delay(source, due_ms);
-            self.in_hand.insert(source, record);
+            self.in_hand.push_front(source, record);
             return;
         }
         let offset = record.offset;

@@ -26,13 +26,13 @@ pub struct TableSpec {
 
 impl TableSpec {
     /// The rules, holdouts, experiments and versions that another table had and this one has not, by kind and name.
-    pub fn gone_since(&self, before: &Self) -> Vec<String> {
+    pub fn gone_since(&self, before: &Self) -> Vec<(&'static str, String)> {
         let now = self.names();
         before
             .names()
             .into_iter()
             .filter(|name| !now.contains(name))
-            .map(|(kind, name)| format!("{kind} `{name}`"))
+            .map(|(kind, name)| (kind, name.to_owned()))
             .collect()
     }
 

@@ -29,7 +29,7 @@ impl Outline {
 /// Bytes of the second copy that turning makes of RGB bytes; mirrors and half turns are made in place.
 pub(super) fn turning_bytes(orientation: Orientation, pixels: u64) -> u64 {
     match orientation.to_exif() {
-        5.. => 3 * pixels,
+        5.. => pixels.saturating_mul(3),
         _ => 0,
     }
 }

@@ -72,15 +72,17 @@ impl Png {
     }
 
     pub(super) fn outline(&self) -> Outline {
+        // Sides have 32 bits: the bytes of the largest have more than 64.
         let pixels = u64::from(self.width) * u64::from(self.height);
+        let samples = pixels.saturating_mul(self.sample_bytes());
         // Samples that are RGB of 8 bits already are used as they are.
-        let rgb = if self.sample_bytes() == 3 { 0 } else { 3 * pixels };
+        let rgb = if self.sample_bytes() == 3 { 0 } else { pixels.saturating_mul(3) };
         Outline {
             width: self.width,
             height: self.height,
             orientation: self.orientation,
             // Turning comes when the samples as the library gives them are gone.
-            decoding_bytes: pixels * self.sample_bytes() + rgb.max(turning_bytes(self.orientation, pixels)),
+            decoding_bytes: samples.saturating_add(rgb.max(turning_bytes(self.orientation, pixels))),
         }
     }
 

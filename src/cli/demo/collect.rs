@@ -113,7 +113,9 @@ pub(super) type Numbered = (u32, Outgoing);
 /// changed, so that every request is one of its own.
 pub(super) fn requests(plan: &Plan, source: &Path, count: Option<u32>) -> Result<Vec<Numbered>, CliError> {
     let reading = Reading { topic: &plan.kafka.requests, key: "user_id", checked: false };
-    let once: Vec<Outgoing> = requests::read(source, reading)?.collect::<Result<_, _>>()?;
+    let once: Vec<Outgoing> = requests::read(source, reading)?
+        .map(|request| request.map(|request| request.record))
+        .collect::<Result<_, _>>()?;
     if once.is_empty() {
         return Err(failed(format!("{} holds no requests", source.display())));
     }

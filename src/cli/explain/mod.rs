@@ -213,8 +213,8 @@ fn of_request(
     // A line that is no request stands in nobody's way who asks for another.
     let checked = arguments.request_id.is_none();
     let reading = Reading { topic: &plan.kafka.requests, key: "request_id", checked };
-    for outgoing in requests::read(path, reading)? {
-        let Outgoing { key, payload, headers, .. } = outgoing?;
+    for request in requests::read(path, reading)? {
+        let Outgoing { key, payload, headers, .. } = request?.record;
         let time = arguments.time.unwrap_or_else(Timestamp::now);
         let key = arguments.key.as_ref().map(|key| key.clone().into_bytes()).or(key);
         let record = Record { timestamp_ms: Some(time.as_millisecond()), key, payload, headers, ..Record::default() };
