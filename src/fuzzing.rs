@@ -22,6 +22,7 @@ const BOUNDS: RequestBounds = RequestBounds {
     text_characters_max: 2_000,
     attributes_max: 64,
     attribute_bytes_max: 1_024,
+    nesting_max: 32,
     headers_max: 64,
 };
 

@@ -180,6 +180,7 @@ impl Controller {
             published: None,
             queue: VecDeque::new(),
             pending: None,
+            given_up: VecDeque::new(),
             tickets: 0,
         };
         if start.forgotten {

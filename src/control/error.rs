@@ -40,7 +40,7 @@ pub enum ControlError {
     Busy,
     /// The control topic did not confirm it.
     #[error(
-        "the control topic did not confirm it, so nothing changed here; should it have arrived, all follow it: {0}"
+        "the control topic did not confirm it, so nothing changed; should it arrive later, this instance withdraws it: {0}"
     )]
     NotPublished(String),
     /// The program stops.

@@ -43,6 +43,7 @@ impl Worker {
             Err(error) => return self.cannot_read(&error, revision),
         };
         match weigh(&self.state, self.awaited(), &record) {
+            Weight::Counts { own: false } if self.was_given_up(&record) => self.withdraw(&record),
             Weight::Counts { own } => {
                 self.say_again = None;
                 self.agreed.clone_from(&record);
@@ -64,6 +65,30 @@ impl Worker {
             Weight::Known => {}
             Weight::Beside => self.become_uneasy(),
         }
+    }
+
+    fn was_given_up(&self, record: &State) -> bool {
+        record.change.as_ref().is_some_and(|change| self.given_up.contains(&change.id))
+    }
+
+    /// A change of this instance that arrives after its caller was refused: writes what the group had before with the next number, so
+    /// that the others go back to it.
+    fn withdraw(&mut self, record: &State) {
+        let action = record.change.as_ref().map(|change| change.action.as_str());
+        tracing::warn!(
+            action,
+            revision = record.revision,
+            "A change arrived after its caller was refused; it is withdrawn."
+        );
+        self.state.revision = record.revision;
+        self.agreed.revision = record.revision;
+        let before = State { revision: record.revision + 1, ..self.agreed.clone() };
+        if let Err(error) = self.write(&before) {
+            tracing::warn!(error, "The withdrawal could not be written yet; it is tried again.");
+            self.become_uneasy();
+        }
+        self.save();
+        self.tell_metrics();
     }
 
     fn cannot_read(&mut self, error: &ControlError, revision: Option<u64>) {
@@ -93,9 +118,8 @@ impl Worker {
     /// What is to be done at a certain time.
     pub(super) fn when_due(&mut self) {
         let now = Instant::now();
-        if let Some(Published { asked, .. }) = self.published.take_if(|published| published.until <= now) {
-            let reason = "it was sent, and did not come back in time".to_owned();
-            self.refuse(asked, ControlError::NotPublished(reason));
+        if let Some(published) = self.published.take_if(|published| published.until <= now) {
+            self.give_up(published, "it was sent, and did not come back in time".to_owned());
             self.release();
         }
         if self.say_again.take_if(|due| *due <= now).is_some() && self.unreadable.is_none() {

@@ -15,6 +15,9 @@ use crate::{
     settings::Plan,
 };
 
+/// Changes that were given up and are remembered. More than that cannot be on their way: each was waited for.
+const GIVEN_UP_MAX: usize = 64;
+
 impl Worker {
     pub(super) fn obey(&mut self, asked: Asked) {
         let goes_back = |other: &Asked| other.order.command == Command::Rollback;
@@ -162,13 +165,24 @@ impl Worker {
     /// The record of a change did not arrive, as far as the client knows.
     pub(super) fn lost(&mut self, id: &str, reason: String) {
         if self.awaited() == Some(id)
-            && let Some(Published { asked, .. }) = self.published.take()
+            && let Some(published) = self.published.take()
         {
-            self.refuse(asked, ControlError::NotPublished(reason));
+            self.give_up(published, reason);
         } else if self.agreed.change.as_ref().is_some_and(|change| change.id == id) {
             tracing::warn!(reason, "What counts did not arrive in the control topic.");
             self.become_uneasy();
         }
+    }
+
+    /// A change that was sent and is not confirmed: its caller gets an error, so it must not take effect later.
+    pub(super) fn give_up(&mut self, published: Published, reason: String) {
+        if let Some(change) = &published.state.change {
+            if self.given_up.len() >= GIVEN_UP_MAX {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(change.id.clone());
+        }
+        self.refuse(published.asked, ControlError::NotPublished(reason));
     }
 
     /// Commands that came before the one that goes first.

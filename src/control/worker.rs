@@ -86,6 +86,8 @@ pub(super) struct Worker {
     /// Commands that came meanwhile.
     pub(super) queue: VecDeque<Asked>,
     pub(super) pending: Option<Pending>,
+    /// Ids of changes that were sent and given up, the latest last: the brokers may still take them.
+    pub(super) given_up: VecDeque<String>,
     pub(super) tickets: u64,
     pub(super) preparations: Preparations,
 }

@@ -4,6 +4,7 @@
 //! takes 24 bytes for each 3 in the record. These readers count while they read, and stop at the first item too many.
 
 mod attributes;
+mod nesting;
 
 use std::{cell::RefCell, fmt};
 
@@ -26,6 +27,8 @@ pub struct RequestBounds {
     pub attributes_max: usize,
     /// Bytes of an attribute's name, and of its value where it is a string.
     pub attribute_bytes_max: usize,
+    /// Arrays and objects inside one another, also in fields that are not read.
+    pub nesting_max: usize,
     /// Headers of the record.
     pub headers_max: usize,
 }
@@ -37,6 +40,7 @@ impl RequestBounds {
         text_characters_max: usize::MAX,
         attributes_max: usize::MAX,
         attribute_bytes_max: usize::MAX,
+        nesting_max: usize::MAX,
         headers_max: usize::MAX,
     };
 }
@@ -50,6 +54,7 @@ pub(super) fn request(payload: &[u8], bounds: &RequestBounds) -> Result<Request,
         return Err(RequestError::EmptyPayload);
     }
     let json = sniff::json(payload).map_err(RequestError::MalformedJson)?;
+    check_nesting("the value", json, bounds)?;
     let context = Context { bounds, refusal: RefCell::new(None) };
     let mut reader = serde_json::Deserializer::from_slice(json);
     let request = context.read(&mut reader, RequestSeed(&context))?;
@@ -59,11 +64,21 @@ pub(super) fn request(payload: &[u8], bounds: &RequestBounds) -> Result<Request,
 
 /// Reads attributes that stand in a header.
 pub(super) fn attributes(json: &str, bounds: &RequestBounds) -> Result<Attributes, RequestError> {
+    check_nesting("attributes", json.as_bytes(), bounds)?;
     let context = Context { bounds, refusal: RefCell::new(None) };
     let mut reader = serde_json::Deserializer::from_str(json);
     let attributes = context.read(&mut reader, AttributesSeed(&context))?;
     reader.end().map_err(|error| RequestError::MalformedJson(error.to_string()))?;
     Ok(attributes)
+}
+
+fn check_nesting(field: &str, json: &[u8], bounds: &RequestBounds) -> Result<(), RequestError> {
+    let nesting_max = bounds.nesting_max;
+    if !nesting::is_deeper_than(json, nesting_max) {
+        return Ok(());
+    }
+    let reason = format!("is nested deeper than {nesting_max}, which `requests.nesting_max` allows");
+    Err(RequestError::InvalidField { field: field.to_owned(), reason })
 }
 
 /// Checks a text against its bound, which its parser does for JSON.

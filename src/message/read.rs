@@ -66,6 +66,7 @@ mod tests {
         text_characters_max: 40,
         attributes_max: 4,
         attribute_bytes_max: 16,
+        nesting_max: 6,
         headers_max: 4,
     };
 
@@ -87,6 +88,19 @@ mod tests {
         let headers = vec![("h".to_owned(), None); 5];
         let record = Record { payload: Some(b"{}".to_vec()), headers, ..Record::default() };
         assert!(Request::from_record(&record, &BOUNDS).unwrap_err().to_string().contains("requests.headers_max"));
+    }
+
+    #[test]
+    fn a_value_that_is_nested_too_deep_is_refused_also_in_fields_that_are_not_read() {
+        let request = |depth: usize| {
+            let nested = "[".repeat(depth) + &"]".repeat(depth);
+            let more = r#""text": "a", "image": {"base64": "AAAA"}"#;
+            Request::from_json(format!(r#"{{"request_id": "r", "other": {nested}, {more}}}"#).as_bytes(), &BOUNDS)
+        };
+        request(BOUNDS.nesting_max - 1).unwrap();
+        let error = request(BOUNDS.nesting_max).unwrap_err();
+        assert_eq!(error.code(), "invalid_field");
+        assert!(error.to_string().contains("requests.nesting_max"), "{error}");
     }
 
     #[test]

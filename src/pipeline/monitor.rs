@@ -14,6 +14,7 @@ pub struct Monitor {
     verdicts: AtomicU64,
     dead_letters: AtomicU64,
     ready: AtomicBool,
+    stopping: AtomicBool,
     /// Whether reading stops because too much fails.
     breaker: AtomicBool,
     /// Since when this member was seen without a place in its group.
@@ -64,6 +65,7 @@ impl Monitor {
             verdicts: zero(),
             dead_letters: zero(),
             ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             breaker: AtomicBool::new(false),
             outside_since: Mutex::default(),
             patience,
@@ -112,6 +114,10 @@ impl Monitor {
     /// Why a supervisor should start the process again, if so: the poll loop does not come round, or something has stood still for
     /// so long that it will not end by itself.
     pub fn not_alive(&self) -> Option<String> {
+        // A stop has a bound of its own, and waits for brokers where the poll loop does not come round.
+        if self.stopping.load(Ordering::Acquire) {
+            return None;
+        }
         let polled = Duration::from_millis(self.polled.load(Ordering::Relaxed));
         if self.started.elapsed().saturating_sub(polled) >= HEARTBEAT_MAX {
             return Some("the poll loop is stuck".to_owned());
@@ -125,6 +131,11 @@ impl Monitor {
         let stall = self.stall.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let overdue = stall.overdue()?;
         Some((stall, overdue))
+    }
+
+    /// A stop was asked for.
+    pub(super) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// Notes what stands still longest beyond its patience, causes before symptoms; gives for how long, in seconds.
@@ -209,6 +220,8 @@ mod tests {
         );
         monitor.set_stall(vec![stall(91)]);
         assert!(monitor.not_alive().unwrap().contains("offset 41"));
+        monitor.set_stopping();
+        assert_eq!(monitor.not_alive(), None, "the end of a stop is watched elsewhere");
         monitor.set_stall(Vec::new());
         assert_eq!((monitor.not_ready(), monitor.not_alive()), (None, None));
         monitor.set_machine_trouble(Some("Too many open files".to_owned()));

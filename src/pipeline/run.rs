@@ -268,6 +268,7 @@ impl Pipeline {
         let shared = self.shared.clone();
         move || {
             shared.monitor.set_ready(false);
+            shared.monitor.set_stopping();
             shared.stop.store(true, Ordering::Release);
         }
     }

@@ -251,6 +251,8 @@ impl Plan {
             ("requests.text_characters_max", raw.requests.text_characters_max as u64, 1, 1_000_000),
             ("requests.attributes_max", raw.requests.attributes_max as u64, 1, 10_000),
             ("requests.attribute_bytes_max", raw.requests.attribute_bytes_max as u64, 1, 1_000_000),
+            // The parser itself goes no deeper than 128.
+            ("requests.nesting_max", raw.requests.nesting_max as u64, 2, 120),
             ("requests.headers_max", raw.requests.headers_max as u64, 1, 10_000),
             ("images.bytes_max", raw.images.bytes_max as u64, 100, 1 << 30),
             ("images.pixels_max", raw.images.pixels_max, 1, 1 << 32),
@@ -363,7 +365,7 @@ fn digest(
     limits: &LimitsPlan,
 ) -> String {
     let Thresholds { approve_confidence, reject_confidence } = thresholds;
-    let RequestBounds { texts_max, text_characters_max, attributes_max, attribute_bytes_max, headers_max } =
+    let RequestBounds { texts_max, text_characters_max, attributes_max, attribute_bytes_max, nesting_max, headers_max } =
         limits.request;
     let FetchOptions { hosts, schemes, ports, networks, redirects_max, .. } = &limits.fetch;
     let judges: BTreeMap<&str, (Option<Cow<'_, str>>, &str)> = versions
@@ -373,7 +375,7 @@ fn digest(
             (name.as_str(), (folder, version.precision.as_str()))
         })
         .collect();
-    let requests = (texts_max, text_characters_max, attributes_max, attribute_bytes_max, headers_max);
+    let requests = (texts_max, text_characters_max, attributes_max, attribute_bytes_max, nesting_max, headers_max);
     let texts = (format!("{:?} {:?}", limits.truncated, limits.empty_text), limits.foreign_share_max);
     let images = (limits.image_bytes_max, limits.image_pixels_max, limits.decode_bytes_max, limits.path_root.is_some());
     let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();

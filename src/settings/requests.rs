@@ -69,6 +69,7 @@ pub(super) fn limits(
             text_characters_max: requests.text_characters_max,
             attributes_max: requests.attributes_max,
             attribute_bytes_max: requests.attribute_bytes_max,
+            nesting_max: requests.nesting_max,
             headers_max: requests.headers_max,
         },
         truncated: requests.truncated,

@@ -179,6 +179,35 @@ fn a_settings_file_that_becomes_what_was_applied_is_followed_again_also_after_a_
 }
 
 #[test]
+fn a_command_that_was_given_up_is_not_carried_out_later() {
+    let Some(kafka) = Kafka::start(&["--brokers", "1"]) else { return };
+    let topics = kafka.topics();
+    let [one, two] = running(["one", "two"].map(|name| topics.operated(kafka.address(), name)));
+    let first = one.post("/v1/default/ofa_small").unwrap();
+    two.until_it_serves(&first.config_digest);
+
+    kafka.tell("pause all");
+    let refused = one.code("POST", "/v1/experiments/both/pause", "{}");
+    kafka.tell("resume all");
+    assert_eq!(refused, "not_published");
+    // It arrives now, unless the client never sent it.
+    let begun = Instant::now();
+    while one.report().revision == first.revision && begun.elapsed() < Duration::from_secs(15) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("the command arrived later: {}", one.report().revision > first.revision);
+    let settled = Instant::now();
+    while settled.elapsed() < Duration::from_secs(2) {
+        assert_eq!(one.report().config_digest, first.config_digest);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    two.until_it_serves(&first.config_digest);
+    // And the next command works, on both.
+    let paused = two.post("/v1/experiments/both/pause").unwrap();
+    one.until_it_serves(&paused.config_digest);
+}
+
+#[test]
 fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     const SWITCHES: usize = 100;
     let Some(kafka) = Kafka::shared() else { return };
