@@ -67,8 +67,9 @@ impl Worker {
         }
     }
 
+    /// Not where this instance cannot read the last change of the group: a withdrawal would undo that.
     fn was_given_up(&self, record: &State) -> bool {
-        record.change.as_ref().is_some_and(|change| self.given_up.contains(&change.id))
+        self.unreadable.is_none() && record.change.as_ref().is_some_and(|change| self.given_up.contains(&change.id))
     }
 
     /// A change of this instance that arrives after its caller was refused: writes what the group had before with the next number, so

@@ -168,7 +168,7 @@ impl Worker {
             && let Some(published) = self.published.take()
         {
             self.give_up(published, reason);
-        } else if self.agreed.change.as_ref().is_some_and(|change| change.id == id) {
+        } else if self.agreed.change.as_ref().map_or("", |change| change.id.as_str()) == id {
             tracing::warn!(reason, "What counts did not arrive in the control topic.");
             self.become_uneasy();
         }

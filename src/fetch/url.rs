@@ -2,7 +2,7 @@
 //! address of it is checked, and the connection goes to the very address that was checked.
 
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::{
         Arc,
@@ -50,6 +50,7 @@ pub struct FetchOptions {
 pub struct Fetcher {
     options: Arc<FetchOptions>,
     fetching: Arc<AtomicUsize>,
+    resolving: Arc<AtomicUsize>,
 }
 
 /// One fetch, counted until it ends.
@@ -64,7 +65,7 @@ impl Drop for Counted {
 impl Fetcher {
     /// A fetcher with these options.
     pub fn new(options: FetchOptions) -> Self {
-        Self { options: Arc::new(options), fetching: Arc::default() }
+        Self { options: Arc::new(options), fetching: Arc::default(), resolving: Arc::default() }
     }
 
     /// Images that are fetched now.
@@ -143,8 +144,12 @@ impl Fetcher {
             .timeout_global(Some(left))
             .user_agent(concat!("ofa-stream/", env!("CARGO_PKG_VERSION")))
             .build();
-        let networks = self.options.networks.clone();
-        let agent = Agent::with_parts(config, DefaultConnector::new(), CheckedResolver { networks });
+        let resolver = CheckedResolver {
+            networks: self.options.networks.clone(),
+            resolving: self.resolving.clone(),
+            threads_max: self.options.concurrent_max,
+        };
+        let agent = Agent::with_parts(config, DefaultConnector::new(), resolver);
         agent.get(uri).call().map_err(failure)
     }
 }
@@ -170,7 +175,7 @@ fn next_location(response: &Response<Body>) -> Option<String> {
 
 /// A redirect's location: a whole URL, or an absolute path on the same host.
 fn resolved(from: &Uri, location: &str) -> Result<String, FetchError> {
-    if location.contains("://") {
+    if location.contains("://") && !location.starts_with('/') {
         return Ok(location.to_owned());
     }
     match (from.scheme_str(), from.authority()) {
@@ -244,6 +249,9 @@ impl std::error::Error for Forbidden {}
 #[derive(Debug)]
 struct CheckedResolver {
     networks: Vec<IpNet>,
+    /// Threads that resolve a name now, also after their deadline.
+    resolving: Arc<AtomicUsize>,
+    threads_max: usize,
 }
 
 impl CheckedResolver {
@@ -266,10 +274,16 @@ impl Resolver for CheckedResolver {
         let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(usual);
         // The system's resolver has no deadline of its own; its thread may outlive ours.
+        let before = self.resolving.fetch_add(1, Ordering::AcqRel);
+        let counted = Counted(self.resolving.clone());
+        if before >= self.threads_max {
+            return Err(Error::Io(io::Error::other("too many names are being resolved")));
+        }
         let (sender, answer) = sync_channel(1);
         let resolving = thread::Builder::new().name("resolve".to_owned()).spawn(move || {
             let found = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
             sender.send(found).ok();
+            drop(counted);
         });
         resolving.map_err(Error::Io)?;
         let found = answer.recv_timeout(*timeout.after).map_err(|_| Error::Timeout(timeout.reason))?;

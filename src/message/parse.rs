@@ -74,7 +74,9 @@ pub(super) fn attributes(json: &str, bounds: &RequestBounds) -> Result<Attribute
 
 fn check_nesting(field: &str, json: &[u8], bounds: &RequestBounds) -> Result<(), RequestError> {
     let nesting_max = bounds.nesting_max;
-    if !nesting::is_deeper_than(json, nesting_max) {
+    // Bytes that are no object are refused at their first one, and their brackets mean nothing.
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    if !is_object || !nesting::is_deeper_than(json, nesting_max) {
         return Ok(());
     }
     let reason = format!("is nested deeper than {nesting_max}, which `requests.nesting_max` allows");

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{delivery::Ticket, engine::Judged, message::Source};
+use crate::{
+    delivery::Ticket,
+    engine::{AnswerKey, Judged},
+    message::Source,
+};
 
 /// Tries of records that are not committed. Partitions that go to another member may come back with the same records, so only
 /// their commit, or newer records in their room, removes them.
@@ -41,6 +45,8 @@ pub(super) struct FirstAnswer {
     /// What it was routed and judged by: another configuration may give another answer.
     pub(super) config_digest: String,
     pub(super) model_digest: String,
+    /// The picture and texts. A topic that is made again has other records at the same offsets.
+    pub(super) content: AnswerKey,
     pub(super) judged: Judged,
     pub(super) fetching: Duration,
     pub(super) preparing: Duration,
@@ -68,18 +74,26 @@ impl Attempts {
         attempt.tries
     }
 
-    /// The first answer to a record, where it was given by this configuration and this version.
-    pub(super) fn first(&self, ticket: Ticket, config_digest: &str, model_digest: &str) -> Option<FirstAnswer> {
+    /// The first answer to a record, where it was given by this configuration and this version to the same content.
+    pub(super) fn first(
+        &self,
+        ticket: Ticket,
+        config_digest: &str,
+        model_digest: &str,
+        content: &AnswerKey,
+    ) -> Option<FirstAnswer> {
         let known = self.lock();
         let first = known.attempts.get(&(ticket.source, ticket.offset))?.first.as_ref()?;
-        (first.config_digest == config_digest && first.model_digest == model_digest).then(|| first.clone())
+        let is_by = first.config_digest == config_digest && first.model_digest == model_digest;
+        (is_by && first.content == *content).then(|| first.clone())
     }
 
     /// Keeps an answer, unless there is an earlier one by the same configuration and version.
     pub(super) fn answered(&self, ticket: Ticket, answer: FirstAnswer) {
         if let Some(attempt) = self.lock().attempts.get_mut(&(ticket.source, ticket.offset)) {
             let is_same = |first: &FirstAnswer| {
-                first.config_digest == answer.config_digest && first.model_digest == answer.model_digest
+                (&first.config_digest, &first.model_digest, first.content)
+                    == (&answer.config_digest, &answer.model_digest, answer.content)
             };
             if !attempt.first.as_ref().is_some_and(is_same) {
                 attempt.first = Some(answer);
@@ -117,9 +131,14 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ImageId;
 
     fn ticket(partition: i32, offset: i64) -> Ticket {
         Ticket { source: Source::requests(partition), epoch: 1, offset }
+    }
+
+    fn content(text: &str) -> AnswerKey {
+        AnswerKey::new(&ImageId::of(&[1]), &[text.to_owned()], None)
     }
 
     fn answer(config: &str, milliseconds: u64) -> FirstAnswer {
@@ -127,6 +146,7 @@ mod tests {
         FirstAnswer {
             config_digest: config.to_owned(),
             model_digest: "m".to_owned(),
+            content: content("a"),
             judged: Judged { scores: Vec::new(), queued: time, inference: time, batch: 1, cached: false },
             fetching: time,
             preparing: time,
@@ -137,15 +157,20 @@ mod tests {
     #[test]
     fn a_second_try_keeps_the_first_answer_until_it_is_committed() {
         let attempts = Attempts::new(10);
-        assert_eq!((attempts.begin(ticket(0, 7)), attempts.first(ticket(0, 7), "c", "m")), (1, None));
+        assert_eq!((attempts.begin(ticket(0, 7)), attempts.first(ticket(0, 7), "c", "m", &content("a"))), (1, None));
         attempts.answered(ticket(0, 7), answer("c", 30));
         let again = Ticket { epoch: 2, ..ticket(0, 7) };
         assert_eq!(attempts.begin(again), 2);
         attempts.answered(again, answer("c", 1));
-        assert_eq!(attempts.first(again, "c", "m"), Some(answer("c", 30)));
-        assert_eq!(attempts.first(again, "other", "m"), None, "another configuration may answer otherwise");
+        assert_eq!(attempts.first(again, "c", "m", &content("a")), Some(answer("c", 30)));
+        assert_eq!(
+            attempts.first(again, "other", "m", &content("a")),
+            None,
+            "another configuration may answer otherwise"
+        );
+        assert_eq!(attempts.first(again, "c", "m", &content("b")), None, "the topic was made again");
         attempts.settled(again);
-        assert_eq!((attempts.begin(again), attempts.first(again, "c", "m")), (1, None));
+        assert_eq!((attempts.begin(again), attempts.first(again, "c", "m", &content("a"))), (1, None));
     }
 
     #[test]

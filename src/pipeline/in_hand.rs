@@ -17,8 +17,16 @@ pub(super) struct InHand {
 
 #[derive(Debug, Default)]
 struct Held {
-    records: VecDeque<Record>,
+    records: VecDeque<Waiting>,
     bytes: usize,
+}
+
+/// A record, and when it is due, in milliseconds since the Unix epoch. That is computed once, when the record is read: it depends on
+/// this machine's clock where the record's own time is missing or wrong.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) record: Record,
+    pub(super) due_ms: Option<i64>,
 }
 
 impl InHand {
@@ -34,7 +42,7 @@ impl InHand {
 
     /// The offset of the first record of a source.
     pub(super) fn first_offset(&self, source: Source) -> Option<i64> {
-        self.sources.get(&source)?.records.front().map(|record| record.offset)
+        self.sources.get(&source)?.records.front().map(|waiting| waiting.record.offset)
     }
 
     /// Whether another record of a source is read ahead.
@@ -48,25 +56,25 @@ impl InHand {
     }
 
     /// Puts the first record of a source back.
-    pub(super) fn push_front(&mut self, source: Source, record: Record) {
-        self.count_bytes(source, record.size()).records.push_front(record);
+    pub(super) fn push_front(&mut self, source: Source, waiting: Waiting) {
+        self.count_bytes(source, waiting.record.size()).records.push_front(waiting);
     }
 
     /// Adds the next record of a source.
-    pub(super) fn push_back(&mut self, source: Source, record: Record) {
-        self.count_bytes(source, record.size()).records.push_back(record);
+    pub(super) fn push_back(&mut self, source: Source, waiting: Waiting) {
+        self.count_bytes(source, waiting.record.size()).records.push_back(waiting);
     }
 
     /// Takes the first record of a source.
-    pub(super) fn pop(&mut self, source: Source) -> Option<Record> {
+    pub(super) fn pop(&mut self, source: Source) -> Option<Waiting> {
         let held = self.sources.get_mut(&source)?;
-        let record = held.records.pop_front()?;
-        held.bytes -= record.size();
-        self.bytes -= record.size();
+        let waiting = held.records.pop_front()?;
+        held.bytes -= waiting.record.size();
+        self.bytes -= waiting.record.size();
         if held.records.is_empty() {
             self.sources.remove(&source);
         }
-        Some(record)
+        Some(waiting)
     }
 
     /// Forgets the records of a source: it is read from elsewhere, or by another member.
@@ -88,8 +96,9 @@ impl InHand {
 mod tests {
     use super::*;
 
-    fn record(offset: i64, bytes: usize) -> Record {
-        Record { offset, payload: Some(vec![0; bytes]), ..Record::default() }
+    fn record(offset: i64, bytes: usize) -> Waiting {
+        let record = Record { offset, payload: Some(vec![0; bytes]), ..Record::default() };
+        Waiting { record, due_ms: None }
     }
 
     #[test]
@@ -102,7 +111,7 @@ mod tests {
         in_hand.push_back(other, record(1, 30));
         assert_eq!((in_hand.count(source), in_hand.first_offset(source)), (2, Some(5)));
         let first = in_hand.pop(source).unwrap();
-        assert_eq!((first.offset, in_hand.first_offset(source)), (5, Some(7)));
+        assert_eq!((first.record.offset, in_hand.first_offset(source)), (5, Some(7)));
         in_hand.push_front(source, first);
         assert_eq!(in_hand.first_offset(source), Some(5));
         in_hand.forget(source);

@@ -310,10 +310,11 @@ impl Thread {
 
         // Its own first answer, and not one that was cached meanwhile: that would be the same with other timings.
         let (config_digest, identity) = (&serving.plan.config_digest, live.identity());
-        if let Some(first) = self.shared.attempts.first(ticket, config_digest, &identity.digest) {
+        let content = AnswerKey::new(&admitted.image, texts, caption);
+        if let Some(first) = self.shared.attempts.first(ticket, config_digest, &identity.digest, &content) {
             return Ok(Work::Answered { judged: first.judged.clone(), first: Some(first) });
         }
-        let key = live.keeps_answers().then(|| AnswerKey::new(&admitted.image, texts, caption));
+        let key = live.keeps_answers().then_some(content);
         if let Some(key) = &key {
             let kept = live.kept_answer(key);
             telemetry::answer_lookup(&identity.name, kept.is_some());

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{
     gauges::Gauging,
-    in_hand::InHand,
+    in_hand::{InHand, Waiting},
     outcome::since_the_epoch,
     ownership::GivingUp,
     release::lock,
@@ -134,21 +134,23 @@ impl<'p> Poller<'p> {
         self.flow.end_delays(now_ms());
         for taken in 0..READ_AT_ONCE {
             self.apply_pressure();
-            if let Some((source, record)) = self.next_due() {
-                self.take(source, record);
+            if let Some((source, waiting)) = self.next_due() {
+                self.take(source, waiting);
                 continue;
             }
-            match self.next_read()? {
-                Some((source, record)) if self.in_hand.count(source) > 0 => self.in_hand.push_back(source, record),
-                Some((source, record)) => self.take(source, record),
-                None => return Ok(taken > 0),
+            let Some((source, record)) = self.next_read()? else { return Ok(taken > 0) };
+            let waiting = Waiting { due_ms: self.due_ms(source, &record), record };
+            if self.in_hand.count(source) > 0 {
+                self.in_hand.push_back(source, waiting);
+            } else {
+                self.take(source, waiting);
             }
         }
         Ok(true)
     }
 
     /// A record in hand whose partition is delayed no longer.
-    fn next_due(&mut self) -> Option<(Source, Record)> {
+    fn next_due(&mut self) -> Option<(Source, Waiting)> {
         let is_open = |source: &Source| self.flow.is_open(*source) && lock(self.shared).is_open(*source);
         let source = self.in_hand.sources().find(is_open)?;
         Some((source, self.in_hand.pop(source)?))
@@ -197,18 +199,17 @@ impl<'p> Poller<'p> {
         self.shared.held.store(held, Ordering::Release);
     }
 
-    fn take(&mut self, source: Source, mut record: Record) {
+    fn take(&mut self, source: Source, waiting: Waiting) {
         let now = Instant::now();
+        if let Some(due_ms) = waiting.due_ms.filter(|due_ms| *due_ms > now_ms()) {
+            self.flow.delay(source, due_ms);
+            self.in_hand.push_front(source, waiting);
+            return;
+        }
+        let mut record = waiting.record;
         if source.topic == 0 {
             // Only this program may say of a record where it came from and how often it was tried.
             forget_retries(&mut record);
-        }
-        if source.topic > 0
-            && let Some(due_ms) = self.due_ms(source, &record).filter(|due_ms| *due_ms > now_ms())
-        {
-            self.flow.delay(source, due_ms);
-            self.in_hand.push_front(source, record);
-            return;
         }
         let offset = record.offset;
         let (gap, rewind, ticket) = {

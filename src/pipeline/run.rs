@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     delivery::{Breaker, BreakerLimits, Ledger, Ticket},
-    engine::{Engine, Identity, Judged},
+    engine::{AnswerKey, Engine, Identity, Judged},
     kafka::{Connection, Consumer, KafkaError, Publisher, TransactionalPublisher},
     message::Record,
     settings::{BreakerPlan, Delivery, Plan},
@@ -127,9 +127,11 @@ impl Shared {
         if self.delivery == Delivery::AtLeastOnce {
             return;
         }
+        let (texts, caption) = (admitted.request.text.as_slice(), admitted.request.caption.as_deref());
         let answer = FirstAnswer {
             config_digest: serving.plan.config_digest.clone(),
             model_digest: version.digest.clone(),
+            content: AnswerKey::new(&admitted.image, texts, caption),
             judged: judged.clone(),
             fetching: admitted.fetching,
             preparing: admitted.preparing,

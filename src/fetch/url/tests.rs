@@ -199,7 +199,7 @@ fn a_host_with_any_special_address_is_refused_and_nothing_is_connected() {
         assert!(!error.reason.contains("127.0.0.1"), "{error}");
     }
     assert_eq!(liar.asked(), 0);
-    let resolver = CheckedResolver { networks: Vec::new() };
+    let resolver = CheckedResolver { networks: Vec::new(), resolving: Arc::default(), threads_max: 4 };
     let mixed: Vec<SocketAddr> = ["8.8.8.8:80", "10.0.0.1:80"].iter().map(|text| text.parse().unwrap()).collect();
     assert!(resolver.check(&mixed).is_err(), "one public address does not excuse a private one");
     assert_eq!(resolver.check(&mixed[..1]).unwrap(), mixed[0]);

@@ -1,8 +1,10 @@
 //! WebP: its parts, read in place, and its pixels.
 //!
 //! * `mod.rs`: the chunks, held against the file's length, and what decoding will cost.
+//! * `groups`: how many groups of codes a lossless frame has.
 //! * `library`: libwebp, which gets the one chunk with the pixels.
 
+mod groups;
 mod library;
 
 use std::ops::Range;
@@ -37,6 +39,8 @@ struct Frame {
     width: u32,
     height: u32,
     lossless: bool,
+    /// Groups of prefix codes, at most; zero where it is lossy.
+    groups: u64,
     /// The data of its chunk.
     data: Range<usize>,
 }
@@ -52,17 +56,26 @@ impl Frame {
         const FIXED: u64 = 1 << 19;
         // Some rows of samples at a time.
         let rows = FIXED + 256 * u64::from(self.width);
-        if self.lossless { rows + 4 * self.pixels() + self.code_bytes() } else { rows }
+        // Pixels, and the images of its transforms and of its codes.
+        if self.lossless { rows + 5 * self.pixels() + self.code_bytes() } else { rows }
     }
 
-    /// Bytes of the prefix codes of a lossless frame. Each block of pixels may have codes of its own; blocks have at least
-    /// 4×4 pixels, codes at least 20 bits, and there are at most 65,536 groups of them (RFC 9649, section 6).
+    /// Bytes of the prefix codes of a lossless frame.
     fn code_bytes(&self) -> u64 {
-        const GROUP_BYTES: u64 = 12_000;
-        let blocks = u64::from(self.width.div_ceil(4)) * u64::from(self.height.div_ceil(4));
-        let codes = self.data.len() as u64 * 8 / 20;
-        GROUP_BYTES * blocks.min(codes).clamp(1, 1 << 16)
+        /// The tables of a group with the largest cache of colours.
+        const GROUP_BYTES: u64 = 20_600;
+        GROUP_BYTES * self.groups
     }
+}
+
+/// The groups of codes of a lossless frame, at most. Where their number cannot be read, each block of pixels may have codes of its
+/// own; blocks have at least 4×4 pixels, codes at least 20 bits, and there are at most 65,536 groups (RFC 9649, section 6).
+fn groups_of(data: &[u8], width: u32, height: u32) -> u64 {
+    groups::code_groups(data).unwrap_or_else(|| {
+        let blocks = u64::from(width.div_ceil(4)) * u64::from(height.div_ceil(4));
+        let codes = data.len() as u64 * 8 / 20;
+        blocks.max(1_000).min(codes).clamp(1, 1 << 16)
+    })
 }
 
 /// Whether these bytes begin as a WebP does.
@@ -81,6 +94,7 @@ impl WebP {
         let bytes = bytes.get(..CHUNK_HEAD + length).ok_or_else(cut)?;
         let mut canvas = None;
         let mut frame: Option<Frame> = None;
+        let mut is_animation = false;
         let mut orientation = None;
         let mut at = FILE_HEAD;
 
@@ -89,7 +103,8 @@ impl WebP {
             match name {
                 b"VP8X" if canvas.is_none() => canvas = Some(canvas_size(&bytes[data.clone()])?),
                 b"VP8 " | b"VP8L" if frame.is_none() => frame = Some(still(bytes, at)?),
-                b"ANMF" if frame.is_none() => frame = Some(first_frame(bytes, data.clone())?),
+                b"ANIM" => is_animation = true,
+                b"ANMF" if frame.is_none() && is_animation => frame = Some(first_frame(bytes, data.clone())?),
                 b"EXIF" if orientation.is_none() => orientation = Some(exif::orientation(&bytes[data.clone()])),
                 _ => {}
             }
@@ -101,6 +116,10 @@ impl WebP {
         let fits = |start: u32, length: u32, whole: u32| start.checked_add(length).is_some_and(|end| end <= whole);
         if !fits(frame.left, frame.width, width) || !fits(frame.top, frame.height, height) {
             return Err(ImageError::undecodable("a frame lies outside of its canvas"));
+        }
+        // As libwebp and Pillow have it: only a frame of an animation may be smaller than its canvas.
+        if !is_animation && (frame.width, frame.height) != (width, height) {
+            return Err(ImageError::undecodable("its pixels have another size than its canvas"));
         }
         Ok(Self { width, height, orientation: orientation.unwrap_or(Orientation::NoTransforms), frame })
     }
@@ -142,7 +161,8 @@ fn still(bytes: &[u8], at: usize) -> Result<Frame, ImageError> {
     let lossless = name == b"VP8L";
     let (width, height) = if lossless { lossless_size(&bytes[data.clone()]) } else { lossy_size(&bytes[data.clone()]) }
         .ok_or_else(|| ImageError::undecodable("the header of its pixels is broken"))?;
-    Ok(Frame { left: 0, top: 0, width, height, lossless, data })
+    let groups = if lossless { groups_of(&bytes[data.clone()], width, height) } else { 0 };
+    Ok(Frame { left: 0, top: 0, width, height, lossless, groups, data })
 }
 
 /// The pixels of an animation's frame.
@@ -208,4 +228,37 @@ fn little(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
 
 fn cut() -> ImageError {
     ImageError::Incomplete("the WebP ends within a chunk".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let mut body = b"WEBP".to_vec();
+        for (name, data) in chunks {
+            body.extend(*name);
+            body.extend((data.len() as u32).to_le_bytes());
+            body.extend(*data);
+            body.extend(vec![0; data.len() % 2]);
+        }
+        [b"RIFF".to_vec(), (body.len() as u32).to_le_bytes().to_vec(), body].concat()
+    }
+
+    #[test]
+    fn only_a_frame_of_an_animation_may_be_smaller_than_its_canvas() {
+        // A lossless picture of 2×2 pixels, as far as its header.
+        let pixels: &[u8] = &[0x2f, 1, 0x40, 0, 0, 0, 0, 0];
+        let canvas = |side: u8| [0, 0, 0, 0, side - 1, 0, 0, side - 1, 0, 0];
+        let read = |chunks: &[(&[u8; 4], &[u8])]| WebP::read(&file(chunks));
+        assert_eq!(read(&[(b"VP8L", pixels)]).unwrap().outline().upright(), (2, 2));
+        assert_eq!(read(&[(b"VP8X", &canvas(2)), (b"VP8L", pixels)]).unwrap().outline().upright(), (2, 2));
+        assert!(read(&[(b"VP8X", &canvas(3)), (b"VP8L", pixels)]).is_err());
+
+        let still = file(&[(b"VP8L", pixels)]);
+        let frame = [vec![0; 6], vec![1, 0, 0, 1, 0, 0], vec![0; 4], still[FILE_HEAD..].to_vec()].concat();
+        let animation = read(&[(b"VP8X", &canvas(3)), (b"ANIM", &[0; 6]), (b"ANMF", &frame)]).unwrap();
+        assert_eq!(animation.outline().upright(), (3, 3));
+        assert!(read(&[(b"VP8X", &canvas(3)), (b"ANMF", &frame)]).is_err(), "no ANIM");
+    }
 }
