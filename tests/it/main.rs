@@ -39,5 +39,6 @@ mod security;
 mod shadows;
 mod slow;
 mod support;
+mod topics;
 mod versions;
 mod vocabulary;
