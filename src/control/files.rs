@@ -166,7 +166,7 @@ impl Files {
         Ok(Secret::new(token))
     }
 
-    /// Writes the token beside its place and renames it, so that it is there whole or not at all. The file is its owner's alone.
+    /// Writes the token to a temporary file and renames it, so that no reader sees a part of it. Only its owner may read it.
     fn write_token(&self, token: &str) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".token").tempfile_in(&self.folder)?;
         writeln!(file, "{token}")?;

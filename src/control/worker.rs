@@ -223,7 +223,7 @@ impl Worker {
         Ok((self.adapt)(plan?))
     }
 
-    /// Has a configuration made ready, and supersedes whatever was under way.
+    /// Starts to prepare a configuration, and supersedes the change that was being prepared.
     pub(super) fn begin(&mut self, goal: Goal, plan: Plan, reuse: Reuse) {
         self.tickets += 1;
         let ticket = self.tickets;

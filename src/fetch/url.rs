@@ -33,7 +33,7 @@ pub struct FetchOptions {
     pub hosts: Vec<String>,
     /// `https`, `http`.
     pub schemes: Vec<String>,
-    /// Ports beside those of the schemes.
+    /// Ports that are allowed in addition to those of the schemes.
     pub ports: Vec<u16>,
     /// Special networks (private ones, say) that may be fetched from.
     pub networks: Vec<IpNet>,
@@ -138,7 +138,7 @@ impl Fetcher {
             // A proxy of the environment would resolve the name itself.
             .proxy(None)
             .max_redirects(0)
-            // A kept connection would be used whatever the name resolves to now.
+            // A pooled connection would skip the check of the name's present addresses.
             .max_idle_connections(0)
             .max_response_header_size(16 << 10)
             .timeout_global(Some(left))
