@@ -10,7 +10,7 @@ use super::{
     requests::{self, FromFile, Reading},
 };
 use crate::{
-    kafka::{Feeder, FeederOptions, KafkaError},
+    kafka::{Feeder, FeederOptions},
     pipeline::connection,
 };
 
@@ -64,21 +64,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let style = ProgressStyle::with_template("{spinner} {pos} requests published, {per_sec}").map_err(failed)?;
     let progress = ProgressBar::new_spinner().with_style(style);
     let reading = Reading { topic: &topic, key: &arguments.key, checked: !arguments.unchecked };
-    let published = |error: KafkaError, progress: &ProgressBar| {
-        failed(format!("{error}; {} requests were published before", progress.position()))
-    };
-    for (index, request) in requests::read(&arguments.source, reading)?.enumerate() {
-        let FromFile { place, record } = request?;
-        feeder.feed(&record).map_err(|error| failed(format!("{place}: {error}; {index} were published before")))?;
-        progress.inc(1);
-    }
-    feeder.finish().map_err(|error| published(error, &progress))?;
-    progress.finish_and_clear();
+    let fed = feed(&feeder, requests::read(&arguments.source, reading)?, &progress);
+    // A line that is refused must not take those before it along: the client holds them back for a moment.
+    let stored = feeder.finish();
     let published = progress.position();
+    fed.map_err(|error| failed(format!("{error}; {published} requests were published before")))?;
+    stored.map_err(|error| failed(format!("{error}; of {published} requests some may not be stored")))?;
+    progress.finish_and_clear();
     if arguments.json {
         output::json(&serde_json::json!({ "published": published, "topic": topic }));
     } else {
         output::line(format!("{published} requests published to {topic}."));
+    }
+    Ok(())
+}
+
+/// Publishes all requests, or those before the first that cannot be.
+fn feed(
+    feeder: &Feeder,
+    requests: impl Iterator<Item = Result<FromFile, CliError>>,
+    progress: &ProgressBar,
+) -> Result<(), CliError> {
+    for request in requests {
+        let FromFile { place, record } = request?;
+        feeder.feed(&record).map_err(|error| failed(format!("{place}: {error}")))?;
+        progress.inc(1);
     }
     Ok(())
 }

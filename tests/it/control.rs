@@ -107,6 +107,26 @@ fn a_changed_file_is_taken_over_and_one_that_cannot_work_changes_nothing() {
     assert_eq!(instance.running.stop(), Some(0));
 }
 
+#[test]
+fn a_settings_file_that_was_cut_short_is_warned_of_with_what_is_missing() {
+    let cluster = cluster();
+    let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
+    instance.running.log_line("Taking requests.");
+    let folder = instance.running.folder().to_str().unwrap().to_owned();
+    let whole = operated(&cluster.bootstrap_servers()).replace("{folder}", &folder);
+    let (before, rest) = whole.split_once("[[experiments]]").unwrap();
+    let after = rest.split_once("[telemetry]").unwrap().1;
+    instance.running.write_settings(&format!("{before}[telemetry]{after}"));
+    instance.running.log_line("Configuration switched.");
+    let warned = instance.running.log_line("lacks what the one before had");
+    assert_eq!((warned["level"].as_str(), warned["gone"].as_str()), (Some("WARN"), Some("experiment `both`")));
+
+    let audit: Value = instance.api.get("/v1/audit").unwrap();
+    let last = &audit.as_array().unwrap()[0];
+    assert_eq!(last["gone"], json!({"experiment": ["both"]}), "{audit}");
+    assert_eq!(instance.running.stop(), Some(0));
+}
+
 pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::channel,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ofa_stream::{
@@ -23,22 +23,10 @@ use serde_json::json;
 use crate::{
     broker::image,
     kafka::{Kafka, Sent, receive, send},
-    support::{Running, metric, page, repository},
+    support::{Running, metric, page, repository, until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for a value.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Answers nothing until it is released.
 struct Hanging(Arc<AtomicBool>);

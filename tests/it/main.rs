@@ -29,6 +29,7 @@ mod kafka;
 #[cfg(feature = "train")]
 mod learning;
 mod load;
+mod machine;
 mod offered;
 mod operate;
 mod pull;
@@ -39,6 +40,7 @@ mod security;
 mod shadows;
 mod slow;
 mod support;
+mod tools;
 mod topics;
 mod versions;
 mod vocabulary;

@@ -43,6 +43,9 @@ fn the_admin_api_lets_in_who_may_and_refuses_by_code() {
         ("PUT", "/v1/config?dry_run=perhaps", "", "bad_request"),
         ("POST", "/v1/rollback?dry_run=true", "", "bad_request"),
         ("POST", "/v1/rollback", r#"{"dryrun": true}"#, "bad_request"),
+        ("POST", "/v1/default/ofa_small", "[]", "bad_request"),
+        ("POST", "/v1/default/ofa_small", r#"["ann", "why", false]"#, "bad_request"),
+        ("POST", "/v1/default/ofa_small", "null", "bad_request"),
         ("PATCH", "/v1/config", "", "no_such_method"),
         ("PUT", "/v1/config", &large, "too_large"),
     ];

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     broker::image,
     kafka::{Kafka, Sent, Topics, receive, send},
-    support::{Running, metric, page, program, repository},
+    support::{Running, metric, page, program, repository, until},
 };
 
 fn by_path(id: &str, path: &str) -> Sent<'static> {
@@ -42,6 +42,29 @@ fn a_request_whose_image_comes_late_is_answered_and_one_whose_image_never_comes_
         headers.keys().all(|name| !name.starts_with("ofa-retry") && !name.starts_with("ofa-origin")),
         "{headers:?}"
     );
+    assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
+fn records_that_wait_in_a_retry_topic_are_its_lag() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let images = tempfile::tempdir().unwrap();
+    let retries = format!("retries = [{{ topic = \"{}\", delay_ms = 60_000 }}]\n[kafka.options]", topics.name("retry"));
+    let settings = topics.settings(kafka.address(), "lag").replace("[kafka.options]", &retries)
+        + &format!("[images]\npath_root = \"{}\"\n", images.path().display());
+    let running = Running::start(&settings);
+    let pages = running.log_line("Serving /metrics")["address"].as_str().unwrap().to_owned();
+    running.log_line("Partitions assigned");
+    for number in 0..5 {
+        send(kafka.address(), &topics.name("requests"), &[by_path(&format!("r-{number}"), "none.jpg")]);
+    }
+    let waiting = receive(kafka.address(), &topics.name("retry"), 5);
+    assert_eq!(waiting.len(), 5);
+    until("a lag of five records", || {
+        let lag = metric(&page(&pages, "/metrics"), "ofa_consumer_lag_records", "kind=\"retry\"");
+        (lag == 5.0).then_some(())
+    });
     assert_eq!(running.stop(), Some(0));
 }
 

@@ -129,10 +129,16 @@ impl Running {
 
     /// Starts with a folder of its own for its settings; `{folder}` in them is that folder.
     pub(crate) fn start_in(folder: tempfile::TempDir, settings: &str) -> Self {
+        Self::start_as(folder, settings, |_| ())
+    }
+
+    /// As [`Self::start_in`], with a changed command: another environment, say.
+    pub(crate) fn start_as(folder: tempfile::TempDir, settings: &str, change: impl FnOnce(&mut Command)) -> Self {
         let settings = settings.replace("{folder}", folder.path().to_str().unwrap());
         let file = folder.path().join("pipeline.toml");
         std::fs::write(&file, settings).unwrap();
         let mut command = program();
+        change(&mut command);
         let mut child =
             command.arg("run").arg("--embedded").arg("--config").arg(&file).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
@@ -258,6 +264,18 @@ pub(crate) fn resident(process: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Waits for a value for a minute.
+pub(crate) fn until<T>(expected: &str, mut find: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{expected} does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The sum of a metric over its labels; zero where it was never written.
