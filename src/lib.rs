@@ -18,6 +18,8 @@
 //! * [`routing`]: which version answers, and why. Pure.
 //! * [`dataset`]: labelled examples on disk.
 //! * [`evaluation`]: how good a version is.
+//! * [`statistics`]: tests and intervals of A/B evidence. Pure.
+//! * [`evidence`]: from verdicts to a comparison of variants. Pure.
 //! * `training`: versions that learn; only with the feature `train`.
 //! * [`synth`]: pictures and statements about them, made up.
 //! * [`fetch`]: images that are not in their request: files below a folder, and URLs.
@@ -44,6 +46,7 @@ pub mod dataset;
 pub mod delivery;
 pub mod engine;
 pub mod evaluation;
+pub mod evidence;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -54,6 +57,7 @@ pub mod ofa;
 pub mod pipeline;
 pub mod routing;
 pub mod settings;
+pub mod statistics;
 pub mod store;
 pub mod synth;
 pub mod telemetry;

@@ -10,6 +10,7 @@ mod operate;
 mod output;
 mod predict;
 mod produce;
+mod report;
 mod requests;
 mod run;
 mod synth;
@@ -62,6 +63,8 @@ enum Command {
     DeadLetters(dead_letters::Command),
     #[command(flatten)]
     Operate(operate::Command),
+    /// Compare the variants of experiments by their verdicts
+    Report(report::Arguments),
     /// Measure versions on examples whose labels are known
     Eval(eval::Arguments),
     /// Make up a data set of pictures and statements to train and measure on
@@ -182,6 +185,7 @@ fn run_command(command: &Command) -> Result<(), CliError> {
         Command::Produce(arguments) => produce::run(arguments),
         Command::DeadLetters(command) => dead_letters::run(command),
         Command::Operate(command) => operate::run(command),
+        Command::Report(arguments) => report::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Synth(arguments) => synth::run(arguments),
         #[cfg(feature = "train")]

@@ -126,6 +126,13 @@ pub struct LiveAnswer {
 /// How the unit was assigned to its variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Assignment {
+    /// Digest of the experiment's unit, salt, epoch, scheme and variants: only verdicts of one definition may be compared.
+    /// Absent in verdicts of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// A digest of the unit, where it is not the request's id. It differs from experiment to experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_hash: Option<String>,
     /// Which field was hashed: `request_id`, `key` or an attribute's name.
     pub unit: String,
     /// The assignment scheme, such as `m3v1`.

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{
     condition::Truth,
+    definition::unit_hash,
     experiment::{Experiment, NO_LAYER, Outcome, Variant},
-    features::Features,
+    features::{Features, Unit},
     spec::RuleDecision,
     table::Table,
 };
@@ -217,7 +218,11 @@ fn experiment_step(experiment: &Experiment, features: &Features<'_>, outcome: &O
 }
 
 fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>, forced: bool) -> Route {
+    let unit = experiment.unit.of(features);
+    let is_request = matches!(experiment.unit, Unit::RequestId);
     let assignment = Assignment {
+        definition: Some(experiment.definition.clone()),
+        unit_hash: unit.as_ref().filter(|_| !is_request).map(|unit| unit_hash(&experiment.definition, unit)),
         unit: experiment.unit.to_string(),
         scheme: experiment.assigns.scheme.as_str().to_owned(),
         assignment: experiment.assigns.method.as_str().to_owned(),
@@ -227,7 +232,7 @@ fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>,
         forced,
     };
     // A tester may lack the unit; comparing shadows is by the request then.
-    let unit = experiment.unit.of(features).unwrap_or(Cow::Borrowed(features.request_id));
+    let unit = unit.unwrap_or(Cow::Borrowed(features.request_id));
     Route {
         variant: Some((experiment.name.clone(), variant.name.clone())),
         assignment: Some(assignment),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     condition::{Condition, Truth},
+    definition::definition,
     features::{Features, Unit},
     refused::{Refused, refused, refused_variant},
     scheme::{Division, Placement, Scheme, Spot, m3v1::LAYER_PARTS},
@@ -20,6 +21,7 @@ pub(super) const NO_LAYER: &str = "default";
 #[derive(Clone, Debug)]
 pub(super) struct Experiment {
     pub(super) name: String,
+    pub(super) definition: String,
     pub(super) unit: Unit,
     pub(super) assigns: Assigns,
     pub(super) layer: Option<Layer>,
@@ -129,6 +131,7 @@ impl Experiment {
         let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, division.salt().to_owned(), &version_exists);
         Ok(Self {
             name: spec.name.clone(),
+            definition: definition(spec),
             unit: Unit::from_name(&spec.unit).map_err(|reason| refused(".unit", reason))?,
             assigns: Assigns { scheme: spec.scheme, method: spec.assignment, epoch: spec.epoch },
             layer: layer(spec, &division)?,

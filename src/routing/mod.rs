@@ -11,6 +11,7 @@
 
 pub mod condition;
 mod decide;
+mod definition;
 mod experiment;
 mod features;
 mod holdout;

@@ -9,7 +9,7 @@ use std::{
 use crate::support::repository;
 
 /// Which rooms each room may use; ARCHITECTURE.md explains it. `*` is every room.
-const MAY_USE: [(&str, &[&str]); 24] = [
+const MAY_USE: [(&str, &[&str]); 26] = [
     ("main", &["cli"]),
     ("cli", &["*"]),
     ("fuzzing", &["*"]),
@@ -20,6 +20,8 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("vision", &["kernels"]),
     ("dataset", &["message"]),
     ("evaluation", &["message", "weights"]),
+    ("statistics", &[]),
+    ("evidence", &["message", "statistics"]),
     ("training", &["dataset", "engine", "evaluation", "message", "ofa", "store", "text", "vision", "weights"]),
     ("synth", &["message", "vision"]),
     ("text", &[]),

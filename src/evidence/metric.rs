@@ -1,0 +1,39 @@
+//! What variants are compared by.
+
+use serde::Serialize;
+
+/// A metric of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Mean probability of the label that was given.
+    Confidence,
+    /// Share of verdicts with the label `no`.
+    NoShare,
+    /// Share of verdicts that go to people.
+    ReviewShare,
+    /// Mean time from a record's arrival to its verdict, in milliseconds, without kept answers.
+    Latency,
+}
+
+impl Metric {
+    /// All, in the order of a report.
+    pub const ALL: [Self; 4] = [Self::Confidence, Self::NoShare, Self::ReviewShare, Self::Latency];
+
+    /// 1 where more is better, -1 where less is.
+    pub(super) fn direction(self) -> f64 {
+        match self {
+            Self::Confidence => 1.0,
+            Self::NoShare | Self::ReviewShare | Self::Latency => -1.0,
+        }
+    }
+
+    /// The smallest difference that matters, and the margin of harm. For latency it is a share of
+    /// the control's.
+    pub(super) fn smallest(self, share: f64, control: f64) -> f64 {
+        match self {
+            Self::Confidence | Self::NoShare | Self::ReviewShare => share,
+            Self::Latency => 0.1 * control.abs(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The sentence that an owner reads first, in English and Chinese.
+
+use super::{Comparison, Experiment, Metric, Status, summary::Compared};
+
+/// A language of reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    #[default]
+    English,
+    /// Simplified Chinese.
+    Chinese,
+}
+
+/// What to do about a treatment, with the evidence for it.
+pub fn sentence(experiment: &Experiment, comparison: &Comparison, language: Language) -> String {
+    let words = Words { control: &experiment.control, treatment: &comparison.treatment, language };
+    let of = |status: Status| comparison.metrics.iter().filter(move |compared| compared.status == status);
+    if !experiment.sample_ratio.is_healthy {
+        return words.unhealthy(experiment.sample_ratio.p_value);
+    }
+    if of(Status::NoData).count() == comparison.metrics.len() {
+        return words.no_data();
+    }
+    if let Some(harm) = of(Status::Harm).next() {
+        return words.keep(harm);
+    }
+    let open =
+        comparison.metrics.iter().filter(|compared| matches!(compared.status, Status::Undecided | Status::NoData));
+    let least = open.map(|compared| compared.information.unwrap_or_default()).reduce(f64::min);
+    if let Some(information) = least {
+        return words.undecided(information);
+    }
+    match of(Status::Better).next() {
+        Some(better) => words.choose(better),
+        None => words.alike(),
+    }
+}
+
+/// A status as reports spell it.
+pub fn status_word(status: Status, information: Option<f64>, language: Language) -> String {
+    let percent = information.unwrap_or_default() * 100.0;
+    match (status, language) {
+        (Status::NoData, Language::English) => "NO DATA".to_owned(),
+        (Status::Undecided, Language::English) => format!("UNDECIDED ({percent:.0} % of plan)"),
+        (Status::Safe, Language::English) => "SAFE".to_owned(),
+        (Status::Harm, Language::English) => "HARM".to_owned(),
+        (Status::Better, Language::English) => "BETTER".to_owned(),
+        (Status::NoData, Language::Chinese) => "无数据".to_owned(),
+        (Status::Undecided, Language::Chinese) => format!("未定（计划的 {percent:.0} %）"),
+        (Status::Safe, Language::Chinese) => "安全".to_owned(),
+        (Status::Harm, Language::Chinese) => "有害".to_owned(),
+        (Status::Better, Language::Chinese) => "更好".to_owned(),
+    }
+}
+
+struct Words<'e> {
+    control: &'e str,
+    treatment: &'e str,
+    language: Language,
+}
+
+impl Words<'_> {
+    fn keep(&self, harm: &Compared) -> String {
+        let (control, finding) = (self.control, self.finding(harm));
+        match self.language {
+            Language::English => format!("Keep {control}: {finding}."),
+            Language::Chinese => format!("保留 {control}：{finding}。"),
+        }
+    }
+
+    fn choose(&self, better: &Compared) -> String {
+        let (treatment, finding) = (self.treatment, self.finding(better));
+        match self.language {
+            Language::English => format!("Choose {treatment}: {finding}, and no other metric is worse."),
+            Language::Chinese => format!("选择 {treatment}：{finding}，其他指标没有变差。"),
+        }
+    }
+
+    fn alike(&self) -> String {
+        let (control, treatment) = (self.control, self.treatment);
+        match self.language {
+            Language::English => format!("{treatment} is as good as {control}: no metric is worse by what matters."),
+            Language::Chinese => format!("{treatment} 与 {control} 一样好：没有指标明显变差。"),
+        }
+    }
+
+    fn undecided(&self, information: f64) -> String {
+        let (treatment, percent) = (self.treatment, information * 100.0);
+        match self.language {
+            Language::English => {
+                format!("Undecided on {treatment}: {percent:.0} % of the planned evidence has come. Go on.")
+            }
+            Language::Chinese => format!("{treatment} 尚无定论：已有计划证据的 {percent:.0} %。请继续。"),
+        }
+    }
+
+    fn no_data(&self) -> String {
+        match self.language {
+            Language::English => {
+                format!("No comparison yet: {} or {} has too few verdicts.", self.control, self.treatment)
+            }
+            Language::Chinese => format!("暂时无法比较：{} 或 {} 的结果太少。", self.control, self.treatment),
+        }
+    }
+
+    fn unhealthy(&self, p_value: f64) -> String {
+        match self.language {
+            Language::English => format!(
+                "Do not compare: units are not divided as settings say (sample ratio, p = {p_value:.1e}). \
+                 Find what loses or adds requests of a variant first."
+            ),
+            Language::Chinese => {
+                format!("请勿比较：分流比例与配置不符（p = {p_value:.1e}）。请先查明哪个组丢失或多出请求。")
+            }
+        }
+    }
+
+    /// What differs, by how much, and how sure that is.
+    fn finding(&self, compared: &Compared) -> String {
+        let difference = compared.difference.unwrap_or_default();
+        let (more, amount) = (difference > 0.0, amount(compared.metric, difference.abs(), self.language));
+        let treatment = self.treatment;
+        match self.language {
+            Language::English => {
+                let verb = match (compared.metric, more) {
+                    (Metric::Confidence, true) => "is surer by",
+                    (Metric::Confidence, false) => "is less sure by",
+                    (Metric::NoShare, true) => "says no more often, by",
+                    (Metric::NoShare, false) => "says no less often, by",
+                    (Metric::ReviewShare, true) => "sends more to people, by",
+                    (Metric::ReviewShare, false) => "sends less to people, by",
+                    (Metric::Latency, true) => "is slower by",
+                    (Metric::Latency, false) => "is faster by",
+                };
+                format!("{treatment} {verb} {amount}, an interval that holds at any time")
+            }
+            Language::Chinese => {
+                let verb = match (compared.metric, more) {
+                    (Metric::Confidence, true) => "置信度高",
+                    (Metric::Confidence, false) => "置信度低",
+                    (Metric::NoShare, true) => "“否”类比例高",
+                    (Metric::NoShare, false) => "“否”类比例低",
+                    (Metric::ReviewShare, true) => "人工复核率高",
+                    (Metric::ReviewShare, false) => "人工复核率低",
+                    (Metric::Latency, true) => "延迟高",
+                    (Metric::Latency, false) => "延迟低",
+                };
+                format!("{treatment} {verb} {amount}（区间随时有效）")
+            }
+        }
+    }
+}
+
+fn amount(metric: Metric, value: f64, language: Language) -> String {
+    match (metric, language) {
+        (Metric::Latency, Language::English) => format!("{value:.2} ms"),
+        (Metric::Latency, Language::Chinese) => format!("{value:.2} 毫秒"),
+        (_, Language::English) => format!("{:.1} points", value * 100.0),
+        (_, Language::Chinese) => format!("{:.1} 个百分点", value * 100.0),
+    }
+}

@@ -1,0 +1,379 @@
+//! What reports show: every figure comes from here.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    book::{Arms, Book, LeftOut},
+    metric::Metric,
+    observation::Question,
+    sums::Arm,
+};
+use crate::{
+    message::Label,
+    statistics::{
+        Difference, UnitSums,
+        agreement::{Kappa, Weighting},
+        bayes, mixture, multiplicity, paired, plan, quantile, sample_ratio,
+        special::normal_quantile,
+    },
+};
+
+/// How evidence is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Judging {
+    /// The share of experiments without a difference in which one is seen, at most, however often
+    /// one looks.
+    pub alpha: f64,
+    /// The smallest difference of a share, or of a mean confidence, that matters.
+    pub smallest: f64,
+}
+
+impl Default for Judging {
+    fn default() -> Self {
+        Self { alpha: 0.05, smallest: 0.01 }
+    }
+}
+
+/// What evidence says of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// A variant has too few observations.
+    NoData,
+    /// The interval holds both harm and none.
+    Undecided,
+    /// The treatment is not worse by more than the smallest difference that matters.
+    Safe,
+    /// The treatment is worse.
+    Harm,
+    /// The treatment is better.
+    Better,
+}
+
+/// A metric of two variants.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// The metric.
+    pub metric: Metric,
+    /// Its value for the control.
+    pub control: Option<f64>,
+    /// Its value for the treatment.
+    pub treatment: Option<f64>,
+    /// Treatment less control.
+    pub difference: Option<f64>,
+    /// The interval of the difference that holds however often one looks: a normal mixture in
+    /// information time (Waudby-Smith et al., arXiv:2103.06476).
+    pub interval: Option<[f64; 2]>,
+    /// The interval for one look at a number of observations that was fixed before.
+    pub interval_of_one_look: Option<[f64; 2]>,
+    /// The p-value that holds however often one looks, adjusted by Holm over all metrics and
+    /// treatments of the experiment.
+    pub p_value: Option<f64>,
+    /// A second opinion: how probable it is that the treatment is better, with a flat prior.
+    pub probability_better: Option<f64>,
+    /// The share of the planned information that has come.
+    pub information: Option<f64>,
+    /// What follows.
+    pub status: Status,
+}
+
+/// A variant's traffic.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// The version that answers for it.
+    pub version: String,
+    /// Its share of the experiment's units.
+    pub share: f64,
+    /// Verdicts that count.
+    pub verdicts: u64,
+    /// Independent observations: units, or pictures where each request is a unit.
+    pub observations: u64,
+    /// Answers that were kept from an earlier request.
+    pub cached: u64,
+    /// Latency in milliseconds at 50, 95 and 99 %, each with the interval that holds however often
+    /// one looks; an end that nothing bounds is none.
+    pub latency_ms: Vec<Percentile>,
+}
+
+/// A percentile of latency.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Percentile {
+    /// 0.5, 0.95 or 0.99.
+    pub quantile: f64,
+    /// In milliseconds, to 0.5 %.
+    pub value: Option<f64>,
+    /// Its ends.
+    pub interval: [Option<f64>; 2],
+}
+
+/// Whether units are divided as settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SampleRatio {
+    /// The p-value that holds however often one looks (Lindon & Malek 2022).
+    pub p_value: f64,
+    /// Below 0.001 something loses or adds units of a variant, and no comparison can be trusted.
+    pub is_healthy: bool,
+}
+
+/// A treatment against the control.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The treatment's variant.
+    pub treatment: String,
+    /// Its metrics.
+    pub metrics: Vec<Compared>,
+}
+
+/// An experiment in one definition.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Experiment {
+    /// Its name.
+    pub experiment: String,
+    /// Counts re-randomisations.
+    pub epoch: u32,
+    /// The digest of its definition.
+    pub definition: String,
+    /// What was divided among the variants.
+    pub unit: String,
+    /// Times of the first and the last verdict.
+    pub period: [String; 2],
+    /// The control's variant.
+    pub control: String,
+    /// All variants.
+    pub variants: Vec<Variant>,
+    /// Whether they get their shares.
+    pub sample_ratio: SampleRatio,
+    /// Every treatment against the control.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Two versions on the same requests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paired {
+    /// The version whose verdicts counted.
+    pub live_version: String,
+    /// The version beside it.
+    pub shadow_version: String,
+    /// Requests that both judged.
+    pub pairs: u64,
+    /// Rows are the live labels no, maybe and yes, columns the shadow's.
+    pub labels: [[u64; 3]; 3],
+    /// The share of pairs with one label.
+    pub agreement: f64,
+    /// Agreement beyond chance (Cohen's κ).
+    pub kappa: Option<f64>,
+    /// Pairs where the shadow alone says no, and where the live version alone does.
+    pub no_alone: [u64; 2],
+    /// The p-value, however often one looks, of both saying no equally often (McNemar, mixed).
+    pub p_value: f64,
+}
+
+/// Everything that a report shows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// How evidence was judged.
+    pub judging: Judging,
+    /// Experiments, by name, epoch and definition.
+    pub experiments: Vec<Experiment>,
+    /// Shadows beside live versions.
+    pub paired: Vec<Paired>,
+    /// Verdicts that do not count.
+    pub left_out: LeftOut,
+}
+
+impl Summary {
+    /// Of what was read. `control` names the control's variant where it is not called `control`;
+    /// without either it is the first by name.
+    pub fn of(book: &Book, judging: Judging, control: Option<&str>) -> Self {
+        let questions = book.questions();
+        let experiment = |(question, (unit, period, arms)): (Question, (String, [i64; 2], Arms))| {
+            summarize(question, unit, period, &arms, judging, control)
+        };
+        let mut experiments: Vec<Experiment> = questions.into_iter().filter_map(experiment).collect();
+        experiments.sort_by(|a, b| (&a.experiment, a.epoch, &a.period[0]).cmp(&(&b.experiment, b.epoch, &b.period[0])));
+        Self { judging, experiments, paired: pairs(book), left_out: book.left_out() }
+    }
+}
+
+fn summarize(
+    question: Question,
+    unit: String,
+    period: [i64; 2],
+    arms: &Arms,
+    judging: Judging,
+    control: Option<&str>,
+) -> Option<Experiment> {
+    let wanted = control.unwrap_or("control");
+    let (name, control) = arms.get_key_value(wanted).or_else(|| arms.iter().next())?;
+    let treatments = || arms.iter().filter(|(other, _)| *other != name);
+    let mut comparisons: Vec<Comparison> = treatments()
+        .map(|(treatment, arm)| Comparison {
+            treatment: treatment.clone(),
+            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, judging)).to_vec(),
+        })
+        .collect();
+    adjust(&mut comparisons);
+    Some(Experiment {
+        experiment: question.experiment,
+        epoch: question.epoch,
+        definition: question.definition,
+        unit,
+        period: period.map(|ms| {
+            jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
+        }),
+        control: name.clone(),
+        variants: arms.iter().map(|(name, arm)| variant(name, arm, judging)).collect(),
+        sample_ratio: sample_ratio_of(arms),
+        comparisons,
+    })
+}
+
+/// Holm's adjustment over all metrics and treatments.
+fn adjust(comparisons: &mut [Comparison]) {
+    let known = |comparisons: &mut [Comparison]| {
+        let metrics = comparisons.iter_mut().flat_map(|comparison| comparison.metrics.iter_mut());
+        metrics.filter_map(|compared| compared.p_value).collect::<Vec<f64>>()
+    };
+    let mut adjusted = multiplicity::holm(&known(comparisons)).into_iter();
+    let metrics = comparisons.iter_mut().flat_map(|comparison| comparison.metrics.iter_mut());
+    for compared in metrics.filter(|compared| compared.p_value.is_some()) {
+        compared.p_value = adjusted.next();
+    }
+}
+
+fn variant(name: &str, arm: &Arm, judging: Judging) -> Variant {
+    let percentile = |q: f64| {
+        let n = arm.latency_us.count();
+        // Tuned for the number at which people begin to look.
+        const BEST_AT: f64 = 1_000.0;
+        let ranks = quantile::at_any_time(n, q, judging.alpha, BEST_AT);
+        let milliseconds = |microseconds: f64| microseconds / 1e3;
+        Percentile {
+            quantile: q,
+            value: arm.latency_us.quantile(q).map(milliseconds),
+            interval: ranks.within(&arm.latency_us).map(|end| end.map(milliseconds)),
+        }
+    };
+    Variant {
+        name: name.to_owned(),
+        version: arm.version.clone(),
+        share: arm.share as f64 / 1e6,
+        verdicts: arm.verdicts,
+        observations: arm.clusters(),
+        cached: arm.cached,
+        latency_ms: [0.5, 0.95, 0.99].map(percentile).to_vec(),
+    }
+}
+
+/// The test counts requests where each is a unit, and units otherwise. A variant of which no verdict
+/// came has the rest of the shares.
+fn sample_ratio_of(arms: &Arms) -> SampleRatio {
+    const ALARM: f64 = 0.001;
+    let mut counts: Vec<u64> = arms.values().map(Arm::units).collect();
+    let mut shares: Vec<u64> = arms.values().map(|arm| arm.share).collect();
+    let missing = 1_000_000_u64.saturating_sub(shares.iter().sum());
+    // Shares are rounded to millionths.
+    if missing > shares.len() as u64 {
+        counts.push(0);
+        shares.push(missing);
+    }
+    let all: u64 = shares.iter().sum();
+    let theta: Vec<f64> = shares.iter().map(|share| *share as f64 / all.max(1) as f64).collect();
+    let is_known = theta.iter().all(|share| *share > 0.0);
+    let ln_e = match is_known && theta.len() > 1 {
+        true => sample_ratio::ln_e_value(&counts, &theta, sample_ratio::SAMPLE_RATIO_CONCENTRATION),
+        false => 0.0,
+    };
+    let p_value = (-ln_e).exp().min(1.0);
+    SampleRatio { p_value, is_healthy: p_value >= ALARM }
+}
+
+/// Fewer clusters give no variance worth the name.
+const CLUSTERS_MIN: f64 = 10.0;
+
+fn compare(metric: Metric, control: &Arm, treatment: &Arm, judging: Judging) -> Compared {
+    let (a, b) = (control.sums(metric), treatment.sums(metric));
+    let value = |sums: &UnitSums| (sums.n > 0.0).then(|| sums.ratio());
+    let nothing = Compared {
+        metric,
+        control: value(&a),
+        treatment: value(&b),
+        difference: value(&a).zip(value(&b)).map(|(a, b)| b - a),
+        interval: None,
+        interval_of_one_look: None,
+        p_value: None,
+        probability_better: None,
+        information: None,
+        status: Status::NoData,
+    };
+    let Some(estimate) = nothing.difference else { return nothing };
+    let variance = a.variance() + b.variance();
+    if a.units.min(b.units) < CLUSTERS_MIN || variance.is_nan() || variance <= 0.0 {
+        return nothing;
+    }
+    let difference = Difference { estimate, variance };
+    let smallest = metric.smallest(judging.smallest, a.ratio());
+    let planned = plan::planned_variance(smallest, judging.alpha);
+    let g = mixture::planned_g(judging.alpha) * planned / variance;
+    let half = mixture::half_width(variance, g, judging.alpha);
+    let interval = [estimate - half, estimate + half];
+    let once = normal_quantile(1.0 - 0.5 * judging.alpha) * difference.standard_error();
+    let directed = Difference { estimate: estimate * metric.direction(), variance };
+    Compared {
+        interval: Some(interval),
+        interval_of_one_look: Some([estimate - once, estimate + once]),
+        p_value: Some((-mixture::ln_e_value(estimate, variance, g)).exp().min(1.0)),
+        probability_better: Some(bayes::probability_positive(directed)),
+        information: Some(plan::information(planned, variance)),
+        status: status(metric, interval, smallest),
+        ..nothing
+    }
+}
+
+fn status(metric: Metric, [low, high]: [f64; 2], smallest: f64) -> Status {
+    let (worst, best) = match metric.direction() > 0.0 {
+        true => (low, high),
+        false => (-high, -low),
+    };
+    if worst > 0.0 {
+        Status::Better
+    } else if best < 0.0 {
+        Status::Harm
+    } else if worst > -smallest {
+        Status::Safe
+    } else {
+        Status::Undecided
+    }
+}
+
+fn pairs(book: &Book) -> Vec<Paired> {
+    let mut tables: BTreeMap<(&str, &str), [[u64; 3]; 3]> = BTreeMap::new();
+    for pair in book.pairs() {
+        let table = tables.entry((&pair.live_version, &pair.shadow_version)).or_default();
+        table[pair.live as usize][pair.shadow as usize] += 1;
+    }
+    tables.into_iter().map(|((live, shadow), labels)| paired_of(live, shadow, labels)).collect()
+}
+
+fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {
+    let pairs: u64 = labels.iter().flatten().sum();
+    let table: Vec<Vec<f64>> = labels.iter().map(|row| row.iter().map(|count| *count as f64).collect()).collect();
+    let no = Label::No as usize;
+    let shadow_alone = (0..3).filter(|row| *row != no).map(|row| labels[row][no]).sum();
+    let live_alone = (0..3).filter(|column| *column != no).map(|column| labels[no][column]).sum();
+    let ln_e = paired::ln_e_value(shadow_alone, live_alone, 0.5);
+    Paired {
+        live_version: live.to_owned(),
+        shadow_version: shadow.to_owned(),
+        pairs,
+        labels,
+        agreement: (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs as f64,
+        kappa: Kappa::of(&table, Weighting::None).map(|kappa| kappa.kappa),
+        no_alone: [shadow_alone, live_alone],
+        p_value: (-ln_e).exp().min(1.0),
+    }
+}

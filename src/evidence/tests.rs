@@ -1,0 +1,191 @@
+//! What evidence promises.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Book, Judging, Language, Metric, Status, Summary, sentence};
+
+/// A verdict of an experiment, as the topic holds it.
+pub(super) fn verdict(id: &str, variant: &str, label: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let version = if variant == "control" { "ofa_base" } else { "ofa_small" };
+    let mut verdict = json!({
+        "request_id": id, "timestamp": "2026-11-30T12:00:00.000Z", "result": label, "confidence": 0.9,
+        "scores": {"yes": 0.05, "maybe": 0.05, "no": 0.9}, "decision": "reject",
+        "is_manual_review": false, "model_version": version, "model_digest": "sha256:0",
+        "backend": "flex", "precision": "f32", "ab_experiment": "e", "ab_variant": variant,
+        "ab_role": "live", "route": {"reason": "experiment", "rule": null, "config_digest": "sha256:1"},
+        "ab": {
+            "definition": "d", "unit": "request_id", "scheme": "m3v1", "epoch": 1,
+            "propensity": 0.5, "layer": "default",
+        },
+        "image_hash": id, "text_preview": "", "text_length": 1, "image_width": 1, "image_height": 1,
+        "latency_ms": 2.0, "timings_ms": {"fetch": 0.0, "decode": 0.0, "queue": 0.0, "inference": 1.0},
+    });
+    change(&mut verdict);
+    verdict.to_string().into_bytes()
+}
+
+fn book(records: &[Vec<u8>]) -> Book {
+    let mut book = Book::default();
+    records.iter().for_each(|record| book.add(record));
+    book
+}
+
+fn summary(records: &[Vec<u8>]) -> Summary {
+    Summary::of(&book(records), Judging::default(), None)
+}
+
+/// Verdicts of two arms, of which so many per thousand say no.
+fn traffic(per_arm: usize, no_of_thousand: [usize; 2]) -> Vec<Vec<u8>> {
+    let arm = |variant: &'static str, no: usize| {
+        (0..per_arm).map(move |number| {
+            let label = if number * 7919 % 1000 < no { "no" } else { "yes" };
+            verdict(&format!("{variant}-{number}"), variant, label, |verdict| {
+                verdict["latency_ms"] = json!(2.0 + (number % 10) as f64 / 10.0);
+                verdict["confidence"] = json!(0.8 + (number % 7) as f64 / 50.0);
+                let is_review = number % 20 == 0;
+                verdict["decision"] = json!(if is_review { "review" } else { "approve" });
+            })
+        })
+    };
+    arm("control", no_of_thousand[0]).chain(arm("treatment", no_of_thousand[1])).collect()
+}
+
+#[test]
+fn a_treatment_that_says_no_more_often_is_harm_and_one_that_is_alike_is_safe() {
+    let worse = summary(&traffic(20_000, [50, 100]));
+    let experiment = &worse.experiments[0];
+    let no = &experiment.comparisons[0].metrics[1];
+    assert_eq!((no.metric, no.status), (Metric::NoShare, Status::Harm));
+    assert!((no.difference.unwrap() - 0.05).abs() < 1e-9, "{no:?}");
+    let said = sentence(experiment, &experiment.comparisons[0], Language::English);
+    assert!(said.starts_with("Keep control: treatment says no more often, by 5.0 points"), "{said}");
+    let said = sentence(experiment, &experiment.comparisons[0], Language::Chinese);
+    assert!(said.starts_with("保留 control：treatment “否”类比例高 5.0 个百分点"), "{said}");
+
+    let alike = summary(&traffic(20_000, [50, 50]));
+    let metrics = &alike.experiments[0].comparisons[0].metrics;
+    assert!(metrics.iter().all(|compared| compared.status == Status::Safe), "{metrics:?}");
+
+    let few = summary(&traffic(200, [50, 50]));
+    let no = &few.experiments[0].comparisons[0].metrics[1];
+    assert!(no.status == Status::Undecided && no.information.unwrap() < 0.2, "{no:?}");
+    assert!(summary(&traffic(3, [0, 0])).experiments[0].comparisons[0].metrics[0].interval.is_none());
+}
+
+#[test]
+fn a_variant_that_loses_requests_is_never_compared() {
+    let mut records = traffic(5_000, [50, 50]);
+    records.truncate(9_000);
+    let summary = summary(&records);
+    let experiment = &summary.experiments[0];
+    assert!(!experiment.sample_ratio.is_healthy, "{experiment:?}");
+    let said = sentence(experiment, &experiment.comparisons[0], Language::English);
+    assert!(said.starts_with("Do not compare"), "{said}");
+}
+
+#[test]
+fn verdicts_of_another_definition_testers_and_promoted_traffic_are_not_mixed_in() {
+    let mut records = traffic(100, [50, 50]);
+    let before = summary(&records).experiments[0].clone();
+    records.push(verdict("tester", "treatment", "no", |verdict| verdict["ab"]["forced"] = json!(true)));
+    records.push(verdict("promoted", "treatment", "no", |verdict| {
+        (verdict["ab"], verdict["ab_experiment"], verdict["ab_variant"]) = (json!(null), json!(null), json!(null));
+        verdict["route"]["reason"] = json!("promoted");
+    }));
+    records.push(verdict("other", "treatment", "no", |verdict| verdict["ab"]["definition"] = json!("d2")));
+    records.push(b"no verdict".to_vec());
+    let after = summary(&records);
+    assert_eq!(after.experiments.len(), 2);
+    assert!(after.experiments.contains(&before), "{after:?}");
+    let left_out = after.left_out;
+    assert_eq!((left_out.forced, left_out.outside, left_out.unreadable), (1, 1, 1));
+}
+
+#[test]
+fn repeated_pictures_and_heavy_users_widen_the_interval() {
+    let width = |change: &dyn Fn(usize, &mut Value)| {
+        let records: Vec<Vec<u8>> = (0..4_000)
+            .map(|number| {
+                let variant = if number % 2 == 0 { "control" } else { "treatment" };
+                let label = if (number / 2) / 20 % 5 == 0 { "no" } else { "yes" };
+                verdict(&number.to_string(), variant, label, |verdict| change(number, verdict))
+            })
+            .collect();
+        let [low, high] = summary(&records).experiments[0].comparisons[0].metrics[1].interval.unwrap();
+        high - low
+    };
+    let alone = width(&|_, _| ());
+    let pictures = width(&|number, verdict| verdict["image_hash"] = json!((number / 2 / 20).to_string()));
+    let users = width(&|number, verdict| {
+        verdict["ab"]["unit"] = json!("user_id");
+        verdict["ab"]["unit_hash"] = json!(format!("{}-{}", number % 2, number / 2 / 20));
+    });
+    assert!(pictures > 3.0 * alone && users > 3.0 * alone, "{alone} {pictures} {users}");
+}
+
+#[test]
+fn kept_answers_are_no_observation_of_latency() {
+    let mut records = traffic(100, [50, 50]);
+    let latency = |records: &[Vec<u8>]| summary(records).experiments[0].comparisons[0].metrics[3].clone();
+    let before = latency(&records);
+    for number in 0..50 {
+        records.push(verdict(&format!("kept-{number}"), "treatment", "yes", |verdict| {
+            verdict["cached"] = json!(true);
+            verdict["latency_ms"] = json!(0.01);
+        }));
+    }
+    assert_eq!(latency(&records), before);
+}
+
+#[test]
+fn shadows_give_agreement_and_no_live_verdict() {
+    let shadow = |id: usize, live: &str, shadow: &str| {
+        verdict(&id.to_string(), "control", shadow, |verdict| {
+            verdict["ab_role"] = json!("shadow");
+            verdict["model_version"] = json!("ofa_large");
+            verdict["live"] = json!({
+                "model_version": "ofa_base", "result": live, "confidence": 0.9,
+                "scores": {"yes": 0.9, "maybe": 0.1, "no": 0.0}, "decision": "approve", "agrees": live == shadow,
+            });
+        })
+    };
+    let records: Vec<Vec<u8>> = (0..60)
+        .map(|id| match id {
+            0..40 => shadow(id, "yes", "yes"),
+            40..58 => shadow(id, "yes", "no"),
+            _ => shadow(id, "no", "yes"),
+        })
+        .collect();
+    let summary = summary(&records);
+    let paired = &summary.paired[0];
+    assert!(summary.experiments.is_empty());
+    assert_eq!((paired.pairs, paired.no_alone), (60, [18, 2]));
+    assert!((paired.agreement - 2.0 / 3.0).abs() < 1e-12 && paired.p_value < 0.01, "{paired:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The same bits in any order, in any number of parts, with any record twice.
+    #[test]
+    fn order_parts_and_duplicates_change_nothing(
+        seed in any::<u64>(), parts in 1_usize..5, again in 0_usize..200,
+    ) {
+        let mut records = traffic(120, [100, 200]);
+        let right = serde_json::to_value(summary(&records).experiments).unwrap();
+        // A verdict that was judged again later, by another answer.
+        records.push(verdict("control-3", "treatment", "no", |verdict| {
+            verdict["timestamp"] = json!("2026-11-30T12:00:01.000Z");
+        }));
+        records.extend_from_within(again..again + 30);
+        fastrand::Rng::with_seed(seed).shuffle(&mut records);
+        let mut whole = Book::default();
+        for part in records.chunks(records.len().div_ceil(parts)) {
+            whole.merge(book(part));
+        }
+        prop_assert_eq!(whole.left_out().duplicates, 31);
+        let got = Summary::of(&whole, Judging::default(), None);
+        prop_assert_eq!(serde_json::to_value(got.experiments).unwrap(), right);
+    }
+}

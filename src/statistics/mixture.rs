@@ -1,0 +1,45 @@
+//! Intervals that hold at any time: normal mixtures.
+//!
+//! One function is the asymptotic confidence sequence of Waudby-Smith et al. (arXiv:2103.06476),
+//! the mixture sequential probability ratio test (Johari, Pekelis & Walsh 2022) and the sequential
+//! engine of GrowthBook; they differ in the tuning number g. Here g is information time: the
+//! planned variance over the variance reached, times a constant of α. It stays right while traffic
+//! ramps up.
+
+use super::special::{chi_squared_quantile, lambert_minus_one};
+
+/// The g that is best at the planned end, exact: -W₋₁(-α²/e) - 1 (Howard et al. 2021, prop. 3).
+pub fn planned_g(alpha: f64) -> f64 {
+    -lambert_minus_one(-alpha * alpha / std::f64::consts::E) - 1.0
+}
+
+/// The usual approximation of [`planned_g`]: -2 ln α + ln(1 - 2 ln α).
+pub fn planned_g_approximate(alpha: f64) -> f64 {
+    let two = -2.0 * alpha.ln();
+    two + libm::log1p(two)
+}
+
+/// Half the width of the two-sided interval around an estimate with variance `v` (its standard
+/// error squared), for a tuning number `g`.
+pub fn half_width(v: f64, g: f64, alpha: f64) -> f64 {
+    (v * (g + 1.0) / g * ((g + 1.0) / (alpha * alpha)).ln()).sqrt()
+}
+
+/// The distance of the one-sided bound from the estimate.
+pub fn half_width_one_sided(v: f64, g: f64, alpha: f64) -> f64 {
+    let ln = libm::log1p((g + 1.0).sqrt() / (2.0 * alpha));
+    (v * 2.0 * (g + 1.0) / g * ln).sqrt()
+}
+
+/// ln of the evidence against a difference of zero. It exceeds ln(1/α) with a probability of at
+/// most α, at any time, where the difference is zero.
+pub fn ln_e_value(estimate: f64, v: f64, g: f64) -> f64 {
+    estimate * estimate * g / (2.0 * v * (g + 1.0)) - 0.5 * libm::log1p(g)
+}
+
+/// Half the width of an interval that begins to hold at `m` observations and needs no tuning
+/// (Robbins & Siegmund 1970; Bibaut, Kallus & Lindon 2022). `v` is the variance of the estimate at
+/// `t` ≥ `m` observations. Ψ is the distribution function of χ² with three degrees of freedom.
+pub fn half_width_delayed(v: f64, t: f64, m: f64, alpha: f64) -> f64 {
+    (v * (chi_squared_quantile(1.0 - alpha, 3.0) + (t / m).ln())).sqrt()
+}

@@ -1,0 +1,41 @@
+//! Statistics of A/B evidence: pure functions of counts and sums, each with its source.
+//!
+//! Nothing here reads a clock, draws a random number or knows of verdicts.
+//!
+//! * [`special`]: distribution functions; [`Moments`]: mean and variance of an arm.
+//! * [`Difference`], [`Welch`]: differences of means; [`mixture`]: intervals of them that hold at any
+//!   time; [`bounded`]: without a normal approximation; [`UnitSums`]: where a user is the
+//!   observation.
+//! * [`proportion`]: shares, for a fixed number; [`sample_ratio`]: whether arms get their shares, and
+//!   whether rare events are equally frequent.
+//! * [`Histogram`], [`quantile`]: latency.
+//! * [`paired`]: two versions on the same requests; [`agreement`]: of versions and of reviewers.
+//! * [`strata`]: several hours or segments; [`weighting`]: labels of a sample.
+//! * [`multiplicity`]: several questions at once; [`bayes`]: a second opinion; [`plan`]: how much
+//!   traffic is needed.
+
+pub mod agreement;
+pub mod bayes;
+pub mod bounded;
+mod difference;
+mod histogram;
+pub mod mixture;
+mod moments;
+pub mod multiplicity;
+#[cfg(test)]
+mod oracles;
+pub mod paired;
+pub mod plan;
+pub mod proportion;
+pub mod quantile;
+pub mod sample_ratio;
+pub mod special;
+pub mod strata;
+mod units;
+pub mod weighting;
+
+pub use difference::{Difference, Welch};
+pub use histogram::{Histogram, bin_of, edges, rank_of};
+pub use moments::Moments;
+pub use quantile::Band;
+pub use units::UnitSums;
