@@ -4,21 +4,39 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
-use super::{CliError, failed, output};
-use crate::evidence::{
-    Book, Comparison, Experiment, Judging, Language, LeftOut, Metric, Paired, Summary, sentence, status_word,
+use super::{CliError, SettingsArguments, failed, output};
+use crate::{
+    evidence::{
+        Book, Comparison, Experiment, Judging, Language, LeftOut, Metric, Paired, Summary, sentence, status_word,
+    },
+    kafka::Extent,
+    pipeline::connection,
 };
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Files of verdicts and shadow verdicts, one JSON object per line, as a console consumer writes
-    /// the topics down; `-` is standard input
-    #[arg(long = "from-files", value_name = "FILE.jsonl", required = true, num_args = 1..)]
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Read files of verdicts and shadow verdicts instead of the topics: one JSON object per line, as a
+    /// console consumer writes them down; `-` is standard input
+    #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1..)]
     files: Vec<PathBuf>,
+    /// Where the brokers are, instead of what the settings say
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "files")]
+    bootstrap_servers: Option<String>,
+    /// Read records of the topics from this time on: a time such as 2026-12-01T08:00:00Z, or an age
+    /// such as 7d or 12h; without it, all that the topics hold
+    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "files")]
+    since: Option<Timestamp>,
+    /// How long to wait for brokers that do not answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "files")]
+    wait_max: u64,
     /// This experiment only
     #[arg(long)]
     experiment: Option<String>,
@@ -64,6 +82,9 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let mut book = Book::default();
+    if arguments.files.is_empty() {
+        read_topics(arguments, &mut book)?;
+    }
     for path in &arguments.files {
         read(path, &mut book).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     }
@@ -90,6 +111,48 @@ fn language(lang: Lang) -> Language {
         Lang::En => Language::English,
         Lang::Zh => Language::Chinese,
     }
+}
+
+/// A time, or an age: how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let age = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let time = age.and_then(|age| Timestamp::now().checked_sub(age));
+    time.map_err(|_| "is no time: write 2026-12-01T08:00:00Z, or an age such as 7d".to_owned())
+}
+
+/// Adds what the topics of verdicts and shadow verdicts hold now.
+fn read_topics(arguments: &Arguments, book: &mut Book) -> Result<(), CliError> {
+    let plan = arguments.settings.plan()?;
+    let mut connection = connection(&plan, None);
+    if let Some(bootstrap_servers) = &arguments.bootstrap_servers {
+        connection.bootstrap_servers.clone_from(bootstrap_servers);
+    }
+    if connection.bootstrap_servers.is_empty() {
+        return Err(failed(
+            "the settings name the embedded broker, which no other process can reach by itself: give the address that \
+             it printed with --bootstrap-servers, or files with --from-files",
+        ));
+    }
+    let extent = match arguments.since {
+        Some(time) => Extent::Since(time.as_millisecond()),
+        None => Extent::All,
+    };
+    let has_shadows = connection.partitions(&[&plan.kafka.shadows]).is_ok();
+    let mut topics = vec![&plan.kafka.verdicts];
+    // Without shadow versions there may be no topic for them.
+    topics.extend(has_shadows.then_some(&plan.kafka.shadows));
+    for topic in topics {
+        connection.read_backlog(topic, &extent, Duration::from_secs(arguments.wait_max), |record| {
+            // A tombstone that was forwarded is no verdict.
+            if let Some(value) = record.payload {
+                book.add(&value);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// Adds the lines of a file.

@@ -28,6 +28,14 @@ impl Metric {
         }
     }
 
+    /// Differences that are possible.
+    pub(super) fn range(self) -> [f64; 2] {
+        match self {
+            Self::Confidence | Self::NoShare | Self::ReviewShare => [-1.0, 1.0],
+            Self::Latency => [f64::NEG_INFINITY, f64::INFINITY],
+        }
+    }
+
     /// The smallest difference that matters, and the margin of harm. For latency it is a share of
     /// the control's.
     pub(super) fn smallest(self, share: f64, control: f64) -> f64 {

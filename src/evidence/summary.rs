@@ -320,12 +320,14 @@ fn compare(metric: Metric, control: &Arm, treatment: &Arm, judging: Judging) -> 
     let planned = plan::planned_variance(smallest, judging.alpha);
     let g = mixture::planned_g(judging.alpha) * planned / variance;
     let half = mixture::half_width(variance, g, judging.alpha);
-    let interval = [estimate - half, estimate + half];
+    let [lowest, highest] = metric.range();
+    let around = |half: f64| [(estimate - half).max(lowest), (estimate + half).min(highest)];
+    let interval = around(half);
     let once = normal_quantile(1.0 - 0.5 * judging.alpha) * difference.standard_error();
     let directed = Difference { estimate: estimate * metric.direction(), variance };
     Compared {
         interval: Some(interval),
-        interval_of_one_look: Some([estimate - once, estimate + once]),
+        interval_of_one_look: Some(around(once)),
         p_value: Some((-mixture::ln_e_value(estimate, variance, g)).exp().min(1.0)),
         probability_better: Some(bayes::probability_positive(directed)),
         information: Some(plan::information(planned, variance)),

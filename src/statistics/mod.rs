@@ -29,6 +29,8 @@ pub mod plan;
 pub mod proportion;
 pub mod quantile;
 pub mod sample_ratio;
+#[cfg(test)]
+mod simulations;
 pub mod special;
 pub mod strata;
 mod units;

@@ -35,6 +35,7 @@ mod operate;
 mod pull;
 mod refusals;
 mod refused;
+mod reports;
 mod rooms;
 mod security;
 mod shadows;
