@@ -237,7 +237,7 @@ fn tables(summary: &Summary, language: Language) {
             word(language, "Experiment", "实验")
         ));
         for comparison in &experiment.comparisons {
-            output::line(format!("\n{}", sentence(experiment, comparison, language)));
+            output::line(format!("\n{}", sentence(experiment, comparison, summary.judging, language)));
             metrics(experiment, comparison, language);
         }
         variants(experiment, language);
@@ -275,11 +275,16 @@ fn metrics(experiment: &Experiment, comparison: &Comparison, language: Language)
             shown(compared.treatment, false),
             shown(compared.difference, true),
             ends,
-            compared.p_value.map_or_else(|| "–".to_owned(), |p| format!("{p:.2}")),
+            compared.p_value.map_or_else(|| "–".to_owned(), chance),
             status_word(compared.status, compared.information, language),
         ]
     });
     output::show(&output::table(&columns, &[&control, &treatment, difference, interval, "p"], rows));
+}
+
+/// A p-value as people read it.
+fn chance(p: f64) -> String {
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 fn metric_word(metric: Metric, language: Language) -> &'static str {
@@ -341,7 +346,7 @@ fn health(experiment: &Experiment, language: Language) {
     let state =
         if is_healthy { word(language, "as set", "与配置相符") } else { word(language, "UNHEALTHY", "异常") };
     let name = word(language, "Sample ratio", "分流比例");
-    output::line(format!("{name}: {state} (p = {p:.2}).\n"));
+    output::line(format!("{name}: {state} (p = {}).\n", chance(p)));
 }
 
 fn pairs(paired: &[Paired], language: Language) {
@@ -365,7 +370,7 @@ fn pairs(paired: &[Paired], language: Language) {
             pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
             pair.no_alone[0].to_string(),
             pair.no_alone[1].to_string(),
-            format!("{:.2}", pair.p_value),
+            chance(pair.p_value),
         ]
     });
     output::show(&output::table(&columns, &columns[2..], rows));

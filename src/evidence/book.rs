@@ -23,7 +23,7 @@ pub struct LeftOut {
     pub unreadable: u64,
 }
 
-/// Evidence by request. It holds some 400 bytes for each verdict of an experiment.
+/// Evidence by request. It holds some 600 bytes for each verdict of an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     counted: HashMap<u128, Evidence>,

@@ -1,6 +1,6 @@
 //! The sentence that an owner reads first, in English and Chinese.
 
-use super::{Comparison, Experiment, Metric, Status, summary::Compared};
+use super::{Comparison, Experiment, Judging, Metric, Status, summary::Compared};
 
 /// A language of reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,9 @@ pub enum Language {
 }
 
 /// What to do about a treatment, with the evidence for it.
-pub fn sentence(experiment: &Experiment, comparison: &Comparison, language: Language) -> String {
-    let words = Words { control: &experiment.control, treatment: &comparison.treatment, language };
+pub fn sentence(experiment: &Experiment, comparison: &Comparison, judging: Judging, language: Language) -> String {
+    let alpha = judging.alpha;
+    let words = Words { control: &experiment.control, treatment: &comparison.treatment, language, alpha };
     let of = |status: Status| comparison.metrics.iter().filter(move |compared| compared.status == status);
     if !experiment.sample_ratio.is_healthy {
         return words.unhealthy(experiment.sample_ratio.p_value);
@@ -58,6 +59,7 @@ struct Words<'e> {
     control: &'e str,
     treatment: &'e str,
     language: Language,
+    alpha: f64,
 }
 
 impl Words<'_> {
@@ -119,7 +121,13 @@ impl Words<'_> {
     /// What differs, by how much, and how sure that is.
     fn finding(&self, compared: &Compared) -> String {
         let difference = compared.difference.unwrap_or_default();
-        let (more, amount) = (difference > 0.0, amount(compared.metric, difference.abs(), self.language));
+        let more = difference > 0.0;
+        let size = amount(compared.metric, difference.abs(), self.language);
+        let ends = compared.interval.unwrap_or([difference; 2]).map(f64::abs);
+        let [low, high] = if more { ends } else { [ends[1], ends[0]] };
+        let low = figure(compared.metric, low);
+        let high = figure(compared.metric, high);
+        let level = 100.0 * (1.0 - self.alpha);
         let treatment = self.treatment;
         match self.language {
             Language::English => {
@@ -133,7 +141,7 @@ impl Words<'_> {
                     (Metric::Latency, true) => "is slower by",
                     (Metric::Latency, false) => "is faster by",
                 };
-                format!("{treatment} {verb} {amount}, an interval that holds at any time")
+                format!("{treatment} {verb} {size} ({low} to {high}, {level:.0} % valid at any time)")
             }
             Language::Chinese => {
                 let verb = match (compared.metric, more) {
@@ -146,17 +154,25 @@ impl Words<'_> {
                     (Metric::Latency, true) => "延迟高",
                     (Metric::Latency, false) => "延迟低",
                 };
-                format!("{treatment} {verb} {amount}（区间随时有效）")
+                format!("{treatment} {verb} {size}（{low} 至 {high}，{level:.0} % 区间随时有效）")
             }
         }
     }
 }
 
 fn amount(metric: Metric, value: f64, language: Language) -> String {
-    match (metric, language) {
-        (Metric::Latency, Language::English) => format!("{value:.2} ms"),
-        (Metric::Latency, Language::Chinese) => format!("{value:.2} 毫秒"),
-        (_, Language::English) => format!("{:.1} points", value * 100.0),
-        (_, Language::Chinese) => format!("{:.1} 个百分点", value * 100.0),
+    let unit = match (metric, language) {
+        (Metric::Latency, Language::English) => "ms",
+        (Metric::Latency, Language::Chinese) => "毫秒",
+        (_, Language::English) => "points",
+        (_, Language::Chinese) => "个百分点",
+    };
+    format!("{} {unit}", figure(metric, value))
+}
+
+fn figure(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Latency => format!("{value:.2}"),
+        _ => format!("{:.1}", value * 100.0),
     }
 }

@@ -58,9 +58,9 @@ fn a_treatment_that_says_no_more_often_is_harm_and_one_that_is_alike_is_safe() {
     let no = &experiment.comparisons[0].metrics[1];
     assert_eq!((no.metric, no.status), (Metric::NoShare, Status::Harm));
     assert!((no.difference.unwrap() - 0.05).abs() < 1e-9, "{no:?}");
-    let said = sentence(experiment, &experiment.comparisons[0], Language::English);
+    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
     assert!(said.starts_with("Keep control: treatment says no more often, by 5.0 points"), "{said}");
-    let said = sentence(experiment, &experiment.comparisons[0], Language::Chinese);
+    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::Chinese);
     assert!(said.starts_with("保留 control：treatment “否”类比例高 5.0 个百分点"), "{said}");
 
     let alike = summary(&traffic(20_000, [50, 50]));
@@ -80,7 +80,7 @@ fn a_variant_that_loses_requests_is_never_compared() {
     let summary = summary(&records);
     let experiment = &summary.experiments[0];
     assert!(!experiment.sample_ratio.is_healthy, "{experiment:?}");
-    let said = sentence(experiment, &experiment.comparisons[0], Language::English);
+    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
     assert!(said.starts_with("Do not compare"), "{said}");
 }
 
