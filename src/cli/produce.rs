@@ -68,8 +68,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     // A line that is refused must not take those before it along: the client holds them back for a moment.
     let stored = feeder.finish();
     let published = progress.position();
-    fed.map_err(|error| failed(format!("{error}; {published} requests were published before")))?;
-    stored.map_err(|error| failed(format!("{error}; of {published} requests some may not be stored")))?;
+    let unstored = |error| format!("{error}; of {published} requests some may not be stored");
+    match (fed, stored) {
+        (Ok(()), Ok(())) => {}
+        (Ok(()), Err(error)) => return Err(failed(unstored(error))),
+        (Err(error), Ok(())) => {
+            return Err(failed(format!("{error}; {published} requests were published before")));
+        }
+        (Err(error), Err(other)) => return Err(failed(format!("{error}; {}", unstored(other)))),
+    }
     progress.finish_and_clear();
     if arguments.json {
         output::json(&serde_json::json!({ "published": published, "topic": topic }));

@@ -15,7 +15,7 @@ use crate::{
     evidence::{
         Book, Comparison, Experiment, Judging, Language, LeftOut, Metric, Paired, Summary, sentence, status_word,
     },
-    kafka::Extent,
+    kafka::{Extent, KafkaError},
     pipeline::connection,
 };
 
@@ -90,6 +90,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     let judging = Judging { alpha: arguments.alpha, smallest: arguments.smallest };
     let mut summary = Summary::of(&book, judging, arguments.control.as_deref());
+    if let Some(control) = arguments.control.as_deref().filter(|_| summary.experiments.is_empty()) {
+        return Err(failed(format!("no verdict is of a variant `{control}`: name one with --control")));
+    }
     if let Some(name) = &arguments.experiment {
         let known: Vec<String> = summary.experiments.iter().map(|it| it.experiment.clone()).collect();
         summary.experiments.retain(|experiment| experiment.experiment == *name);
@@ -97,6 +100,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             let reason = format!("no verdict is of experiment `{name}`; there are: {}", known.join(", "));
             return Err(failed(reason));
         }
+        // Pairs are of versions, not of experiments.
+        summary.paired.clear();
     }
     match arguments.format {
         Format::Json => output::json(&summary),
@@ -140,10 +145,13 @@ fn read_topics(arguments: &Arguments, book: &mut Book) -> Result<(), CliError> {
         Some(time) => Extent::Since(time.as_millisecond()),
         None => Extent::All,
     };
-    let has_shadows = connection.partitions(&[&plan.kafka.shadows]).is_ok();
     let mut topics = vec![&plan.kafka.verdicts];
     // Without shadow versions there may be no topic for them.
-    topics.extend(has_shadows.then_some(&plan.kafka.shadows));
+    match connection.partitions(&[&plan.kafka.shadows]) {
+        Ok(_) => topics.push(&plan.kafka.shadows),
+        Err(KafkaError::TopicMissing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     for topic in topics {
         connection.read_backlog(topic, &extent, Duration::from_secs(arguments.wait_max), |record| {
             // A tombstone that was forwarded is no verdict.
@@ -377,17 +385,17 @@ fn pairs(paired: &[Paired], language: Language) {
 }
 
 fn left_out(summary: &Summary, language: Language) {
-    let LeftOut { duplicates, outside, forced, unreadable } = summary.left_out;
+    let LeftOut { duplicates, outside, forced, unit_unknown, unreadable } = summary.left_out;
     let (alpha, smallest) = (summary.judging.alpha, summary.judging.smallest);
     output::line(match language {
         Language::English => format!(
-            "Left out: {duplicates} duplicates, {outside} outside experiments, {forced} forced, {unreadable} \
-             unreadable. Intervals hold at any time (normal mixture, α = {alpha}, tuned for differences of \
-             {smallest}); p is adjusted by Holm."
+            "Left out: {duplicates} duplicates, {outside} outside experiments, {forced} forced, \
+             {unit_unknown} without their unit, {unreadable} unreadable. Intervals of an experiment hold at any time and \
+             together (normal mixture, α = {alpha}, tuned for differences of {smallest}); p is adjusted by Holm."
         ),
         Language::Chinese => format!(
-            "未计入：重复 {duplicates}，实验之外 {outside}，强制分组 {forced}，无法读取 {unreadable}。\
-             区间随时有效（正态混合，α = {alpha}，按差异 {smallest} 调整）；p 经 Holm 校正。"
+            "未计入：重复 {duplicates}，实验之外 {outside}，强制分组 {forced}，缺少分流单元 {unit_unknown}，无法读取 {unreadable}。\
+             同一实验的区间随时且同时有效（正态混合，α = {alpha}，按差异 {smallest} 调整）；p 经 Holm 校正。"
         ),
     });
 }

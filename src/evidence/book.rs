@@ -1,6 +1,6 @@
 //! All verdicts that were read: each request counts once, whatever order they come in.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use serde::Serialize;
 
@@ -19,15 +19,18 @@ pub struct LeftOut {
     pub outside: u64,
     /// Settings named the unit and its variant.
     pub forced: u64,
-    /// They are no verdicts.
+    /// Their unit is not the request, and they do not name it: verdicts of earlier releases.
+    pub unit_unknown: u64,
+    /// They are no verdicts, or have numbers that make no sense.
     pub unreadable: u64,
 }
 
-/// Evidence by request. It holds some 600 bytes for each verdict of an experiment.
+/// Evidence by request. It holds about 600 bytes for each verdict of an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     counted: HashMap<u128, Evidence>,
-    left_out: LeftOut,
+    duplicates: u64,
+    unreadable: u64,
 }
 
 /// Variants of a question, by name.
@@ -38,35 +41,32 @@ impl Book {
     pub fn add(&mut self, value: &[u8]) {
         match serde_json::from_slice::<Verdict>(value) {
             Ok(verdict) => self.add_verdict(&verdict),
-            Err(_) => self.left_out.unreadable += 1,
+            Err(_) => self.unreadable += 1,
         }
     }
 
     fn add_verdict(&mut self, verdict: &Verdict) {
         let Some(evidence) = Evidence::of(verdict) else {
-            self.left_out.unreadable += 1;
+            self.unreadable += 1;
             return;
         };
-        match evidence {
-            Evidence::Forced => self.left_out.forced += 1,
-            Evidence::Outside => self.left_out.outside += 1,
-            Evidence::Live(_) | Evidence::Pair(_) => self.count(verdict, evidence),
-        }
-    }
-
-    fn count(&mut self, verdict: &Verdict, evidence: Evidence) {
         let key = match verdict.ab_role {
             Role::Live => hash(&["live", &verdict.request_id]),
             Role::Shadow => hash(&["shadow", &verdict.request_id, &verdict.model_version]),
         };
-        match self.counted.get_mut(&key) {
-            None => {
-                self.counted.insert(key, evidence);
+        self.count(key, evidence);
+    }
+
+    /// Keeps the earliest verdict of a request.
+    fn count(&mut self, key: u128, evidence: Evidence) {
+        match self.counted.entry(key) {
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(evidence);
             }
-            Some(counted) => {
-                self.left_out.duplicates += 1;
-                if evidence.rank() < counted.rank() {
-                    *counted = evidence;
+            hash_map::Entry::Occupied(mut entry) => {
+                self.duplicates += 1;
+                if evidence.rank() < entry.get().rank() {
+                    entry.insert(evidence);
                 }
             }
         }
@@ -74,42 +74,35 @@ impl Book {
 
     /// Takes over what another has read.
     pub fn merge(&mut self, other: Self) {
-        for (key, evidence) in other.counted {
-            match self.counted.get_mut(&key) {
-                None => {
-                    self.counted.insert(key, evidence);
-                }
-                Some(counted) => {
-                    self.left_out.duplicates += 1;
-                    if evidence.rank() < counted.rank() {
-                        *counted = evidence;
-                    }
-                }
-            }
-        }
-        let left_out = &mut self.left_out;
-        left_out.duplicates += other.left_out.duplicates;
-        left_out.outside += other.left_out.outside;
-        left_out.forced += other.left_out.forced;
-        left_out.unreadable += other.left_out.unreadable;
+        self.duplicates += other.duplicates;
+        self.unreadable += other.unreadable;
+        other.counted.into_iter().for_each(|(key, evidence)| self.count(key, evidence));
     }
 
     /// Verdicts that do not count.
     pub fn left_out(&self) -> LeftOut {
-        self.left_out
+        let mut left_out = LeftOut { duplicates: self.duplicates, unreadable: self.unreadable, ..LeftOut::default() };
+        for evidence in self.counted.values() {
+            match evidence {
+                Evidence::Live(_) | Evidence::Pair(_) => {}
+                Evidence::Forced(_) => left_out.forced += 1,
+                Evidence::Outside(_) => left_out.outside += 1,
+                Evidence::UnitUnknown(_) => left_out.unit_unknown += 1,
+            }
+        }
+        left_out
     }
 
-    /// Questions, the name of their unit, and their variants.
-    pub(super) fn questions(&self) -> BTreeMap<Question, (String, [i64; 2], Arms)> {
-        let mut questions: BTreeMap<Question, (String, [i64; 2], Arms)> = BTreeMap::new();
+    /// Questions, with the times of their first and last verdict and their variants.
+    pub(super) fn questions(&self) -> BTreeMap<Question, ([i64; 2], Arms)> {
+        let mut questions: BTreeMap<Question, ([i64; 2], Arms)> = BTreeMap::new();
         for evidence in self.counted.values() {
             let Evidence::Live(observation) = evidence else { continue };
             let time = observation.time_ms;
-            let (_, [first, last], arms) = match questions.entry(observation.question.clone()) {
-                btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                btree_map::Entry::Vacant(entry) => entry.insert((observation.unit.clone(), [time, time], Arms::new())),
-            };
-            (*first, *last) = ((*first).min(time), (*last).max(time));
+            let empty = || ([time, time], Arms::new());
+            let ([first, last], arms) = questions.entry(observation.question.clone()).or_insert_with(empty);
+            *first = time.min(*first);
+            *last = time.max(*last);
             arms.entry(observation.variant.clone()).or_default().add(observation);
         }
         questions

@@ -7,6 +7,9 @@ use crate::message::{Decision, Label, Role, Verdict};
 /// Probabilities are counted in steps of 2⁻³².
 pub(super) const PROBABILITY_STEPS: f64 = 4_294_967_296.0;
 
+/// Longer latencies are no measurements. The bound keeps sums of squares within 128 bits.
+const LATENCY_MS_MAX: f64 = 1e9;
+
 /// An experiment in one definition: what may be compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Question {
@@ -15,13 +18,14 @@ pub(super) struct Question {
     pub(super) epoch: u32,
     /// Digest of the definition; of verdicts of earlier releases, that of the whole configuration.
     pub(super) definition: String,
+    /// What is divided among the variants.
+    pub(super) unit: String,
 }
 
 /// A live verdict of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Observation {
     pub(super) question: Question,
-    pub(super) unit: String,
     pub(super) variant: String,
     pub(super) version: String,
     /// The variant's share among the experiment's units, in millionths.
@@ -46,7 +50,15 @@ pub(super) struct Pair {
     pub(super) shadow_version: String,
     pub(super) live: Label,
     pub(super) shadow: Label,
+    pub(super) picture: u128,
     pub(super) time_ms: i64,
+}
+
+impl Pair {
+    /// Of several, the least counts.
+    pub(super) fn rank(&self) -> (i64, Label, Label) {
+        (self.time_ms, self.live, self.shadow)
+    }
 }
 
 /// What evidence makes of a verdict.
@@ -57,36 +69,54 @@ pub(super) enum Evidence {
     /// A shadow verdict with its live one.
     Pair(Pair),
     /// Its variant was forced by settings: no chance was involved.
-    Forced,
+    Forced(i64),
     /// No experiment took the request.
-    Outside,
+    Outside(i64),
+    /// The unit is not the request, and the verdict does not name it: it is of an earlier release.
+    UnitUnknown(i64),
 }
 
 impl Evidence {
-    /// Of a verdict whose time can be read; none otherwise.
+    /// Of a verdict whose time and numbers make sense; none otherwise.
     pub(super) fn of(verdict: &Verdict) -> Option<Self> {
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
+        let propensity = verdict.ab.as_ref().map_or(1.0, |ab| ab.propensity);
+        let is_sane = is_share(f64::from(verdict.confidence))
+            && is_share(propensity)
+            && (0.0..=LATENCY_MS_MAX).contains(&verdict.latency_ms);
+        if !is_sane {
+            return None;
+        }
         let time_ms = verdict.timestamp.parse::<jiff::Timestamp>().ok()?.as_millisecond();
         if verdict.ab_role == Role::Shadow {
-            let Some(live) = &verdict.live else { return Some(Self::Outside) };
+            let Some(live) = &verdict.live else { return Some(Self::Outside(time_ms)) };
             return Some(Self::Pair(Pair {
                 live_version: live.model_version.clone(),
                 shadow_version: verdict.model_version.clone(),
                 live: live.result,
                 shadow: verdict.result,
+                picture: hash(&[&verdict.image_hash]),
                 time_ms,
             }));
         }
         let (Some(experiment), Some(variant), Some(ab)) = (&verdict.ab_experiment, &verdict.ab_variant, &verdict.ab)
         else {
-            return Some(Self::Outside);
+            return Some(Self::Outside(time_ms));
         };
         if ab.forced {
-            return Some(Self::Forced);
+            return Some(Self::Forced(time_ms));
+        }
+        if ab.unit != "request_id" && ab.unit_hash.is_none() {
+            return Some(Self::UnitUnknown(time_ms));
         }
         let definition = ab.definition.as_ref().unwrap_or(&verdict.route.config_digest);
         Some(Self::Live(Observation {
-            question: Question { experiment: experiment.clone(), epoch: ab.epoch, definition: definition.clone() },
-            unit: ab.unit.clone(),
+            question: Question {
+                experiment: experiment.clone(),
+                epoch: ab.epoch,
+                definition: definition.clone(),
+                unit: ab.unit.clone(),
+            },
             variant: variant.clone(),
             version: verdict.model_version.clone(),
             share: (ab.propensity * 1e6).round() as u64,
@@ -95,7 +125,7 @@ impl Evidence {
             label: verdict.result,
             decision: verdict.decision,
             confidence: (f64::from(verdict.confidence) * PROBABILITY_STEPS).round() as u64,
-            latency_us: (verdict.latency_ms * 1e3).round().max(0.0) as u64,
+            latency_us: (verdict.latency_ms * 1e3).round() as u64,
             is_cached: verdict.cached,
         }))
     }
@@ -103,11 +133,12 @@ impl Evidence {
     /// Which of two verdicts about one request counts: the earlier one. Of one moment, an order that
     /// depends on nothing but the verdicts.
     pub(super) fn rank(&self) -> (i64, String) {
-        match self {
-            Self::Live(observation) => (observation.time_ms, format!("{observation:?}")),
-            Self::Pair(pair) => (pair.time_ms, format!("{pair:?}")),
-            Self::Forced | Self::Outside => (0, String::new()),
-        }
+        let time_ms = match self {
+            Self::Live(observation) => observation.time_ms,
+            Self::Pair(pair) => pair.time_ms,
+            Self::Forced(time_ms) | Self::Outside(time_ms) | Self::UnitUnknown(time_ms) => *time_ms,
+        };
+        (time_ms, format!("{self:?}"))
     }
 }
 

@@ -26,10 +26,9 @@ pub fn sentence(experiment: &Experiment, comparison: &Comparison, judging: Judgi
     if let Some(harm) = of(Status::Harm).next() {
         return words.keep(harm);
     }
-    let open =
-        comparison.metrics.iter().filter(|compared| matches!(compared.status, Status::Undecided | Status::NoData));
-    let least = open.map(|compared| compared.information.unwrap_or_default()).reduce(f64::min);
-    if let Some(information) = least {
+    // A metric that does not vary, such as a share of zero, decides nothing and holds nothing up.
+    let open = of(Status::Undecided).filter_map(|compared| compared.information);
+    if let Some(information) = open.reduce(f64::min) {
         return words.undecided(information);
     }
     match of(Status::Better).next() {
@@ -74,8 +73,10 @@ impl Words<'_> {
     fn choose(&self, better: &Compared) -> String {
         let (treatment, finding) = (self.treatment, self.finding(better));
         match self.language {
-            Language::English => format!("Choose {treatment}: {finding}, and no other metric is worse."),
-            Language::Chinese => format!("选择 {treatment}：{finding}，其他指标没有变差。"),
+            Language::English => {
+                format!("Choose {treatment}: {finding}, and no other metric is worse by what matters.")
+            }
+            Language::Chinese => format!("选择 {treatment}：{finding}，其他指标没有明显变差。"),
         }
     }
 
@@ -89,6 +90,14 @@ impl Words<'_> {
 
     fn undecided(&self, information: f64) -> String {
         let (treatment, percent) = (self.treatment, information * 100.0);
+        if information >= 1.0 {
+            return match self.language {
+                Language::English => format!(
+                    "Undecided on {treatment}: all planned evidence has come, and a difference lies near the limit."
+                ),
+                Language::Chinese => format!("{treatment} 尚无定论：计划证据已齐，差异接近界限。"),
+            };
+        }
         match self.language {
             Language::English => {
                 format!("Undecided on {treatment}: {percent:.0} % of the planned evidence has come. Go on.")
@@ -127,7 +136,7 @@ impl Words<'_> {
         let [low, high] = if more { ends } else { [ends[1], ends[0]] };
         let low = figure(compared.metric, low);
         let high = figure(compared.metric, high);
-        let level = 100.0 * (1.0 - self.alpha);
+        let level = ((1.0 - self.alpha) * 1e6).round() / 1e4;
         let treatment = self.treatment;
         match self.language {
             Language::English => {
@@ -141,7 +150,7 @@ impl Words<'_> {
                     (Metric::Latency, true) => "is slower by",
                     (Metric::Latency, false) => "is faster by",
                 };
-                format!("{treatment} {verb} {size} ({low} to {high}, {level:.0} % valid at any time)")
+                format!("{treatment} {verb} {size} ({low} to {high}, {level} % valid at any time)")
             }
             Language::Chinese => {
                 let verb = match (compared.metric, more) {
@@ -154,7 +163,7 @@ impl Words<'_> {
                     (Metric::Latency, true) => "延迟高",
                     (Metric::Latency, false) => "延迟低",
                 };
-                format!("{treatment} {verb} {size}（{low} 至 {high}，{level:.0} % 区间随时有效）")
+                format!("{treatment} {verb} {size}（{low} 至 {high}，{level} % 区间随时有效）")
             }
         }
     }

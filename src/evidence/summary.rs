@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     book::{Arms, Book, LeftOut},
     metric::Metric,
-    observation::Question,
+    observation::{Pair, Question},
     sums::Arm,
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
 /// How evidence is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Judging {
-    /// The share of experiments without a difference in which one is seen, at most, however often
-    /// one looks.
+    /// The share of experiments without any difference in which one is seen, at most, however often
+    /// one looks. It is divided over all metrics and treatments (Bonferroni).
     pub alpha: f64,
     /// The smallest difference of a share, or of a mean confidence, that matters.
     pub smallest: f64,
@@ -63,8 +63,9 @@ pub struct Compared {
     pub treatment: Option<f64>,
     /// Treatment less control.
     pub difference: Option<f64>,
-    /// The interval of the difference that holds however often one looks: a normal mixture in
-    /// information time (Waudby-Smith et al., arXiv:2103.06476).
+    /// The interval of the difference that holds however often one looks, for all metrics and
+    /// treatments together: a normal mixture in information time (Waudby-Smith et al.,
+    /// arXiv:2103.06476).
     pub interval: Option<[f64; 2]>,
     /// The interval for one look at a number of observations that was fixed before.
     pub interval_of_one_look: Option<[f64; 2]>,
@@ -158,7 +159,7 @@ pub struct Paired {
     pub live_version: String,
     /// The version beside it.
     pub shadow_version: String,
-    /// Requests that both judged.
+    /// Pictures that both judged; of several requests about one, the first.
     pub pairs: u64,
     /// Rows are the live labels no, maybe and yes, columns the shadow's.
     pub labels: [[u64; 3]; 3],
@@ -186,12 +187,12 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of what was read. `control` names the control's variant where it is not called `control`;
-    /// without either it is the first by name.
+    /// Of what was read. `control` names the control's variant: experiments without it are left out.
+    /// Where none is named it is `control`, or the first by name.
     pub fn of(book: &Book, judging: Judging, control: Option<&str>) -> Self {
         let questions = book.questions();
-        let experiment = |(question, (unit, period, arms)): (Question, (String, [i64; 2], Arms))| {
-            summarize(question, unit, period, &arms, judging, control)
+        let experiment = |(question, (period, arms)): (Question, ([i64; 2], Arms))| {
+            summarize(question, period, &arms, judging, control)
         };
         let mut experiments: Vec<Experiment> = questions.into_iter().filter_map(experiment).collect();
         experiments.sort_by(|a, b| (&a.experiment, a.epoch, &a.period[0]).cmp(&(&b.experiment, b.epoch, &b.period[0])));
@@ -201,19 +202,22 @@ impl Summary {
 
 fn summarize(
     question: Question,
-    unit: String,
     period: [i64; 2],
     arms: &Arms,
     judging: Judging,
     control: Option<&str>,
 ) -> Option<Experiment> {
-    let wanted = control.unwrap_or("control");
-    let (name, control) = arms.get_key_value(wanted).or_else(|| arms.iter().next())?;
+    let (name, control) = match control {
+        Some(named) => arms.get_key_value(named)?,
+        None => arms.get_key_value("control").or_else(|| arms.iter().next())?,
+    };
     let treatments = || arms.iter().filter(|(other, _)| *other != name);
+    let questions = Metric::ALL.len() * treatments().count();
+    let judged = Judging { alpha: judging.alpha / questions.max(1) as f64, ..judging };
     let mut comparisons: Vec<Comparison> = treatments()
         .map(|(treatment, arm)| Comparison {
             treatment: treatment.clone(),
-            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, judging)).to_vec(),
+            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, judged)).to_vec(),
         })
         .collect();
     adjust(&mut comparisons);
@@ -221,7 +225,7 @@ fn summarize(
         experiment: question.experiment,
         epoch: question.epoch,
         definition: question.definition,
-        unit,
+        unit: question.unit,
         period: period.map(|ms| {
             jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
         }),
@@ -317,6 +321,9 @@ fn compare(metric: Metric, control: &Arm, treatment: &Arm, judging: Judging) -> 
     }
     let difference = Difference { estimate, variance };
     let smallest = metric.smallest(judging.smallest, a.ratio());
+    if smallest <= 0.0 {
+        return nothing;
+    }
     let planned = plan::planned_variance(smallest, judging.alpha);
     let g = mixture::planned_g(judging.alpha) * planned / variance;
     let half = mixture::half_width(variance, g, judging.alpha);
@@ -354,7 +361,16 @@ fn status(metric: Metric, [low, high]: [f64; 2], smallest: f64) -> Status {
 
 fn pairs(book: &Book) -> Vec<Paired> {
     let mut tables: BTreeMap<(&str, &str), [[u64; 3]; 3]> = BTreeMap::new();
+    // A picture that comes again is no new pair.
+    let mut pictures: BTreeMap<_, &Pair> = BTreeMap::new();
     for pair in book.pairs() {
+        let key = (&pair.live_version, &pair.shadow_version, pair.picture);
+        let kept = pictures.entry(key).or_insert(pair);
+        if pair.rank() < kept.rank() {
+            *kept = pair;
+        }
+    }
+    for pair in pictures.into_values() {
         let table = tables.entry((&pair.live_version, &pair.shadow_version)).or_default();
         table[pair.live as usize][pair.shadow as usize] += 1;
     }

@@ -75,9 +75,13 @@ pub(super) struct Arm {
 
 impl Arm {
     pub(super) fn add(&mut self, observation: &Observation) {
-        self.version.clone_from(&observation.version);
-        self.share = observation.share;
-        self.is_by_request = observation.unit == "request_id";
+        // One definition has one version and one share for each variant. Where a topic says otherwise, the
+        // result must still not depend on the order of reading.
+        if observation.version > self.version {
+            self.version.clone_from(&observation.version);
+        }
+        self.share = self.share.max(observation.share);
+        self.is_by_request = observation.question.unit == "request_id";
         self.verdicts += 1;
         let cluster = self.clusters.entry(observation.cluster).or_default();
         cluster.verdicts += 1;

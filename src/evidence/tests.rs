@@ -95,11 +95,13 @@ fn verdicts_of_another_definition_testers_and_promoted_traffic_are_not_mixed_in(
     }));
     records.push(verdict("other", "treatment", "no", |verdict| verdict["ab"]["definition"] = json!("d2")));
     records.push(b"no verdict".to_vec());
+    records.push(verdict("late", "treatment", "no", |verdict| verdict["latency_ms"] = json!(1e300)));
+    records.push(verdict("sure", "treatment", "no", |verdict| verdict["confidence"] = json!(1.5)));
     let after = summary(&records);
     assert_eq!(after.experiments.len(), 2);
     assert!(after.experiments.contains(&before), "{after:?}");
     let left_out = after.left_out;
-    assert_eq!((left_out.forced, left_out.outside, left_out.unreadable), (1, 1, 1));
+    assert_eq!((left_out.forced, left_out.outside, left_out.unreadable), (1, 1, 3));
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn shadows_give_agreement_and_no_live_verdict() {
     let shadow = |id: usize, live: &str, shadow: &str| {
         verdict(&id.to_string(), "control", shadow, |verdict| {
             verdict["ab_role"] = json!("shadow");
+            verdict["image_hash"] = json!((id % 60).to_string());
             verdict["model_version"] = json!("ofa_large");
             verdict["live"] = json!({
                 "model_version": "ofa_base", "result": live, "confidence": 0.9,
@@ -150,8 +153,9 @@ fn shadows_give_agreement_and_no_live_verdict() {
             });
         })
     };
-    let records: Vec<Vec<u8>> = (0..60)
-        .map(|id| match id {
+    // The last ones are of pictures that were judged before.
+    let records: Vec<Vec<u8>> = (0..90)
+        .map(|id| match id % 60 {
             0..40 => shadow(id, "yes", "yes"),
             40..58 => shadow(id, "yes", "no"),
             _ => shadow(id, "no", "yes"),
@@ -162,6 +166,48 @@ fn shadows_give_agreement_and_no_live_verdict() {
     assert!(summary.experiments.is_empty());
     assert_eq!((paired.pairs, paired.no_alone), (60, [18, 2]));
     assert!((paired.agreement - 2.0 / 3.0).abs() < 1e-12 && paired.p_value < 0.01, "{paired:?}");
+}
+
+#[test]
+fn a_metric_that_never_varies_holds_nothing_up() {
+    let records: Vec<Vec<u8>> = traffic(20_000, [50, 50])
+        .iter()
+        .map(|record| {
+            let mut verdict: Value = serde_json::from_slice(record).unwrap();
+            verdict["decision"] = json!("approve");
+            verdict.to_string().into_bytes()
+        })
+        .collect();
+    let summary = summary(&records);
+    let experiment = &summary.experiments[0];
+    assert_eq!(experiment.comparisons[0].metrics[2].status, Status::NoData);
+    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
+    assert!(said.starts_with("treatment is as good as control"), "{said}");
+}
+
+#[test]
+fn a_control_that_is_not_there_is_never_replaced_by_another() {
+    let book = book(&traffic(20, [50, 50]));
+    let of = |control| Summary::of(&book, Judging::default(), control).experiments;
+    assert_eq!(of(Some("treatment"))[0].control, "treatment");
+    assert_eq!(of(Some("contorl")), []);
+}
+
+#[test]
+fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is_left_out() {
+    let mut records = traffic(50, [50, 50]);
+    for number in 0..20 {
+        records.push(verdict(&format!("user-{number}"), "control", "no", |verdict| {
+            verdict["ab"]["unit"] = json!("user_id");
+            if number < 15 {
+                verdict["ab"]["unit_hash"] = json!(number.to_string());
+            }
+        }));
+    }
+    let first = summary(&records);
+    assert_eq!((first.experiments.len(), first.left_out.unit_unknown), (2, 5));
+    records.reverse();
+    assert_eq!(summary(&records), first);
 }
 
 proptest! {

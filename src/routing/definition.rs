@@ -18,9 +18,8 @@ pub(super) fn definition(spec: &ExperimentSpec) -> String {
     digest(&parts.to_string())
 }
 
-/// A unit as verdicts name it where it is not the request's id: a digest, so that a topic of verdicts
-/// holds no ids of users. It depends on the experiment's definition, so that units of two experiments
-/// cannot be joined by it.
+/// A unit as verdicts name it where it is not the request's id: a digest, which differs from experiment
+/// to experiment. It hides ids from a glance only: a person who can guess an id can check it.
 pub(super) fn unit_hash(definition: &str, unit: &str) -> String {
     digest(&format!("{definition}:{unit}"))
 }

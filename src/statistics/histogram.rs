@@ -53,12 +53,6 @@ impl Histogram {
         self.bins.iter().map(|(bin, count)| (*bin, *count))
     }
 
-    /// How many values are surely above a threshold: those of bins that begin at it or behind it.
-    pub fn count_above(&self, threshold: u64) -> u64 {
-        let first = bin_of(threshold);
-        self.bins.range(first.saturating_add(1)..).map(|(_, count)| count).sum()
-    }
-
     /// The bin that holds the value of a rank, counted from 1. None where there are not so many.
     pub fn bin_at_rank(&self, rank: u64) -> Option<u16> {
         let mut before = 0;

@@ -8,8 +8,7 @@ fn ascending(values: &[f64]) -> Vec<usize> {
 }
 
 /// Adjusted p-values, in the order given, of a procedure that multiplies the i-th smallest by a
-/// factor and goes `upward` from the smallest (running maximum) or down from the largest (running
-/// minimum).
+/// factor. It keeps a running maximum from the smallest on, or a running minimum from the largest.
 fn adjusted(p: &[f64], is_step_down: bool, factor: impl Fn(usize) -> f64) -> Vec<f64> {
     let mut order = ascending(p);
     let mut result = vec![1.0; p.len()];

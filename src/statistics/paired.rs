@@ -26,6 +26,9 @@ pub fn mid_p_value(b: u64, c: u64) -> f64 {
 
 /// The χ² statistic and its p-value, for many disagreements, with or without continuity correction.
 pub fn chi_squared(b: u64, c: u64, is_corrected: bool) -> (f64, f64) {
+    if b + c == 0 {
+        return (0.0, 1.0);
+    }
     let distance = (b as f64 - c as f64).abs();
     let distance = if is_corrected { (distance - 1.0).max(0.0) } else { distance };
     let statistic = distance * distance / (b + c) as f64;

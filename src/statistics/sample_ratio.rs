@@ -25,8 +25,8 @@ pub fn ln_e_value_of_prior(counts: &[u64], theta: &[f64], prior: &[f64]) -> f64 
     ln
 }
 
-/// The concentrations whose evidence is averaged for rare events. A single large one is stubborn,
-/// a single small one blind for small differences.
+/// The concentrations whose evidence is averaged for rare events. A large one reacts slowly, a
+/// small one misses small differences.
 pub const CONCENTRATIONS: [f64; 3] = [10.0, 100.0, 1000.0];
 
 /// The concentration of the sample-ratio test: a small imbalance of much traffic.
@@ -87,4 +87,47 @@ pub fn rate_ratio_interval(events: [u64; 2], shares: [f64; 2], alpha: f64) -> [f
     let lower = if is_ruled_out(-LN_MAX) { lower.exp() } else { 0.0 };
     let upper = if is_ruled_out(LN_MAX) { upper.exp() } else { f64::INFINITY };
     [lower, upper]
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn the_interval_of_a_ratio_ends_where_the_evidence_does() {
+        for events in [[100, 100], [10, 60], [400, 3]] {
+            let [low, high] = rate_ratio_interval(events, [0.5, 0.5], 0.05);
+            let observed = events[1] as f64 / events[0] as f64;
+            assert!(low < observed && observed < high, "{events:?}: {low} {high}");
+            for end in [low, high] {
+                let all = 1.0 + end;
+                let ln_e = ln_mean_e_value(&events, &[1.0 / all, end / all]);
+                assert!((ln_e - 20_f64.ln()).abs() < 1e-6, "{events:?}: {ln_e}");
+            }
+        }
+        assert_eq!(rate_ratio_interval([0, 0], [0.9, 0.1], 0.05), [0.0, f64::INFINITY]);
+        let [low, high] = rate_ratio_interval([0, 30], [0.5, 0.5], 0.05);
+        assert!(low > 1.0 && high == f64::INFINITY, "{low} {high}");
+        let [low, high] = rate_ratio_interval([30, 0], [0.5, 0.5], 0.05);
+        assert!(low == 0.0 && high < 1.0, "{low} {high}");
+    }
+
+    #[test]
+    fn the_interval_of_a_ratio_holds_the_true_one_whenever_one_looks() {
+        let mut chance = Rng::with_seed(14);
+        let misses = (0..300)
+            .filter(|_| {
+                let mut events = [0_u64; 2];
+                // The treatment has a tenth of the traffic and three times the rate.
+                (0..40).any(|_| {
+                    (0..10).for_each(|_| events[usize::from(chance.f64() < 0.25)] += 1);
+                    let [low, high] = rate_ratio_interval(events, [0.9, 0.1], 0.05);
+                    low > 3.0 || high < 3.0
+                })
+            })
+            .count();
+        assert!(misses <= 26, "{misses} of 300 intervals missed it at some time");
+    }
 }

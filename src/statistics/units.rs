@@ -43,7 +43,9 @@ impl UnitSums {
     /// Σ (x - R n)², which both variances come of.
     fn residuals(&self) -> f64 {
         let ratio = self.ratio();
-        (self.xx - 2.0 * ratio * self.xn + ratio * ratio * self.nn).max(0.0)
+        let sum = self.xx - 2.0 * ratio * self.xn + ratio * ratio * self.nn;
+        // What rounding leaves where nothing varies is no variance.
+        if sum < 1e-12 * self.xx { 0.0 } else { sum }
     }
 
     /// The variance of the ratio, with the units' sample variance (k - 1). Infinite for one unit.
