@@ -25,7 +25,7 @@ pub struct LeftOut {
     pub unreadable: u64,
 }
 
-/// Evidence by request. It holds about 600 bytes for each verdict of an experiment.
+/// Evidence by request. It holds about 800 bytes for each verdict.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     counted: HashMap<u128, Evidence>,
