@@ -38,7 +38,7 @@ impl Metric {
 
     /// The smallest difference that matters, and the margin of harm. For latency it is a share of
     /// the control's.
-    pub(super) fn smallest(self, share: f64, control: f64) -> f64 {
+    pub(super) fn min_effect(self, share: f64, control: f64) -> f64 {
         match self {
             Self::Confidence | Self::NoShare | Self::ReviewShare => share,
             Self::Latency => 0.1 * control.abs(),

@@ -1,16 +1,15 @@
 //! From verdicts to a comparison of variants.
 //!
 //! ```text
-//! verdicts, shadow verdicts ─▶ Book: each request once ─▶ sums of integers ─▶ Summary ─▶ reports
+//! verdicts, shadow verdicts ─▶ VerdictSet ─▶ sums of integers ─▶ Summary ─▶ reports
 //! ```
 //!
-//! * [`Book`]: what was read, and what does not count. The order of reading changes nothing.
+//! * [`VerdictSet`]: one verdict for each request; [`Excluded`]: how many do not count.
 //! * [`Metric`]: what variants are compared by.
 //! * [`Summary`]: every figure of a report; [`sentence()`]: the one that an owner reads first.
 //!
 //! `docs/evidence.md` says what each figure means.
 
-mod book;
 mod metric;
 mod observation;
 mod sentence;
@@ -18,10 +17,11 @@ mod summary;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod verdict_set;
 
-pub use book::{Book, LeftOut};
 pub use metric::Metric;
 pub use sentence::{Language, sentence, status_word};
 pub use summary::{
-    Compared, Comparison, Experiment, Judging, Paired, Percentile, SampleRatio, Status, Summary, Variant,
+    Compared, Comparison, Criteria, Experiment, Paired, Percentile, SampleRatio, Status, Summary, Variant,
 };
+pub use verdict_set::{Excluded, VerdictSet};

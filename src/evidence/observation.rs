@@ -1,4 +1,4 @@
-//! One verdict, reduced to the integers that evidence needs.
+//! One verdict, as the integers that evidence needs.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,74 +10,81 @@ pub(super) const PROBABILITY_STEPS: f64 = 4_294_967_296.0;
 /// Longer latencies are no measurements. The bound keeps sums of squares within 128 bits.
 const LATENCY_MS_MAX: f64 = 1e9;
 
-/// An experiment in one definition: what may be compared.
+/// An experiment in one definition. Only verdicts with the same key may be compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Question {
+pub(super) struct ExperimentKey {
     pub(super) experiment: String,
     /// Counts deliberate re-randomisations.
     pub(super) epoch: u32,
-    /// Digest of the definition; of verdicts of earlier releases, that of the whole configuration.
+    /// Digest of the definition. Verdicts of earlier releases have the digest of all settings.
     pub(super) definition: String,
-    /// What is divided among the variants.
+    /// The field whose values are divided among the variants.
     pub(super) unit: String,
 }
 
+impl ExperimentKey {
+    /// Whether each request is a unit.
+    pub(super) fn is_by_request(&self) -> bool {
+        self.unit == "request_id"
+    }
+}
+
 /// A live verdict of an experiment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Observation {
-    pub(super) question: Question,
+    pub(super) key: ExperimentKey,
     pub(super) variant: String,
     pub(super) version: String,
-    /// The variant's share among the experiment's units, in millionths.
+    /// The variant's share of the experiment's units, in millionths.
     pub(super) share: u64,
-    /// Verdicts of one cluster are no independent observations: those of one unit, or of one picture
-    /// where each request is a unit of its own.
+    /// Verdicts of one cluster are not independent. A cluster is a unit, or a picture where each
+    /// request is a unit.
     pub(super) cluster: u128,
-    /// Milliseconds since 1970.
-    pub(super) time_ms: i64,
     pub(super) label: Label,
     pub(super) decision: Decision,
+    /// In steps of 2⁻³².
     pub(super) confidence: u64,
     pub(super) latency_us: u64,
-    /// The answer was kept from an earlier request: its latency is no observation.
+    /// The answer came from the cache, so its latency is not measured.
     pub(super) is_cached: bool,
 }
 
-/// A pair of verdicts about one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A live and a shadow verdict of one request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Pair {
     pub(super) live_version: String,
     pub(super) shadow_version: String,
     pub(super) live: Label,
     pub(super) shadow: Label,
     pub(super) picture: u128,
+}
+
+/// A verdict as evidence. The earlier of two is the lesser one; of two at the same moment, their
+/// content decides. The order therefore never depends on the order of reading.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Evidence {
+    /// Milliseconds since 1970.
     pub(super) time_ms: i64,
+    pub(super) kind: Kind,
 }
 
-impl Pair {
-    /// Of several, the least counts.
-    pub(super) fn rank(&self) -> (i64, Label, Label) {
-        (self.time_ms, self.live, self.shadow)
-    }
-}
-
-/// What evidence makes of a verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Evidence {
-    /// A verdict that was assigned by chance.
+/// What a verdict contributes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A live verdict whose variant was assigned at random.
     Live(Observation),
     /// A shadow verdict with its live one.
     Pair(Pair),
-    /// Its variant was forced by settings: no chance was involved.
-    Forced(i64),
+    /// Settings forced the variant.
+    Forced,
     /// No experiment took the request.
-    Outside(i64),
-    /// The unit is not the request, and the verdict does not name it: it is of an earlier release.
-    UnitUnknown(i64),
+    Outside,
+    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote it.
+    UnitUnknown,
 }
 
 impl Evidence {
-    /// Of a verdict whose time and numbers make sense; none otherwise.
+    /// Reads a verdict. None where its time or its numbers make no sense.
     pub(super) fn of(verdict: &Verdict) -> Option<Self> {
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         let propensity = verdict.ab.as_ref().map_or(1.0, |ab| ab.propensity);
@@ -87,58 +94,62 @@ impl Evidence {
         if !is_sane {
             return None;
         }
+
         let time_ms = verdict.timestamp.parse::<jiff::Timestamp>().ok()?.as_millisecond();
-        if verdict.ab_role == Role::Shadow {
-            let Some(live) = &verdict.live else { return Some(Self::Outside(time_ms)) };
-            return Some(Self::Pair(Pair {
-                live_version: live.model_version.clone(),
-                shadow_version: verdict.model_version.clone(),
-                live: live.result,
-                shadow: verdict.result,
-                picture: hash(&[&verdict.image_hash]),
-                time_ms,
-            }));
-        }
-        let (Some(experiment), Some(variant), Some(ab)) = (&verdict.ab_experiment, &verdict.ab_variant, &verdict.ab)
-        else {
-            return Some(Self::Outside(time_ms));
+        let kind = match verdict.ab_role {
+            Role::Live => Kind::of_live(verdict),
+            Role::Shadow => Kind::of_shadow(verdict),
         };
+        Some(Self { time_ms, kind })
+    }
+}
+
+impl Kind {
+    fn of_shadow(verdict: &Verdict) -> Self {
+        let Some(live) = &verdict.live else { return Self::Outside };
+        Self::Pair(Pair {
+            live_version: live.model_version.clone(),
+            shadow_version: verdict.model_version.clone(),
+            live: live.result,
+            shadow: verdict.result,
+            picture: hash(&[&verdict.image_hash]),
+        })
+    }
+
+    fn of_live(verdict: &Verdict) -> Self {
+        let (Some(experiment), Some(variant)) = (&verdict.ab_experiment, &verdict.ab_variant) else {
+            return Self::Outside;
+        };
+        let Some(ab) = &verdict.ab else { return Self::Outside };
         if ab.forced {
-            return Some(Self::Forced(time_ms));
+            return Self::Forced;
         }
-        if ab.unit != "request_id" && ab.unit_hash.is_none() {
-            return Some(Self::UnitUnknown(time_ms));
-        }
+
         let definition = ab.definition.as_ref().unwrap_or(&verdict.route.config_digest);
-        Some(Self::Live(Observation {
-            question: Question {
-                experiment: experiment.clone(),
-                epoch: ab.epoch,
-                definition: definition.clone(),
-                unit: ab.unit.clone(),
-            },
+        let key = ExperimentKey {
+            experiment: experiment.clone(),
+            epoch: ab.epoch,
+            definition: definition.clone(),
+            unit: ab.unit.clone(),
+        };
+        let cluster = match &ab.unit_hash {
+            Some(unit) => unit,
+            None if key.is_by_request() => &verdict.image_hash,
+            None => return Self::UnitUnknown,
+        };
+
+        Self::Live(Observation {
+            key,
             variant: variant.clone(),
             version: verdict.model_version.clone(),
             share: (ab.propensity * 1e6).round() as u64,
-            cluster: hash(&[ab.unit_hash.as_deref().unwrap_or(&verdict.image_hash)]),
-            time_ms,
+            cluster: hash(&[cluster]),
             label: verdict.result,
             decision: verdict.decision,
             confidence: (f64::from(verdict.confidence) * PROBABILITY_STEPS).round() as u64,
             latency_us: (verdict.latency_ms * 1e3).round() as u64,
             is_cached: verdict.cached,
-        }))
-    }
-
-    /// Which of two verdicts about one request counts: the earlier one. Of one moment, an order that
-    /// depends on nothing but the verdicts.
-    pub(super) fn rank(&self) -> (i64, String) {
-        let time_ms = match self {
-            Self::Live(observation) => observation.time_ms,
-            Self::Pair(pair) => pair.time_ms,
-            Self::Forced(time_ms) | Self::Outside(time_ms) | Self::UnitUnknown(time_ms) => *time_ms,
-        };
-        (time_ms, format!("{self:?}"))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sentence that an owner reads first, in English and Chinese.
 
-use super::{Comparison, Experiment, Judging, Metric, Status, summary::Compared};
+use super::{Comparison, Criteria, Experiment, Metric, Status, summary::Compared};
 
 /// A language of reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub enum Language {
 }
 
 /// What to do about a treatment, with the evidence for it.
-pub fn sentence(experiment: &Experiment, comparison: &Comparison, judging: Judging, language: Language) -> String {
-    let alpha = judging.alpha;
+pub fn sentence(experiment: &Experiment, comparison: &Comparison, criteria: Criteria, language: Language) -> String {
+    let alpha = criteria.alpha;
     let words = Words { control: &experiment.control, treatment: &comparison.treatment, language, alpha };
     let of = |status: Status| comparison.metrics.iter().filter(move |compared| compared.status == status);
     if !experiment.sample_ratio.is_healthy {
@@ -26,7 +26,7 @@ pub fn sentence(experiment: &Experiment, comparison: &Comparison, judging: Judgi
     if let Some(harm) = of(Status::Harm).next() {
         return words.keep(harm);
     }
-    // A metric that does not vary, such as a share of zero, decides nothing and holds nothing up.
+    // A metric without variance, such as a share of zero, is ignored.
     let open = of(Status::Undecided).filter_map(|compared| compared.information);
     if let Some(information) = open.reduce(f64::min) {
         return words.undecided(information);
@@ -138,6 +138,7 @@ impl Words<'_> {
         let high = figure(compared.metric, high);
         let level = ((1.0 - self.alpha) * 1e6).round() / 1e4;
         let treatment = self.treatment;
+
         match self.language {
             Language::English => {
                 let verb = match (compared.metric, more) {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    book::{Arms, Book, LeftOut},
     metric::Metric,
-    observation::{Pair, Question},
+    observation::ExperimentKey,
     sums::Arm,
+    verdict_set::{Arms, Excluded, VerdictSet},
 };
 use crate::{
     message::Label,
@@ -20,23 +20,23 @@ use crate::{
     },
 };
 
-/// How evidence is judged.
+/// When a difference counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Judging {
+pub struct Criteria {
     /// The share of experiments without any difference in which one is seen, at most, however often
     /// one looks. It is divided over all metrics and treatments (Bonferroni).
     pub alpha: f64,
     /// The smallest difference of a share, or of a mean confidence, that matters.
-    pub smallest: f64,
+    pub min_effect: f64,
 }
 
-impl Default for Judging {
+impl Default for Criteria {
     fn default() -> Self {
-        Self { alpha: 0.05, smallest: 0.01 }
+        Self { alpha: 0.05, min_effect: 0.01 }
     }
 }
 
-/// What evidence says of a metric.
+/// The conclusion about a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -67,8 +67,9 @@ pub struct Compared {
     /// treatments together: a normal mixture in information time (Waudby-Smith et al.,
     /// arXiv:2103.06476).
     pub interval: Option<[f64; 2]>,
-    /// The interval for one look at a number of observations that was fixed before.
-    pub interval_of_one_look: Option<[f64; 2]>,
+    /// The interval for a single look at a number of observations that was fixed in advance, with
+    /// the same division of α.
+    pub fixed_n_interval: Option<[f64; 2]>,
     /// The p-value that holds however often one looks, adjusted by Holm over all metrics and
     /// treatments of the experiment.
     pub p_value: Option<f64>,
@@ -76,7 +77,7 @@ pub struct Compared {
     pub probability_better: Option<f64>,
     /// The share of the planned information that has come.
     pub information: Option<f64>,
-    /// What follows.
+    /// The conclusion.
     pub status: Status,
 }
 
@@ -155,9 +156,9 @@ pub struct Experiment {
 /// Two versions on the same requests.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Paired {
-    /// The version whose verdicts counted.
+    /// The version of the live verdicts.
     pub live_version: String,
-    /// The version beside it.
+    /// The version of the shadow verdicts.
     pub shadow_version: String,
     /// Pictures that both judged; of several requests about one, the first.
     pub pairs: u64,
@@ -167,8 +168,10 @@ pub struct Paired {
     pub agreement: f64,
     /// Agreement beyond chance (Cohen's κ).
     pub kappa: Option<f64>,
-    /// Pairs where the shadow alone says no, and where the live version alone does.
-    pub no_alone: [u64; 2],
+    /// Pairs where only the shadow says no.
+    pub only_shadow_no: u64,
+    /// Pairs where only the live version says no.
+    pub only_live_no: u64,
     /// The p-value, however often one looks, of both saying no equally often (McNemar, mixed).
     pub p_value: f64,
 }
@@ -176,61 +179,62 @@ pub struct Paired {
 /// Everything that a report shows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// How evidence was judged.
-    pub judging: Judging,
+    /// When a difference counted.
+    pub criteria: Criteria,
     /// Experiments, by name, epoch and definition.
     pub experiments: Vec<Experiment>,
-    /// Shadows beside live versions.
+    /// Shadow versions compared with live ones.
     pub paired: Vec<Paired>,
-    /// Verdicts that do not count.
-    pub left_out: LeftOut,
+    /// Numbers of verdicts that do not count.
+    pub excluded: Excluded,
 }
 
 impl Summary {
-    /// Of what was read. `control` names the control's variant: experiments without it are left out.
+    /// Computes all figures. `control` names the control's variant: experiments without it are left out.
     /// Where none is named it is `control`, or the first by name.
-    pub fn of(book: &Book, judging: Judging, control: Option<&str>) -> Self {
-        let questions = book.questions();
-        let experiment = |(question, (period, arms)): (Question, ([i64; 2], Arms))| {
-            summarize(question, period, &arms, judging, control)
-        };
-        let mut experiments: Vec<Experiment> = questions.into_iter().filter_map(experiment).collect();
+    pub fn of(verdicts: &VerdictSet, criteria: Criteria, control: Option<&str>) -> Self {
+        let summarize =
+            |(key, (period, arms)): (ExperimentKey, ([i64; 2], Arms))| summarize(key, period, &arms, criteria, control);
+        let mut experiments: Vec<Experiment> = verdicts.experiments().into_iter().filter_map(summarize).collect();
         experiments.sort_by(|a, b| (&a.experiment, a.epoch, &a.period[0]).cmp(&(&b.experiment, b.epoch, &b.period[0])));
-        Self { judging, experiments, paired: pairs(book), left_out: book.left_out() }
+        Self { criteria, experiments, paired: pairs(verdicts), excluded: verdicts.excluded() }
     }
 }
 
 fn summarize(
-    question: Question,
+    key: ExperimentKey,
     period: [i64; 2],
     arms: &Arms,
-    judging: Judging,
+    criteria: Criteria,
     control: Option<&str>,
 ) -> Option<Experiment> {
     let (name, control) = match control {
         Some(named) => arms.get_key_value(named)?,
         None => arms.get_key_value("control").or_else(|| arms.iter().next())?,
     };
+
     let treatments = || arms.iter().filter(|(other, _)| *other != name);
-    let questions = Metric::ALL.len() * treatments().count();
-    let judged = Judging { alpha: judging.alpha / questions.max(1) as f64, ..judging };
+    let tests = Metric::ALL.len() * treatments().count();
+    let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
+
     let mut comparisons: Vec<Comparison> = treatments()
         .map(|(treatment, arm)| Comparison {
             treatment: treatment.clone(),
-            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, judged)).to_vec(),
+            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, divided)).to_vec(),
         })
         .collect();
     adjust(&mut comparisons);
+
     Some(Experiment {
-        experiment: question.experiment,
-        epoch: question.epoch,
-        definition: question.definition,
-        unit: question.unit,
+        experiment: key.experiment,
+        epoch: key.epoch,
+        definition: key.definition,
+        unit: key.unit,
         period: period.map(|ms| {
             jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
         }),
         control: name.clone(),
-        variants: arms.iter().map(|(name, arm)| variant(name, arm, judging)).collect(),
+        variants: arms.iter().map(|(name, arm)| variant(name, arm, criteria)).collect(),
         sample_ratio: sample_ratio_of(arms),
         comparisons,
     })
@@ -249,12 +253,12 @@ fn adjust(comparisons: &mut [Comparison]) {
     }
 }
 
-fn variant(name: &str, arm: &Arm, judging: Judging) -> Variant {
+fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {
     let percentile = |q: f64| {
         let n = arm.latency_us.count();
-        // Tuned for the number at which people begin to look.
+        // The interval is narrowest near this number of observations.
         const BEST_AT: f64 = 1_000.0;
-        let ranks = quantile::at_any_time(n, q, judging.alpha, BEST_AT);
+        let ranks = quantile::at_any_time(n, q, criteria.alpha, BEST_AT);
         let milliseconds = |microseconds: f64| microseconds / 1e3;
         Percentile {
             quantile: q,
@@ -273,8 +277,8 @@ fn variant(name: &str, arm: &Arm, judging: Judging) -> Variant {
     }
 }
 
-/// The test counts requests where each is a unit, and units otherwise. A variant of which no verdict
-/// came has the rest of the shares.
+/// Tests how units are divided. If the shares of the variants do not add up to one, a variant has no
+/// verdict at all; it counts as an arm with the remaining share.
 fn sample_ratio_of(arms: &Arms) -> SampleRatio {
     const ALARM: f64 = 0.001;
     let mut counts: Vec<u64> = arms.values().map(Arm::units).collect();
@@ -285,21 +289,24 @@ fn sample_ratio_of(arms: &Arms) -> SampleRatio {
         counts.push(0);
         shares.push(missing);
     }
+
     let all: u64 = shares.iter().sum();
     let theta: Vec<f64> = shares.iter().map(|share| *share as f64 / all.max(1) as f64).collect();
     let is_known = theta.iter().all(|share| *share > 0.0);
-    let ln_e = match is_known && theta.len() > 1 {
-        true => sample_ratio::ln_e_value(&counts, &theta, sample_ratio::SAMPLE_RATIO_CONCENTRATION),
-        false => 0.0,
+    let ln_e = if is_known && theta.len() > 1 {
+        sample_ratio::ln_e_value(&counts, &theta, sample_ratio::SAMPLE_RATIO_CONCENTRATION)
+    } else {
+        0.0
     };
+
     let p_value = (-ln_e).exp().min(1.0);
     SampleRatio { p_value, is_healthy: p_value >= ALARM }
 }
 
-/// Fewer clusters give no variance worth the name.
+/// The variance of fewer clusters is too uncertain.
 const CLUSTERS_MIN: f64 = 10.0;
 
-fn compare(metric: Metric, control: &Arm, treatment: &Arm, judging: Judging) -> Compared {
+fn compare(metric: Metric, control: &Arm, treatment: &Arm, criteria: Criteria) -> Compared {
     let (a, b) = (control.sums(metric), treatment.sums(metric));
     let value = |sums: &UnitSums| (sums.n > 0.0).then(|| sums.ratio());
     let nothing = Compared {
@@ -308,69 +315,61 @@ fn compare(metric: Metric, control: &Arm, treatment: &Arm, judging: Judging) -> 
         treatment: value(&b),
         difference: value(&a).zip(value(&b)).map(|(a, b)| b - a),
         interval: None,
-        interval_of_one_look: None,
+        fixed_n_interval: None,
         p_value: None,
         probability_better: None,
         information: None,
         status: Status::NoData,
     };
+
     let Some(estimate) = nothing.difference else { return nothing };
     let variance = a.variance() + b.variance();
     if a.units.min(b.units) < CLUSTERS_MIN || variance.is_nan() || variance <= 0.0 {
         return nothing;
     }
+
     let difference = Difference { estimate, variance };
-    let smallest = metric.smallest(judging.smallest, a.ratio());
-    if smallest <= 0.0 {
+    let min_effect = metric.min_effect(criteria.min_effect, a.ratio());
+    if min_effect <= 0.0 {
         return nothing;
     }
-    let planned = plan::planned_variance(smallest, judging.alpha);
-    let g = mixture::planned_g(judging.alpha) * planned / variance;
-    let half = mixture::half_width(variance, g, judging.alpha);
+
+    let planned = plan::planned_variance(min_effect, criteria.alpha);
+    let g = mixture::planned_g(criteria.alpha) * planned / variance;
+    let half = mixture::half_width(variance, g, criteria.alpha);
     let [lowest, highest] = metric.range();
     let around = |half: f64| [(estimate - half).max(lowest), (estimate + half).min(highest)];
     let interval = around(half);
-    let once = normal_quantile(1.0 - 0.5 * judging.alpha) * difference.standard_error();
+
+    let once = normal_quantile(1.0 - 0.5 * criteria.alpha) * difference.standard_error();
     let directed = Difference { estimate: estimate * metric.direction(), variance };
     Compared {
         interval: Some(interval),
-        interval_of_one_look: Some(around(once)),
+        fixed_n_interval: Some(around(once)),
         p_value: Some((-mixture::ln_e_value(estimate, variance, g)).exp().min(1.0)),
         probability_better: Some(bayes::probability_positive(directed)),
         information: Some(plan::information(planned, variance)),
-        status: status(metric, interval, smallest),
+        status: status(metric, interval, min_effect),
         ..nothing
     }
 }
 
-fn status(metric: Metric, [low, high]: [f64; 2], smallest: f64) -> Status {
-    let (worst, best) = match metric.direction() > 0.0 {
-        true => (low, high),
-        false => (-high, -low),
-    };
+fn status(metric: Metric, [low, high]: [f64; 2], min_effect: f64) -> Status {
+    let [worst, best] = if metric.direction() > 0.0 { [low, high] } else { [-high, -low] };
     if worst > 0.0 {
         Status::Better
     } else if best < 0.0 {
         Status::Harm
-    } else if worst > -smallest {
+    } else if worst > -min_effect {
         Status::Safe
     } else {
         Status::Undecided
     }
 }
 
-fn pairs(book: &Book) -> Vec<Paired> {
+fn pairs(verdicts: &VerdictSet) -> Vec<Paired> {
     let mut tables: BTreeMap<(&str, &str), [[u64; 3]; 3]> = BTreeMap::new();
-    // A picture that comes again is no new pair.
-    let mut pictures: BTreeMap<_, &Pair> = BTreeMap::new();
-    for pair in book.pairs() {
-        let key = (&pair.live_version, &pair.shadow_version, pair.picture);
-        let kept = pictures.entry(key).or_insert(pair);
-        if pair.rank() < kept.rank() {
-            *kept = pair;
-        }
-    }
-    for pair in pictures.into_values() {
+    for pair in verdicts.pairs() {
         let table = tables.entry((&pair.live_version, &pair.shadow_version)).or_default();
         table[pair.live as usize][pair.shadow as usize] += 1;
     }
@@ -380,10 +379,12 @@ fn pairs(book: &Book) -> Vec<Paired> {
 fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {
     let pairs: u64 = labels.iter().flatten().sum();
     let table: Vec<Vec<f64>> = labels.iter().map(|row| row.iter().map(|count| *count as f64).collect()).collect();
+
     let no = Label::No as usize;
     let shadow_alone = (0..3).filter(|row| *row != no).map(|row| labels[row][no]).sum();
     let live_alone = (0..3).filter(|column| *column != no).map(|column| labels[no][column]).sum();
     let ln_e = paired::ln_e_value(shadow_alone, live_alone, 0.5);
+
     Paired {
         live_version: live.to_owned(),
         shadow_version: shadow.to_owned(),
@@ -391,7 +392,8 @@ fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {
         labels,
         agreement: (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs as f64,
         kappa: Kappa::of(&table, Weighting::None).map(|kappa| kappa.kappa),
-        no_alone: [shadow_alone, live_alone],
+        only_shadow_no: shadow_alone,
+        only_live_no: live_alone,
         p_value: (-ln_e).exp().min(1.0),
     }
 }

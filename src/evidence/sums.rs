@@ -1,4 +1,4 @@
-//! Integers that add up to the same in any order.
+//! Sums of integers: the order of adding does not matter.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl ClusterSums {
     }
 }
 
-/// What one cluster adds.
+/// The sums of one cluster.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cluster {
     verdicts: u64,
@@ -75,19 +75,21 @@ pub(super) struct Arm {
 
 impl Arm {
     pub(super) fn add(&mut self, observation: &Observation) {
-        // One definition has one version and one share for each variant. Where a topic says otherwise, the
-        // result must still not depend on the order of reading.
+        // A definition has one version and one share for each variant. Where records contradict that,
+        // the result must still not depend on the order of reading.
         if observation.version > self.version {
             self.version.clone_from(&observation.version);
         }
         self.share = self.share.max(observation.share);
-        self.is_by_request = observation.question.unit == "request_id";
+        self.is_by_request = observation.key.is_by_request();
         self.verdicts += 1;
+
         let cluster = self.clusters.entry(observation.cluster).or_default();
         cluster.verdicts += 1;
         cluster.no += u64::from(observation.label == Label::No);
         cluster.review += u64::from(observation.decision == Decision::Review);
         cluster.confidence += observation.confidence;
+
         if observation.is_cached {
             self.cached += 1;
         } else {
@@ -97,17 +99,17 @@ impl Arm {
         }
     }
 
-    /// Independent observations.
+    /// How many independent observations there are.
     pub(super) fn clusters(&self) -> u64 {
         self.clusters.len() as u64
     }
 
-    /// Units that were divided among the variants: requests, or users.
+    /// How many units the variant got: requests, or users.
     pub(super) fn units(&self) -> u64 {
         if self.is_by_request { self.verdicts } else { self.clusters() }
     }
 
-    /// What a metric needs of this variant.
+    /// The sums over clusters that a metric is computed from.
     pub(super) fn sums(&self, metric: Metric) -> UnitSums {
         let mut sums = ClusterSums::default();
         for cluster in self.clusters.values() {
@@ -119,6 +121,7 @@ impl Arm {
             };
             sums.add(n, x);
         }
+
         sums.scaled(match metric {
             Metric::Confidence => PROBABILITY_STEPS,
             Metric::NoShare | Metric::ReviewShare => 1.0,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Book, Judging, Language, Metric, Status, Summary, sentence};
+use super::{Criteria, Language, Metric, Status, Summary, VerdictSet, sentence};
 
 /// A verdict of an experiment, as the topic holds it.
 pub(super) fn verdict(id: &str, variant: &str, label: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
@@ -25,14 +25,14 @@ pub(super) fn verdict(id: &str, variant: &str, label: &str, change: impl FnOnce(
     verdict.to_string().into_bytes()
 }
 
-fn book(records: &[Vec<u8>]) -> Book {
-    let mut book = Book::default();
-    records.iter().for_each(|record| book.add(record));
-    book
+fn verdicts(records: &[Vec<u8>]) -> VerdictSet {
+    let mut set = VerdictSet::default();
+    records.iter().for_each(|record| set.add(record));
+    set
 }
 
 fn summary(records: &[Vec<u8>]) -> Summary {
-    Summary::of(&book(records), Judging::default(), None)
+    Summary::of(&verdicts(records), Criteria::default(), None)
 }
 
 /// Verdicts of two arms, of which so many per thousand say no.
@@ -58,9 +58,9 @@ fn a_treatment_that_says_no_more_often_is_harm_and_one_that_is_alike_is_safe() {
     let no = &experiment.comparisons[0].metrics[1];
     assert_eq!((no.metric, no.status), (Metric::NoShare, Status::Harm));
     assert!((no.difference.unwrap() - 0.05).abs() < 1e-9, "{no:?}");
-    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
+    let said = sentence(experiment, &experiment.comparisons[0], Criteria::default(), Language::English);
     assert!(said.starts_with("Keep control: treatment says no more often, by 5.0 points"), "{said}");
-    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::Chinese);
+    let said = sentence(experiment, &experiment.comparisons[0], Criteria::default(), Language::Chinese);
     assert!(said.starts_with("保留 control：treatment “否”类比例高 5.0 个百分点"), "{said}");
 
     let alike = summary(&traffic(20_000, [50, 50]));
@@ -80,7 +80,7 @@ fn a_variant_that_loses_requests_is_never_compared() {
     let summary = summary(&records);
     let experiment = &summary.experiments[0];
     assert!(!experiment.sample_ratio.is_healthy, "{experiment:?}");
-    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
+    let said = sentence(experiment, &experiment.comparisons[0], Criteria::default(), Language::English);
     assert!(said.starts_with("Do not compare"), "{said}");
 }
 
@@ -100,8 +100,8 @@ fn verdicts_of_another_definition_testers_and_promoted_traffic_are_not_mixed_in(
     let after = summary(&records);
     assert_eq!(after.experiments.len(), 2);
     assert!(after.experiments.contains(&before), "{after:?}");
-    let left_out = after.left_out;
-    assert_eq!((left_out.forced, left_out.outside, left_out.unreadable), (1, 1, 3));
+    let excluded = after.excluded;
+    assert_eq!((excluded.forced, excluded.outside, excluded.unreadable), (1, 1, 3));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn shadows_give_agreement_and_no_live_verdict() {
     let summary = summary(&records);
     let paired = &summary.paired[0];
     assert!(summary.experiments.is_empty());
-    assert_eq!((paired.pairs, paired.no_alone), (60, [18, 2]));
+    assert_eq!((paired.pairs, paired.only_shadow_no, paired.only_live_no), (60, 18, 2));
     assert!((paired.agreement - 2.0 / 3.0).abs() < 1e-12 && paired.p_value < 0.01, "{paired:?}");
 }
 
@@ -181,20 +181,20 @@ fn a_metric_that_never_varies_holds_nothing_up() {
     let summary = summary(&records);
     let experiment = &summary.experiments[0];
     assert_eq!(experiment.comparisons[0].metrics[2].status, Status::NoData);
-    let said = sentence(experiment, &experiment.comparisons[0], Judging::default(), Language::English);
+    let said = sentence(experiment, &experiment.comparisons[0], Criteria::default(), Language::English);
     assert!(said.starts_with("treatment is as good as control"), "{said}");
 }
 
 #[test]
 fn a_control_that_is_not_there_is_never_replaced_by_another() {
-    let book = book(&traffic(20, [50, 50]));
-    let of = |control| Summary::of(&book, Judging::default(), control).experiments;
+    let set = verdicts(&traffic(20, [50, 50]));
+    let of = |control| Summary::of(&set, Criteria::default(), control).experiments;
     assert_eq!(of(Some("treatment"))[0].control, "treatment");
     assert_eq!(of(Some("contorl")), []);
 }
 
 #[test]
-fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is_left_out() {
+fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is_excluded() {
     let mut records = traffic(50, [50, 50]);
     for number in 0..20 {
         records.push(verdict(&format!("user-{number}"), "control", "no", |verdict| {
@@ -205,7 +205,7 @@ fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is
         }));
     }
     let first = summary(&records);
-    assert_eq!((first.experiments.len(), first.left_out.unit_unknown), (2, 5));
+    assert_eq!((first.experiments.len(), first.excluded.unit_unknown), (2, 5));
     records.reverse();
     assert_eq!(summary(&records), first);
 }
@@ -226,12 +226,12 @@ proptest! {
         }));
         records.extend_from_within(again..again + 30);
         fastrand::Rng::with_seed(seed).shuffle(&mut records);
-        let mut whole = Book::default();
+        let mut whole = VerdictSet::default();
         for part in records.chunks(records.len().div_ceil(parts)) {
-            whole.merge(book(part));
+            whole.merge(verdicts(part));
         }
-        prop_assert_eq!(whole.left_out().duplicates, 31);
-        let got = Summary::of(&whole, Judging::default(), None);
+        prop_assert_eq!(whole.excluded().duplicates, 31);
+        let got = Summary::of(&whole, Criteria::default(), None);
         prop_assert_eq!(serde_json::to_value(got.experiments).unwrap(), right);
     }
 }

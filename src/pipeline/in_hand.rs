@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::message::{Record, Source};
 
-/// Records of one partition that are read before they are due, and their bytes; the first is read whatever it weighs.
+/// Records of one partition that were read before they are due, and the bytes of all of them. The
+/// first one is read at any size.
 const RECORDS_MAX: usize = 100;
 const BYTES_MAX: usize = 256 << 10;
 

@@ -138,11 +138,28 @@ impl Table {
             watch.tried(|| step("request".to_owned(), format!("names version {version}"), true));
             return Ok(Route::to(version, Reason::Forced));
         }
+
+        let route = self
+            .by_rule(features, watch)
+            .or_else(|| self.by_tester(features, watch))
+            .or_else(|| self.by_holdout(features, watch))
+            .or_else(|| self.by_experiment(features, watch));
+        if let Some(route) = route {
+            return Ok(route);
+        }
+
+        watch.tried(|| step("default".to_owned(), format!("version {}", self.default), true));
+        Ok(Route::to(&self.default, Reason::Default))
+    }
+
+    /// The route of the first rule that matches.
+    fn by_rule(&self, features: &Features<'_>, watch: &mut impl Watch) -> Option<Route> {
         for rule in &self.rules {
             let truth = rule.condition.evaluate(features);
             if let Truth::Missing(field) = truth {
                 watch.missing(&rule.name, field);
             }
+
             watch.tried(|| {
                 let outcome = match truth {
                     Truth::True => "matches".to_owned(),
@@ -151,31 +168,48 @@ impl Table {
                 };
                 step(format!("rule \"{}\"", rule.name), outcome, truth == Truth::True)
             });
+
             if truth == Truth::True {
                 let shadows = rule.shadows.of(features.request_id, &rule.version);
                 let is_for_review = rule.decision == Some(RuleDecision::Review);
                 let route = Route::to(&rule.version, Reason::Rule);
-                return Ok(Route { rule: Some(rule.name.clone()), shadows, is_for_review, ..route });
+                return Some(Route { rule: Some(rule.name.clone()), shadows, is_for_review, ..route });
             }
         }
+        None
+    }
+
+    /// The route of a tester whose variant settings name.
+    fn by_tester(&self, features: &Features<'_>, watch: &mut impl Watch) -> Option<Route> {
         for experiment in &self.experiments {
             if let Some(outcome) = experiment.forced(features) {
                 watch.tried(|| experiment_step(experiment, features, &outcome));
                 if let Outcome::Forced { variant, .. } = outcome {
-                    return Ok(assigned(experiment, variant, features, true));
+                    return Some(assigned(experiment, variant, features, true));
                 }
             }
         }
+        None
+    }
+
+    /// The route of a unit that a holdout keeps out of experiments.
+    fn by_holdout(&self, features: &Features<'_>, watch: &mut impl Watch) -> Option<Route> {
         for holdout in &self.holdouts {
             let kept = holdout.keeps(features);
             if !kept && holdout.unit.of(features).is_none() {
                 watch.missing(&holdout.name, holdout.unit.name());
             }
+
             watch.tried(|| step(format!("holdout {}", holdout.name), holdout.in_words(features), kept));
             if kept {
-                return Ok(Route { rule: Some(holdout.name.clone()), ..Route::to(&self.default, Reason::Holdout) });
+                return Some(Route { rule: Some(holdout.name.clone()), ..Route::to(&self.default, Reason::Holdout) });
             }
         }
+        None
+    }
+
+    /// The route of the first experiment that takes the unit.
+    fn by_experiment(&self, features: &Features<'_>, watch: &mut impl Watch) -> Option<Route> {
         for experiment in &self.experiments {
             let outcome = experiment.outcome(features);
             match outcome {
@@ -184,11 +218,12 @@ impl Table {
                 Outcome::NoTime => watch.missing(&experiment.name, "time"),
                 _ => {}
             }
+
             watch.tried(|| experiment_step(experiment, features, &outcome));
             match outcome {
-                Outcome::Assigned { variant, .. } => return Ok(assigned(experiment, variant, features, false)),
+                Outcome::Assigned { variant, .. } => return Some(assigned(experiment, variant, features, false)),
                 Outcome::Promoted(variant) => {
-                    return Ok(Route {
+                    return Some(Route {
                         rule: Some(experiment.name.clone()),
                         ..Route::to(&variant.version, Reason::Promoted)
                     });
@@ -196,8 +231,7 @@ impl Table {
                 _ => {}
             }
         }
-        watch.tried(|| step("default".to_owned(), format!("version {}", self.default), true));
-        Ok(Route::to(&self.default, Reason::Default))
+        None
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! * `raw`: the file as it is written, with every default.
 //! * `load`: file, then environment; errors with file, line and remedy.
+//! * `bounds`: which values are allowed.
 //! * `plan`: what the program runs on, checked as a whole; `kafka`, `requests`, `versions`, `control`: parts of it.
 //! * `written`: settings that are one of a few words.
 
+mod bounds;
 mod control;
 mod kafka;
 mod load;

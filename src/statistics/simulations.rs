@@ -60,7 +60,7 @@ fn heavy_users_give_no_more_false_alarms_than_alpha() {
                 let requests = if chance.f64() < 0.05 { 40.0 } else { 1.0 + chance.u32(0..4) as f64 };
                 let rate = if chance.f64() < 0.3 { 0.8 } else { 0.05 };
                 let bad = (0..requests as usize).filter(|_| chance.f64() < rate).count() as f64;
-                add(&mut arms[usize::from(chance.bool())], bad, requests);
+                arms[usize::from(chance.bool())].add(bad, requests);
             }
             // The normal approximation needs some users.
             if batch >= 4 {
@@ -76,15 +76,6 @@ fn heavy_users_give_no_more_false_alarms_than_alpha() {
     }
     println!("{alarms} of {STREAMS} null streams of heavy users");
     assert!(alarms <= alarms_max(), "{alarms} false alarms");
-}
-
-fn add(sums: &mut UnitSums, x: f64, n: f64) {
-    sums.units += 1.0;
-    sums.n += n;
-    sums.x += x;
-    sums.nn += n * n;
-    sums.xn += x * n;
-    sums.xx += x * x;
 }
 
 /// Requests until a rise of the treatment's event rate is seen, at α = 0.01.

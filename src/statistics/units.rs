@@ -24,15 +24,18 @@ impl UnitSums {
     /// Of pairs (x, n), one for each unit.
     pub fn of(units: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let mut sums = Self::default();
-        for (x, n) in units {
-            sums.units += 1.0;
-            sums.n += n;
-            sums.x += x;
-            sums.nn += n * n;
-            sums.xn += x * n;
-            sums.xx += x * x;
-        }
+        units.into_iter().for_each(|(x, n)| sums.add(x, n));
         sums
+    }
+
+    /// Adds a unit.
+    pub fn add(&mut self, x: f64, n: f64) {
+        self.units += 1.0;
+        self.n += n;
+        self.x += x;
+        self.nn += n * n;
+        self.xn += x * n;
+        self.xx += x * x;
     }
 
     /// Σ x / Σ n.

@@ -45,7 +45,7 @@ fn a_report_of_the_topics_is_that_of_their_files_bit_for_bit() {
     let counted: u64 =
         experiment["variants"].as_array().unwrap().iter().map(|variant| variant["verdicts"].as_u64().unwrap()).sum();
     assert_eq!((experiment["experiment"].as_str(), counted), (Some("both"), 200));
-    assert_eq!(summary["left_out"]["duplicates"], 0);
+    assert_eq!(summary["excluded"]["duplicates"], 0);
     assert!(summary["paired"][0]["pairs"].as_u64().unwrap() > 0, "shadows run where the device has time: {summary}");
 
     // Verdicts from a file, backwards and twice.
@@ -56,7 +56,7 @@ fn a_report_of_the_topics_is_that_of_their_files_bit_for_bit() {
     assert_eq!(code, Some(0), "{printed}");
     let of_file: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(of_file["experiments"], summary["experiments"]);
-    assert_eq!(of_file["left_out"]["duplicates"], 200);
+    assert_eq!(of_file["excluded"]["duplicates"], 200);
 
     let (_, chinese) = of_topics(&["--lang", "zh"]);
     assert!(chinese.contains("人工复核率") && chinese.contains("控制组 control"), "{chinese}");

@@ -1,0 +1,121 @@
+//! `report`: the variants of experiments, compared by their verdicts.
+
+mod csv;
+mod source;
+mod tables;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use jiff::{Span, SpanRelativeTo, Timestamp};
+
+use super::{CliError, SettingsArguments, failed, output};
+use crate::evidence::{Criteria, Language, Summary, VerdictSet};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Read files of verdicts and shadow verdicts instead of the topics: one JSON object per line, as a
+    /// console consumer writes them down; `-` is standard input
+    #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// Where the brokers are, instead of what the settings say
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "files")]
+    bootstrap_servers: Option<String>,
+    /// Read records of the topics from this time on: a time such as 2026-12-01T08:00:00Z, or an age
+    /// such as 7d or 12h; without it, all that the topics hold
+    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "files")]
+    since: Option<Timestamp>,
+    /// How long to wait for brokers that do not answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "files")]
+    wait_max: u64,
+    /// This experiment only
+    #[arg(long)]
+    experiment: Option<String>,
+    /// The variant that others are compared with; `control`, or the first by name
+    #[arg(long, value_name = "VARIANT")]
+    control: Option<String>,
+    /// How often a difference may be seen where there is none, however often one looks
+    #[arg(long, default_value_t = Criteria::default().alpha, value_parser = share)]
+    alpha: f64,
+    /// The min_effect difference of a share, or of a mean confidence, that matters
+    #[arg(long, value_name = "SHARE", default_value_t = Criteria::default().min_effect, value_parser = share)]
+    min_effect: f64,
+    /// The language of tables
+    #[arg(long, value_enum, default_value_t)]
+    lang: Lang,
+    /// What is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Lang {
+    #[default]
+    En,
+    Zh,
+}
+
+impl From<Lang> for Language {
+    fn from(lang: Lang) -> Self {
+        match lang {
+            Lang::En => Self::English,
+            Lang::Zh => Self::Chinese,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+    Csv,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    if value > 0.0 && value < 1.0 { Ok(value) } else { Err("must lie between 0 and 1".to_owned()) }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let mut verdicts = VerdictSet::default();
+    if arguments.files.is_empty() {
+        source::read_topics(arguments, &mut verdicts)?;
+    }
+    for path in &arguments.files {
+        source::read_file(path, &mut verdicts).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    }
+    let criteria = Criteria { alpha: arguments.alpha, min_effect: arguments.min_effect };
+    let mut summary = Summary::of(&verdicts, criteria, arguments.control.as_deref());
+    if let Some(control) = arguments.control.as_deref().filter(|_| summary.experiments.is_empty()) {
+        return Err(failed(format!("no verdict is of a variant `{control}`: name one with --control")));
+    }
+    if let Some(name) = &arguments.experiment {
+        let known: Vec<String> = summary.experiments.iter().map(|it| it.experiment.clone()).collect();
+        summary.experiments.retain(|experiment| experiment.experiment == *name);
+        if summary.experiments.is_empty() {
+            let reason = format!("no verdict is of experiment `{name}`; there are: {}", known.join(", "));
+            return Err(failed(reason));
+        }
+        // Pairs are of versions, not of experiments.
+        summary.paired.clear();
+    }
+    match arguments.format {
+        Format::Json => output::json(&summary),
+        Format::Csv => csv::print(&summary),
+        Format::Table => tables::print(&summary, arguments.lang.into()),
+    }
+    Ok(())
+}
+
+/// A time, or an age: how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let age = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let time = age.and_then(|age| Timestamp::now().checked_sub(age));
+    time.map_err(|_| "is no time: write 2026-12-01T08:00:00Z, or an age such as 7d".to_owned())
+}

@@ -1,0 +1,177 @@
+//! A report as tables, in English or Chinese.
+
+use crate::{
+    cli::output,
+    evidence::{Comparison, Excluded, Experiment, Language, Metric, Paired, Summary, sentence, status_word},
+};
+
+/// A text in the language of the report.
+fn word(language: Language, english: &'static str, chinese: &'static str) -> &'static str {
+    match language {
+        Language::English => english,
+        Language::Chinese => chinese,
+    }
+}
+
+pub(super) fn print(summary: &Summary, language: Language) {
+    for experiment in &summary.experiments {
+        let Experiment { experiment: name, epoch, definition, period: [first, last], .. } = experiment;
+        output::line(format!(
+            "{} {name} · epoch {epoch} · {definition}\n{first} – {last}",
+            word(language, "Experiment", "实验")
+        ));
+        for comparison in &experiment.comparisons {
+            output::line(format!("\n{}", sentence(experiment, comparison, summary.criteria, language)));
+            metrics(experiment, comparison, language);
+        }
+        variants(experiment, language);
+        health(experiment, language);
+    }
+    if !summary.paired.is_empty() {
+        pairs(&summary.paired, language);
+    }
+    if summary.experiments.is_empty() && summary.paired.is_empty() {
+        output::line(word(language, "No verdict is of an experiment.", "没有属于实验的结果。"));
+    }
+    excluded(summary, language);
+}
+
+/// The rows of the spreadsheet that this replaces.
+fn metrics(experiment: &Experiment, comparison: &Comparison, language: Language) {
+    let metric = word(language, "metric", "指标");
+    let control = format!("{} {}", word(language, "control", "控制组"), experiment.control);
+    let treatment = format!("{} {}", word(language, "treatment", "实验组"), comparison.treatment);
+    let difference = word(language, "difference", "差异");
+    let interval = word(language, "interval", "区间");
+    let status = word(language, "status", "状态");
+    let columns = [metric, &control, &treatment, difference, interval, "p", status];
+    let rows = comparison.metrics.iter().map(|compared| {
+        let shown = |value: Option<f64>, sign| {
+            value.map_or_else(|| "–".to_owned(), |value| figure(compared.metric, value, sign))
+        };
+        let ends = compared.interval.map_or_else(
+            || "–".to_owned(),
+            |[low, high]| format!("{} … {}", figure(compared.metric, low, true), figure(compared.metric, high, true)),
+        );
+        vec![
+            metric_word(compared.metric, language).to_owned(),
+            shown(compared.control, false),
+            shown(compared.treatment, false),
+            shown(compared.difference, true),
+            ends,
+            compared.p_value.map_or_else(|| "–".to_owned(), chance),
+            status_word(compared.status, compared.information, language),
+        ]
+    });
+    output::show(&output::table(&columns, &[&control, &treatment, difference, interval, "p"], rows));
+}
+
+/// A p-value as people read it.
+fn chance(p: f64) -> String {
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+fn metric_word(metric: Metric, language: Language) -> &'static str {
+    match metric {
+        Metric::Confidence => word(language, "mean confidence", "平均置信度"),
+        Metric::NoShare => word(language, "share of no", "“否”类比例"),
+        Metric::ReviewShare => word(language, "manual-review rate", "人工复核率"),
+        Metric::Latency => word(language, "mean latency, ms", "平均延迟（毫秒）"),
+    }
+}
+
+fn figure(metric: Metric, value: f64, has_sign: bool) -> String {
+    match (metric, has_sign) {
+        (Metric::Latency, true) => format!("{value:+.2}"),
+        (Metric::Latency, false) => format!("{value:.2}"),
+        (Metric::Confidence, true) => format!("{value:+.4}"),
+        (Metric::Confidence, false) => format!("{value:.4}"),
+        (_, true) => format!("{:+.2} %", value * 100.0),
+        (_, false) => format!("{:.2} %", value * 100.0),
+    }
+}
+
+fn variants(experiment: &Experiment, language: Language) {
+    let observations = word(language, "observations", "独立样本");
+    let columns = [
+        word(language, "variant", "组"),
+        word(language, "version", "模型版本"),
+        word(language, "share", "份额"),
+        word(language, "verdicts", "结果数"),
+        observations,
+        word(language, "cached", "缓存"),
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+    ];
+    let rows = experiment.variants.iter().map(|variant| {
+        let mut row = vec![
+            variant.name.clone(),
+            variant.version.clone(),
+            format!("{:.1} %", variant.share * 100.0),
+            variant.verdicts.to_string(),
+            variant.observations.to_string(),
+            variant.cached.to_string(),
+        ];
+        row.extend(
+            variant
+                .latency_ms
+                .iter()
+                .map(|percentile| percentile.value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))),
+        );
+        row
+    });
+    output::show(&output::table(&columns, &columns[2..], rows));
+}
+
+fn health(experiment: &Experiment, language: Language) {
+    let p = experiment.sample_ratio.p_value;
+    let is_healthy = experiment.sample_ratio.is_healthy;
+    let state =
+        if is_healthy { word(language, "as set", "与配置相符") } else { word(language, "UNHEALTHY", "异常") };
+    let name = word(language, "Sample ratio", "分流比例");
+    output::line(format!("{name}: {state} (p = {}).\n", chance(p)));
+}
+
+fn pairs(paired: &[Paired], language: Language) {
+    output::line(word(language, "Two versions on the same requests", "两个版本对同一请求"));
+    let columns = [
+        word(language, "live", "线上"),
+        word(language, "shadow", "影子"),
+        word(language, "pairs", "对数"),
+        word(language, "same label", "一致"),
+        "κ",
+        word(language, "only shadow no", "仅影子为否"),
+        word(language, "only live no", "仅线上为否"),
+        "p",
+    ];
+    let rows = paired.iter().map(|pair| {
+        vec![
+            pair.live_version.clone(),
+            pair.shadow_version.clone(),
+            pair.pairs.to_string(),
+            format!("{:.1} %", pair.agreement * 100.0),
+            pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
+            pair.only_shadow_no.to_string(),
+            pair.only_live_no.to_string(),
+            chance(pair.p_value),
+        ]
+    });
+    output::show(&output::table(&columns, &columns[2..], rows));
+}
+
+fn excluded(summary: &Summary, language: Language) {
+    let Excluded { duplicates, outside, forced, unit_unknown, unreadable } = summary.excluded;
+    let (alpha, min_effect) = (summary.criteria.alpha, summary.criteria.min_effect);
+    output::line(match language {
+        Language::English => format!(
+            "Not counted: {duplicates} duplicates, {outside} outside experiments, {forced} forced, \
+             {unit_unknown} without their unit, {unreadable} unreadable. Intervals of an experiment hold at any time and \
+             together (normal mixture, α = {alpha}, tuned for differences of {min_effect}); p is adjusted by Holm."
+        ),
+        Language::Chinese => format!(
+            "未计入：重复 {duplicates}，实验之外 {outside}，强制分组 {forced}，缺少分流单元 {unit_unknown}，无法读取 {unreadable}。\
+             同一实验的区间随时且同时有效（正态混合，α = {alpha}，按差异 {min_effect} 调整）；p 经 Holm 校正。"
+        ),
+    });
+}
