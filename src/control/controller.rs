@@ -150,7 +150,9 @@ impl Controller {
         let stop = Arc::new(AtomicBool::new(false));
         let topic = start.log.as_ref().map(|log| log.topic.clone()).unwrap_or_default();
         let (writer, following) = start.log.map(|log| log.follow(sender.clone(), stop.clone())).transpose()?.unzip();
+
         let handle = Handle { inbox: sender.clone(), files: start.files.clone() };
+
         let mut worker = Worker {
             watch: FileWatch::new(start.path.clone(), start.file.clone()),
             path: start.path,
@@ -183,11 +185,13 @@ impl Controller {
             given_up: VecDeque::new(),
             tickets: 0,
         };
+
         if start.forgotten {
             worker.become_uneasy();
         }
         worker.save();
         worker.tell_metrics();
+
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || worker.run(&inbox))?;
         Ok(Self { handle, stop, thread, following })
     }

@@ -22,7 +22,7 @@ impl Worker {
     pub(super) fn obey(&mut self, asked: Asked) {
         let goes_back = |other: &Asked| other.order.command == Command::Rollback;
         if let Some(published) = &self.published {
-            // Whoever asks for the same a second time, because it takes long, does not mean to go back twice.
+            // A second rollback while the first one takes long must not go back twice.
             let twice = goes_back(&asked) && (goes_back(&published.asked) || self.queue.iter().any(goes_back));
             if twice || self.queue.len() >= INBOX {
                 asked.reply.send(Err(ControlError::Busy)).ok();
@@ -32,27 +32,35 @@ impl Worker {
             }
             return;
         }
+
         let dry_run = asked.order.dry_run;
         let is_rollback = asked.order.command == Command::Rollback && !dry_run;
+
         let (waits, goes_back) = match &self.pending {
             Some(Pending { goal: Goal::Order { asked, .. }, .. }) => {
                 (!asked.order.dry_run, asked.order.command == Command::Rollback)
             }
             _ => (false, false),
         };
-        // Whoever asks for the same a second time, because it takes long, does not mean to call it off.
+
+        // A second rollback while the first one takes long must not cancel it.
         if (dry_run && self.pending.is_some()) || (is_rollback && goes_back) {
             asked.reply.send(Err(ControlError::Busy)).ok();
             return;
         }
+
         if is_rollback && waits {
             return self.call_off(asked);
         }
-        let after = match is_rollback && self.candidate.is_some() {
-            // The file is about to be followed here, and may be already elsewhere: what it was before is told to all.
-            true => self.after(&self.state.after_file_changed(&self.file, self.plan.history), &asked.order),
-            false => self.after(&self.state, &asked.order),
+
+        let after = if is_rollback && self.candidate.is_some() {
+            // The changed file is about to serve here, and may already serve elsewhere. The rollback goes back to
+            // the file as it was before.
+            self.after(&self.state.after_file_changed(&self.file, self.plan.history), &asked.order)
+        } else {
+            self.after(&self.state, &asked.order)
         };
+
         match after {
             Ok((state, plan)) => {
                 // Who changes settings means the files of versions too; who goes back or pauses means what serves.

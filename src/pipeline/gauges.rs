@@ -62,6 +62,7 @@ impl Gauging {
             return;
         }
         self.last = Some(Instant::now());
+
         let (records, bytes, ready, sources, positions) = {
             let ledger = lock(shared);
             let sources = ledger.sources();
@@ -69,28 +70,34 @@ impl Gauging {
             let positions: Vec<(Option<i64>, i64)> = sources.iter().map(position).collect();
             (ledger.records(), ledger.bytes(), ledger.ready(), sources, positions)
         };
+
         let statistics = consumer.statistics();
         self.belong(shared, statistics.belongs);
         self.shown.values_mut().for_each(|lag| *lag = (0, 0.0));
+
         let now = now_ms();
         for (source, (position, in_flight)) in sources.iter().zip(positions) {
             let idle = in_flight == 0;
             let Some(Fetched { end, next, waiting }) = statistics.sources.get(source).copied() else { continue };
+
             // Behind the last record there may be nothing but the marks of transactions.
             let first_held = in_hand.first_offset(*source);
             let all_read = idle && waiting == 0 && next >= end && first_held.is_none();
             // One that waits for its time is behind all that is in flight.
             let oldest = if idle { first_held.or(position) } else { position };
+
             let behind = match (all_read, source.topic) {
                 (true, _) => 0,
                 (false, 0) => (end - oldest.unwrap_or(next)).max(0),
                 // Each record of a retry topic may come with the mark of a transaction of its own, which is no record.
                 (false, _) => in_flight + in_hand.count(*source) as i64 + waiting + (end - next).max(0),
             };
+
             let timestamp = self.timestamps.get(source).filter(|_| behind > 0);
             let seconds = timestamp.map_or(0.0, |timestamp_ms| (now - timestamp_ms).max(0) as f64 / 1e3);
             self.shown.insert(*source, (behind, seconds));
         }
+
         let stalled_seconds = shared.monitor.set_stall(self.stalls(shared, consumer, engine));
         let lag = self.shown.iter().map(|(source, (records, seconds))| Lag {
             topic: consumer.topic(*source),
@@ -101,6 +108,7 @@ impl Gauging {
         });
         unload(shared, engine);
         shared.monitor.set_unhealthy(engine.unhealthy());
+
         let serving = shared.serving.load();
         telemetry::gauges(&Gauges {
             records,

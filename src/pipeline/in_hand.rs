@@ -1,5 +1,6 @@
-//! Records of retry topics that are read and not due yet, in their order. The client library counts the marks of transactions among
-//! what it has fetched, so the lag of a retry topic is known only of records that were taken from it.
+//! Records of retry topics that were read and are not due yet, in their order. The client library
+//! counts transaction markers as fetched records. The lag of a retry topic is therefore known only
+//! for records that were taken from the client.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -179,6 +179,7 @@ impl Pipeline {
         let Promise { delivery, instance_id, batch_bytes, compacted } = cluster::look(plan, connection)?;
         let BreakerPlan { window, share_max, run_max, pause } = plan.breaker;
         let (wake, woken) = bounded(1);
+
         let serving = Serving::new(plan.clone(), engine.current());
         let shared = Arc::new(Shared {
             plan: plan.clone(),
@@ -210,11 +211,14 @@ impl Pipeline {
             wake: wake.clone(),
             over: AtomicBool::new(false),
         });
+
         engine.versions().iter().for_each(|version| gauges::show_version(version));
+
         // Every record in flight is in the channel once, and once more where it was too large, so a
         // sender never waits: the client's own thread is one of them.
         let (finished, inbox) = bounded(2 * plan.pipeline.records_in_flight_max + 2);
         let publisher = Arc::new(release::publisher(connection, &shared, batch_bytes, finished.clone())?);
+
         // Before the group is joined: it ends what an earlier process of this name has left open, whose offsets would be
         // waited for.
         let transactions = match delivery {
@@ -224,6 +228,7 @@ impl Pipeline {
                 Some(TransactionalPublisher::open(connection, transact::options(&plan.kafka, &id, batch_bytes))?)
             }
         };
+
         let consumer = Arc::new(Consumer::join(connection, cluster::membership(plan, instance_id), wake)?);
         let outlet = match transactions {
             None => Outlet::AtLeastOnce,
@@ -232,6 +237,7 @@ impl Pipeline {
                 Outlet::ExactlyOnce(Box::new(log))
             }
         };
+
         let engine = Arc::new(engine);
         let parts =
             Parts { shared: shared.clone(), consumer, engine: engine.clone(), publisher, finished, inbox, woken };

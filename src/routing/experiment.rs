@@ -97,6 +97,7 @@ impl Experiment {
         if spec.variants.is_empty() {
             return Err(refused(".variants", "there are none".to_owned()));
         }
+
         for (index, VariantSpec { name, model_version, .. }) in spec.variants.iter().enumerate() {
             if name.is_empty() {
                 return Err(refused_variant(index, ".name", "is empty".to_owned()));
@@ -106,6 +107,7 @@ impl Experiment {
             }
             version_exists(model_version).map_err(|reason| refused_variant(index, ".model_version", reason))?;
         }
+
         let division = Division::new(spec)?;
         let time = |field, text: &Option<String>| match text.as_deref().map(str::parse::<Timestamp>).transpose() {
             Ok(time) => Ok(time),
@@ -114,21 +116,26 @@ impl Experiment {
                 Err(refused(field, reason.to_owned()))
             }
         };
+
         let (start, end) = (time(".start", &spec.start)?, time(".end", &spec.end)?);
         if let (Some(start), Some(end)) = (start, end)
             && start >= end
         {
             return Err(refused(".end", "must come after `start`".to_owned()));
         }
+
         let condition = spec.condition.as_deref().map(Condition::parse).transpose();
         let promoted = spec.promoted.as_deref().map(|name| variant_of(spec, name)).transpose();
+
         let versions = spec.variants.iter().zip(division.propensities());
         let variants = versions.map(|(VariantSpec { name, model_version, .. }, propensity)| Variant {
             name: name.clone(),
             version: model_version.clone(),
             propensity,
         });
+
         let shadows = Shadows::new(&spec.shadow, spec.shadow_fraction, division.salt().to_owned(), &version_exists);
+
         Ok(Self {
             name: spec.name.clone(),
             definition: definition(spec),

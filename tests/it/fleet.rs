@@ -216,8 +216,10 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     let (consumer, mut outcomes) = (committed_reader(servers, &topics), Vec::new());
     let requests_topic = topics.name("requests");
     let verdict = |outcome: &Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
+
     produce_to(servers, &requests_topic, &requests("warm", 20));
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 20);
+
     let (over, produced) = (AtomicBool::new(false), AtomicUsize::new(20));
     let mut times = Vec::new();
     std::thread::scope(|scope| {
@@ -232,6 +234,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
+
         for switch in 0..SWITCHES {
             let path = ["/v1/experiments/both/pause", "/v1/rollback"][switch % 2];
             // Each is asked in turn, and both follow.
@@ -244,6 +247,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
         }
         over.store(true, Ordering::Release);
     });
+
     let produced = produced.load(Ordering::Acquire);
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() >= produced);
     // One that came twice may come late.
@@ -252,6 +256,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     let ids: BTreeSet<String> =
         outcomes.iter().map(|it| verdict(it)["request_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!((ids.len(), outcomes.len()), (produced, produced));
+
     // Each was answered as its configuration says: nobody but the default while the experiment is paused.
     let mut reasons: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for verdict in outcomes.iter().map(verdict) {

@@ -93,6 +93,7 @@ fn the_commands_change_what_serves_and_show_it() {
     std::fs::write(&next, file.replace("traffic_ratio = 1.0", "traffic_ratio = 0.5")).unwrap();
     let small = "[model_versions.versions.ofa_small]\n";
     std::fs::write(&batches, file.replace(small, &format!("{small}batch_size = 3\n"))).unwrap();
+
     let run = |arguments: &[&str]| {
         let mut command = program();
         command.args(arguments).arg("--config").arg(&config).arg("--admin").arg(instance.api.address());
@@ -105,6 +106,7 @@ fn the_commands_change_what_serves_and_show_it() {
     };
     let [next, batches, config_file] = [&next, &batches, &config].map(|file| file.to_str().unwrap());
     let folder = config_file.trim_end_matches("pipeline.toml");
+
     let mut shown = Vec::new();
     for arguments in [
         &["status"][..],
@@ -131,7 +133,9 @@ fn the_commands_change_what_serves_and_show_it() {
         let output = run(arguments);
         shown.push(format!("$ {}\n{output}", arguments.join(" ").replace(folder, "")));
     }
+
     insta::assert_snapshot!(shown.join("\n"));
+
     let elsewhere =
         program().args(["status", "--admin", "http://127.0.0.1:9", "--config"]).arg(&config).output().unwrap();
     let error = String::from_utf8(elsewhere.stderr).unwrap();

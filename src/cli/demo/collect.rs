@@ -69,8 +69,10 @@ pub(super) fn all(
         wait_max: silence_max,
     };
     let feeder = Feeder::new(connection, options)?;
+
     let by_id: BTreeMap<String, u32> =
         requests.iter().filter_map(|(number, request)| Some((id(request)?, *number))).collect();
+
     let mut gathered = Gathered {
         published: requests.len(),
         verdicts: BTreeMap::new(),
@@ -78,11 +80,13 @@ pub(super) fn all(
         expected: requests.iter().filter_map(|(number, request)| Some((*number, expected(request)?))).collect(),
         took: Duration::ZERO,
     };
+
     thread::scope(|scope| {
         let feeding = scope.spawn(|| {
             requests.iter().try_for_each(|(_, request)| feeder.feed(request))?;
             feeder.finish()
         });
+
         let begun = Instant::now();
         let mut heard = Instant::now();
         while gathered.unanswered() > 0 && heard.elapsed() < silence_max {
@@ -90,6 +94,7 @@ pub(super) fn all(
             heard = Instant::now();
             gathered.took = begun.elapsed();
             progress.set_message("");
+
             if record.topic == plan.kafka.verdicts {
                 let verdict: Verdict =
                     serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).map_err(failed)?;
@@ -101,6 +106,7 @@ pub(super) fn all(
             }
             progress.set_position((gathered.published - gathered.unanswered()) as u64);
         }
+
         feeding.join().map_err(|_| failed("the feeding thread ended by a defect"))??;
         Ok(gathered)
     })

@@ -33,13 +33,14 @@ pub(super) struct Arguments {
     /// This experiment only
     #[arg(long)]
     experiment: Option<String>,
-    /// The variant that others are compared with; `control`, or the first by name
+    /// The variant that others are compared with; experiments without it are not shown. By default
+    /// `control`, or the first by name
     #[arg(long, value_name = "VARIANT")]
     control: Option<String>,
-    /// How often a difference may be seen where there is none, however often one looks
+    /// The highest rate of false findings over all metrics of an experiment, however often you look
     #[arg(long, default_value_t = Criteria::default().alpha, value_parser = share)]
     alpha: f64,
-    /// The min_effect difference of a share, or of a mean confidence, that matters
+    /// The smallest difference of a share, or of a mean confidence, that matters
     #[arg(long, value_name = "SHARE", default_value_t = Criteria::default().min_effect, value_parser = share)]
     min_effect: f64,
     /// The language of tables
@@ -87,11 +88,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     for path in &arguments.files {
         source::read_file(path, &mut verdicts).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     }
+
     let criteria = Criteria { alpha: arguments.alpha, min_effect: arguments.min_effect };
     let mut summary = Summary::of(&verdicts, criteria, arguments.control.as_deref());
     if let Some(control) = arguments.control.as_deref().filter(|_| summary.experiments.is_empty()) {
         return Err(failed(format!("no verdict is of a variant `{control}`: name one with --control")));
     }
+
     if let Some(name) = &arguments.experiment {
         let known: Vec<String> = summary.experiments.iter().map(|it| it.experiment.clone()).collect();
         summary.experiments.retain(|experiment| experiment.experiment == *name);
@@ -102,6 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         // Pairs are of versions, not of experiments.
         summary.paired.clear();
     }
+
     match arguments.format {
         Format::Json => output::json(&summary),
         Format::Csv => csv::print(&summary),

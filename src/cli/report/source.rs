@@ -15,7 +15,7 @@ use crate::{
     pipeline::connection,
 };
 
-/// A verdict is smaller by far: texts are cut to a preview.
+/// No verdict is as long as this, because texts are cut to a preview.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// Adds what the topics of verdicts and shadow verdicts hold now.
@@ -27,14 +27,16 @@ pub(super) fn read_topics(arguments: &Arguments, verdicts: &mut VerdictSet) -> R
     }
     if connection.bootstrap_servers.is_empty() {
         return Err(failed(
-            "the settings name the embedded broker, which no other process can reach by itself: give the address that \
-             it printed with --bootstrap-servers, or files with --from-files",
+            "the settings name the embedded broker: give the address that it printed with --bootstrap-servers, or files \
+             with --from-files",
         ));
     }
+
     let extent = match arguments.since {
         Some(time) => Extent::Since(time.as_millisecond()),
         None => Extent::All,
     };
+
     let mut topics = vec![&plan.kafka.verdicts];
     // Without shadow versions there may be no topic for them.
     match connection.partitions(&[&plan.kafka.shadows]) {
@@ -42,6 +44,7 @@ pub(super) fn read_topics(arguments: &Arguments, verdicts: &mut VerdictSet) -> R
         Err(KafkaError::TopicMissing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+
     for topic in topics {
         connection.read_backlog(topic, &extent, Duration::from_secs(arguments.wait_max), |record| {
             // A tombstone that was forwarded is no verdict.
@@ -59,6 +62,7 @@ pub(super) fn read_file(path: &Path, verdicts: &mut VerdictSet) -> std::io::Resu
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(File::open(path)?),
     };
+
     let mut lines = BufReader::new(source);
     let mut line = Vec::new();
     loop {

@@ -20,6 +20,7 @@ pub(super) fn print(summary: &Summary, language: Language) {
             "{} {name} · epoch {epoch} · {definition}\n{first} – {last}",
             word(language, "Experiment", "实验")
         ));
+
         for comparison in &experiment.comparisons {
             output::line(format!("\n{}", sentence(experiment, comparison, summary.criteria, language)));
             metrics(experiment, comparison, language);
@@ -27,6 +28,7 @@ pub(super) fn print(summary: &Summary, language: Language) {
         variants(experiment, language);
         health(experiment, language);
     }
+
     if !summary.paired.is_empty() {
         pairs(&summary.paired, language);
     }
@@ -36,7 +38,7 @@ pub(super) fn print(summary: &Summary, language: Language) {
     excluded(summary, language);
 }
 
-/// The rows of the spreadsheet that this replaces.
+/// One row for each metric.
 fn metrics(experiment: &Experiment, comparison: &Comparison, language: Language) {
     let metric = word(language, "metric", "指标");
     let control = format!("{} {}", word(language, "control", "控制组"), experiment.control);
