@@ -4,7 +4,7 @@
 use std::{fs::File, io::Write, sync::Arc};
 
 use crate::{
-    control::State,
+    control::wire,
     message::{Record, Request, RequestBounds},
     routing::{Overrides, condition::Condition},
     settings::Plan,
@@ -99,8 +99,9 @@ pub fn settings(bytes: &[u8]) {
 /// # Panics
 /// Where the second reading gives something else.
 pub fn control_record(bytes: &[u8]) {
-    let Ok(state) = State::read(bytes, "a record") else { return };
-    assert_eq!(State::read(&state.to_json(), "its copy").ok(), Some(state), "it reads otherwise");
+    let Ok((state, format)) = wire::read(bytes) else { return };
+    let copy = wire::read(&wire::write(&state, format));
+    assert_eq!(copy.ok(), Some((state, format)), "its copy differs");
 }
 
 /// A pickle of a checkpoint.

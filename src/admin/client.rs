@@ -35,6 +35,14 @@ pub enum ClientError {
         /// What the system says.
         reason: String,
     },
+    /// The connection broke before the answer came: the outcome is unknown.
+    #[error("{address} did not answer: {reason}; the change may still take effect. Look at `status`")]
+    Interrupted {
+        /// Where it is.
+        address: String,
+        /// What the system says.
+        reason: String,
+    },
     /// It refuses.
     #[error("refused ({code}): {message}")]
     Refused {
@@ -51,6 +59,26 @@ pub enum ClientError {
         /// What came.
         reason: String,
     },
+}
+
+impl ClientError {
+    /// True if the change may or may not be made. On a retry, `busy` means that the first attempt is still in progress.
+    pub fn is_unknown(&self, is_retry: bool) -> bool {
+        match self {
+            Self::Interrupted { .. } => true,
+            Self::Refused { code, .. } => code == "outcome_unknown" || is_retry && code == "busy",
+            Self::Unreachable { .. } | Self::Strange { .. } => false,
+        }
+    }
+}
+
+/// Conditions of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// The `ETag` of a report that must be in force.
+    pub if_match: Option<String>,
+    /// The id of the change. A retry with the same id is not carried out twice.
+    pub id: Option<String>,
 }
 
 impl Client {
@@ -73,38 +101,63 @@ impl Client {
         &self.base
     }
 
-    /// Looks.
+    /// Reads an address.
     ///
     /// # Errors
-    /// When it is not answered.
+    /// When the instance refuses, or does not answer.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.send("GET", path, String::new())
     }
 
-    /// Has something done, with a JSON body.
+    /// Makes a change, with a JSON body.
     ///
     /// # Errors
-    /// When it is refused, or not answered.
+    /// When the instance refuses, or does not answer.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         // Plain data with string keys: serializing cannot fail.
         self.send("POST", path, serde_json::to_string(body).unwrap_or_default())
     }
 
-    /// Has something done, with a text.
+    /// Makes a change, with a text as the body.
     ///
     /// # Errors
-    /// When it is refused, or not answered.
+    /// When the instance refuses, or does not answer.
     pub fn send<T: DeserializeOwned>(&self, method: &str, path: &str, body: String) -> Result<T, ClientError> {
+        self.send_if(method, path, body, &Conditions::default())
+    }
+
+    /// Makes a change under conditions.
+    ///
+    /// # Errors
+    /// When the instance refuses, or does not answer.
+    pub fn send_if<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: String,
+        conditions: &Conditions,
+    ) -> Result<T, ClientError> {
         let address = format!("{}{path}", self.base);
         let strange = |reason: String| ClientError::Strange { address: self.base.clone(), reason };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(&address)
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()))
-            .body(body)
-            .map_err(|error| strange(error.to_string()))?;
-        let unreachable =
-            |error: ureq::Error| ClientError::Unreachable { address: self.base.clone(), reason: error.to_string() };
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()));
+        if let Some(etag) = &conditions.if_match {
+            request = request.header(header::IF_MATCH, format!("\"{etag}\""));
+        }
+        if let Some(id) = &conditions.id {
+            request = request.header("idempotency-key", id);
+        }
+        let request = request.body(body).map_err(|error| strange(error.to_string()))?;
+        let unreachable = |error: ureq::Error| {
+            let (address, reason) = (self.base.clone(), error.to_string());
+            if was_sent(&error) {
+                ClientError::Interrupted { address, reason }
+            } else {
+                ClientError::Unreachable { address, reason }
+            }
+        };
         let mut response = self.agent.run(request).map_err(unreachable)?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
         if response.status() == StatusCode::OK {
@@ -114,5 +167,14 @@ impl Client {
             Ok(Refusal { code, message }) => Err(ClientError::Refused { code, message }),
             Err(_) => Err(strange(format!("status {}", response.status()))),
         }
+    }
+}
+
+/// True if the instance may have taken the request before the connection failed.
+fn was_sent(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
+        ureq::Error::Timeout(timeout) => !matches!(timeout, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+        _ => false,
     }
 }

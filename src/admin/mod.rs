@@ -11,6 +11,6 @@ mod openapi;
 mod routes;
 
 pub use auth::Tokens;
-pub use client::{ANSWER_MAX, Client, ClientError};
+pub use client::{ANSWER_MAX, Client, ClientError, Conditions};
 pub use openapi::document as openapi;
-pub use routes::{Asked, Refusal, serve};
+pub use routes::{ChangeRequest, Refusal, serve};

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{Asked, Refusal};
+use super::{ChangeRequest, Refusal};
 use crate::control::{Applied, Report};
 
 /// The OpenAPI document, `schemas/openapi.json`.
@@ -15,15 +15,20 @@ pub fn document() -> Value {
         "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
     });
     let text = json!({"required": true, "content": {"text/plain": {"schema": {"type": "string"}}}});
-    let asked = takes::<Asked>(&mut types);
+    let asked = takes::<ChangeRequest>(&mut types);
     let status = operation(&mut types, "What is in force on this instance", None, &[], Some(report));
+    let conditions = [
+        parameter("If-Match", "header", "The ETag of `/v1/status` that must be in force; otherwise 412."),
+        parameter("Idempotency-Key", "header", "The id of the change: a retry with it is not carried out twice."),
+    ];
     let changing = |types: &mut SchemaGenerator, summary: &str, body: Option<&Value>, parameters: &[Value]| {
-        operation(types, summary, body, parameters, None)
+        operation(types, summary, body, &[parameters, &conditions].concat(), None)
     };
     let from_query = [
         parameter("by", "query", "Who, for the audit log."),
         parameter("why", "query", "Why, for the audit log."),
-        parameter("dry_run", "query", "`true` makes everything ready and changes nothing."),
+        parameter("dry_run", "query", "`true` prepares everything and changes nothing."),
+        parameter("force", "query", "`true` carries it out although a newer record cannot be read."),
     ];
     let experiment = parameter("name", "path", "The experiment.");
     let name = [experiment.clone()];
@@ -36,22 +41,25 @@ pub fn document() -> Value {
             "delete": changing(&mut types, "Serve by the settings file again", None, &from_query)
         },
         "/v1/overrides": {
-            "delete": changing(&mut types, "Undo what operators changed on top of settings", None, &from_query)
+            "delete": changing(&mut types, "Remove all overrides", None, &from_query)
         },
         "/v1/rollback": {
             "post": changing(&mut types, "Go back to the configuration before the last change", Some(&asked), &[])
         },
         "/v1/default/{version}": {
-            "post": changing(&mut types, "Have a version answer when nothing else decides", Some(&asked), &version)
+            "post": changing(&mut types, "Override the default version", Some(&asked), &version)
         },
         "/v1/experiments/{name}/pause": {
-            "post": changing(&mut types, "Have an experiment take nobody", Some(&asked), &name)
+            "post": changing(&mut types, "Pause an experiment: it takes no requests", Some(&asked), &name)
         },
         "/v1/experiments/{name}/resume": {
-            "post": changing(&mut types, "Have an experiment run", Some(&asked), &name)
+            "post": changing(&mut types, "Let an experiment run, whatever settings say", Some(&asked), &name)
         },
         "/v1/experiments/{name}/promote/{variant}": {
-            "post": changing(&mut types, "Have the version of one variant answer all", Some(&asked), &name_and_variant)
+            "post": changing(&mut types, "Let the version of one variant answer all", Some(&asked), &name_and_variant)
+        },
+        "/v1/record-format": {
+            "post": changing(&mut types, "Write control records in the newest format", Some(&asked), &[])
         },
         "/v1/audit": {
             "get": operation(
@@ -71,7 +79,7 @@ pub fn document() -> Value {
         "info": {
             "title": "ofa-stream admin API",
             "version": "1",
-            "description": "Changes what a running group of instances serves by. Every change travels to all of them."
+            "description": "Changes the configuration of a running group of instances. Every change reaches all of them."
         },
         "security": [{"token": []}],
         "paths": paths,
@@ -89,7 +97,7 @@ fn operation(
     parameters: &[Value],
     success: Option<Value>,
 ) -> Value {
-    let success = success.unwrap_or_else(|| returns::<Applied>(types, "What the change came to."));
+    let success = success.unwrap_or_else(|| returns::<Applied>(types, "What the change did."));
     let refusal = returns::<Refusal>(types, "Refused, and nothing changed.");
     let mut operation = json!({"summary": summary, "responses": {"200": success, "default": refusal}});
     if let Some(body) = body {

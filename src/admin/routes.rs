@@ -5,8 +5,8 @@ use std::{future::Future, io, sync::Arc};
 use axum::{
     Router,
     body::{Bytes, HttpBody},
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
-    http::{Method, StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State},
+    http::{Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
@@ -17,21 +17,64 @@ use tokio::net::TcpListener;
 
 use super::auth::{Role, Tokens};
 use crate::{
-    control::{Applied, Command, ControlError, Handle, Order, Who},
+    control::{AuditInfo, Command, CommandRequest, ControlError, Handle, ID_CHARACTERS_MAX},
     pipeline::SwitchError,
     telemetry::{HttpLimits, serve_connections},
 };
 
-/// Who asks, why, and whether it is only tried.
+/// What a change takes besides its address: who, why and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Asked {
+pub struct ChangeRequest {
     /// Who, for the audit log.
     pub by: String,
     /// Why, for the audit log.
     pub why: String,
-    /// Whether everything is to be made ready and nothing changed.
+    /// Prepare everything, and change nothing.
     pub dry_run: bool,
+    /// Carry it out although a newer record of the control topic cannot be read. What that record changed is lost.
+    pub force: bool,
+}
+
+/// Conditions of a change, in its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Conditions {
+    /// `If-Match`: the `ETag` that must be in force.
+    if_match: Option<String>,
+    /// `Idempotency-Key`: the id of the change. A retry with the same id is not carried out twice.
+    id: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Conditions {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        // Other bytes than ASCII become characters that no ETag and no id has.
+        let text = |name: &str| {
+            let value = parts.headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
+        };
+        let if_match = match text("if-match").as_deref() {
+            None | Some("*") => None,
+            Some(list) if list.contains(',') || list.starts_with("W/") => {
+                return Err(bad_header("if-match", "takes one ETag of `/v1/status`"));
+            }
+            Some(etag) => Some(etag.trim_matches('"').to_owned()),
+        };
+        let id = text("idempotency-key");
+        let is_id = |id: &String| {
+            !id.is_empty() && id.len() <= ID_CHARACTERS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if id.as_ref().is_some_and(|id| !is_id(id)) {
+            let reason = format!("takes up to {ID_CHARACTERS_MAX} visible ASCII characters");
+            return Err(bad_header("idempotency-key", &reason));
+        }
+        Ok(Self { if_match, id })
+    }
+}
+
+fn bad_header(name: &str, reason: &str) -> Response {
+    refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the header `{name}` {reason}"))
 }
 
 /// Why something is refused.
@@ -71,6 +114,7 @@ pub fn serve(
         .route("/v1/experiments/{name}/pause", post(pause))
         .route("/v1/experiments/{name}/resume", post(resume))
         .route("/v1/experiments/{name}/promote/{variant}", post(promote))
+        .route("/v1/record-format", post(upgrade_format))
         .route("/v1/audit", get(audit))
         .route("/v1/openapi.json", get(|| async { json(StatusCode::OK, &super::openapi()) }))
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
@@ -135,61 +179,83 @@ fn in_our_words(response: Response) -> Response {
 
 async fn status(State(api): State<Api>) -> Response {
     match api.handle.report().await {
-        Ok(report) => json(StatusCode::OK, &report),
+        Ok(report) => with_etag(json(StatusCode::OK, &report), &report.etag),
         Err(error) => refusal(&error),
     }
 }
 
-async fn apply(State(api): State<Api>, Query(asked): Query<Asked>, body: Bytes) -> Response {
+/// Adds the `ETag` that a later change can name in `If-Match`.
+fn with_etag(mut response: Response, etag: &str) -> Response {
+    if let Ok(value) = header::HeaderValue::from_str(&format!("\"{etag}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}
+
+async fn apply(
+    State(api): State<Api>,
+    conditions: Conditions,
+    Query(change): Query<ChangeRequest>,
+    body: Bytes,
+) -> Response {
     match String::from_utf8(body.to_vec()) {
-        Ok(text) => order(&api, Command::Apply { text }, asked).await,
+        Ok(text) => carry_out(&api, Command::Apply { text }, change, conditions).await,
         Err(_) => {
             refused(StatusCode::BAD_REQUEST, "bad_request", "the body is not UTF-8: send the text of the settings")
         }
     }
 }
 
-async fn use_file(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
-    order(&api, Command::UseFile, asked).await
+async fn use_file(State(api): State<Api>, conditions: Conditions, Query(change): Query<ChangeRequest>) -> Response {
+    carry_out(&api, Command::UseFile, change, conditions).await
 }
 
-async fn clear(State(api): State<Api>, Query(asked): Query<Asked>) -> Response {
-    order(&api, Command::Clear, asked).await
+async fn clear(State(api): State<Api>, conditions: Conditions, Query(change): Query<ChangeRequest>) -> Response {
+    carry_out(&api, Command::Clear, change, conditions).await
 }
 
-async fn rollback(State(api): State<Api>, body: Bytes) -> Response {
-    match read(&body) {
-        Ok(asked) => order(&api, Command::Rollback, asked).await,
-        Err(error) => unreadable(&error),
-    }
+async fn rollback(State(api): State<Api>, conditions: Conditions, body: Bytes) -> Response {
+    post_command(&api, Command::Rollback, conditions, &body).await
 }
 
-async fn set_default(State(api): State<Api>, Path(version): Path<String>, body: Bytes) -> Response {
-    match read(&body) {
-        Ok(asked) => order(&api, Command::SetDefault { version }, asked).await,
-        Err(error) => unreadable(&error),
-    }
+async fn upgrade_format(State(api): State<Api>, conditions: Conditions, body: Bytes) -> Response {
+    post_command(&api, Command::UpgradeFormat, conditions, &body).await
 }
 
-async fn pause(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
-    match read(&body) {
-        Ok(asked) => order(&api, Command::Pause { experiment }, asked).await,
-        Err(error) => unreadable(&error),
-    }
+async fn set_default(
+    State(api): State<Api>,
+    Path(version): Path<String>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Response {
+    post_command(&api, Command::SetDefault { version }, conditions, &body).await
 }
 
-async fn resume(State(api): State<Api>, Path(experiment): Path<String>, body: Bytes) -> Response {
-    match read(&body) {
-        Ok(asked) => order(&api, Command::Resume { experiment }, asked).await,
-        Err(error) => unreadable(&error),
-    }
+async fn pause(
+    State(api): State<Api>,
+    Path(experiment): Path<String>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Response {
+    post_command(&api, Command::Pause { experiment }, conditions, &body).await
 }
 
-async fn promote(State(api): State<Api>, Path((experiment, variant)): Path<(String, String)>, body: Bytes) -> Response {
-    match read(&body) {
-        Ok(asked) => order(&api, Command::Promote { experiment, variant }, asked).await,
-        Err(error) => unreadable(&error),
-    }
+async fn resume(
+    State(api): State<Api>,
+    Path(experiment): Path<String>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Response {
+    post_command(&api, Command::Resume { experiment }, conditions, &body).await
+}
+
+async fn promote(
+    State(api): State<Api>,
+    Path((experiment, variant)): Path<(String, String)>,
+    conditions: Conditions,
+    body: Bytes,
+) -> Response {
+    post_command(&api, Command::Promote { experiment, variant }, conditions, &body).await
 }
 
 /// How many lines of the audit log.
@@ -206,24 +272,36 @@ fn hundred() -> usize {
 const AUDIT_LINES_MAX: usize = 1_000;
 
 async fn audit(State(api): State<Api>, Query(AuditLimit { limit }): Query<AuditLimit>) -> Response {
-    let lines = api.handle.files().map_or(Ok(Vec::new()), |files| files.audited(limit.min(AUDIT_LINES_MAX)));
+    let lines = api.handle.storage().map_or(Ok(Vec::new()), |storage| storage.audited(limit.min(AUDIT_LINES_MAX)));
     match lines {
         Ok(lines) => json(StatusCode::OK, &lines),
         Err(error) => refusal(&error),
     }
 }
 
-async fn order(api: &Api, command: Command, Asked { by, why, dry_run }: Asked) -> Response {
-    let applied: Result<Applied, ControlError> =
-        api.handle.order(Order { command, who: Who { by, why }.bounded(), dry_run }).await;
-    match applied {
-        Ok(applied) => json(StatusCode::OK, &applied),
+/// A command whose body is a [`ChangeRequest`] in JSON.
+async fn post_command(api: &Api, command: Command, conditions: Conditions, body: &Bytes) -> Response {
+    match read(body) {
+        Ok(change) => carry_out(api, command, change, conditions).await,
+        Err(error) => unreadable(&error),
+    }
+}
+
+async fn carry_out(api: &Api, command: Command, change: ChangeRequest, conditions: Conditions) -> Response {
+    let ChangeRequest { by, why, dry_run, force } = change;
+    let mut request = CommandRequest::new(command, AuditInfo { by, why });
+    (request.dry_run, request.force, request.if_match) = (dry_run, force, conditions.if_match);
+    if let Some(id) = conditions.id {
+        request.id = id;
+    }
+    match api.handle.command(request).await {
+        Ok(applied) => with_etag(json(StatusCode::OK, &applied), &applied.etag),
         Err(error) => refusal(&error),
     }
 }
 
 /// A JSON body; an empty one is an empty object. An array would be read field by field, which no caller means.
-fn read(body: &Bytes) -> Result<Asked, serde_json::Error> {
+fn read(body: &Bytes) -> Result<ChangeRequest, serde_json::Error> {
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(if body.is_empty() { b"{}" } else { body })?;
     serde_json::from_value(fields.into())
@@ -238,7 +316,12 @@ fn refusal(error: &ControlError) -> Response {
         ControlError::Switch(SwitchError::Kafka(_)) => StatusCode::SERVICE_UNAVAILABLE,
         ControlError::Settings(_) | ControlError::Switch(_) => StatusCode::UNPROCESSABLE_ENTITY,
         ControlError::Unknown { .. } => StatusCode::NOT_FOUND,
-        ControlError::NoHistory | ControlError::Superseded | ControlError::UnknownState(_) => StatusCode::CONFLICT,
+        ControlError::NoHistory
+        | ControlError::Superseded
+        | ControlError::UnknownState(_)
+        | ControlError::RevisionLimit => StatusCode::CONFLICT,
+        ControlError::Conflict { .. } => StatusCode::PRECONDITION_FAILED,
+        ControlError::OutcomeUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
         ControlError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ControlError::Busy | ControlError::NotPublished(_) | ControlError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         ControlError::Unreadable { .. } | ControlError::InUse(_) => StatusCode::INTERNAL_SERVER_ERROR,

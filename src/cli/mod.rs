@@ -132,6 +132,8 @@ enum CliError {
 
 /// `EX_CONFIG` of sysexits: the settings cannot work, and starting again does not help.
 const EXIT_SETTINGS: u8 = 78;
+/// `EX_TEMPFAIL` of sysexits: the outcome of a change is unknown. Look at `status`.
+const EXIT_UNKNOWN: u8 = 75;
 
 impl CliError {
     fn exit_code(&self) -> ExitCode {
@@ -139,6 +141,7 @@ impl CliError {
             Self::Settings(_) | Self::LogLevel(_) | Self::Kafka(KafkaError::Client(_)) => ExitCode::from(EXIT_SETTINGS),
             Self::Pipeline(PipelineError::Kafka(KafkaError::Client(_))) => ExitCode::from(EXIT_SETTINGS),
             Self::Control(ControlError::Settings(_) | ControlError::Unreadable { .. }) => ExitCode::from(EXIT_SETTINGS),
+            Self::Client(error) if error.is_unknown(false) => ExitCode::from(EXIT_UNKNOWN),
             Self::Engine(error) if error.is_settings() => ExitCode::from(EXIT_SETTINGS),
             _ => ExitCode::FAILURE,
         }

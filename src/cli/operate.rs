@@ -1,21 +1,21 @@
-//! What operators do to a running instance, and by it to all of its group: `status`, `rollback`, `set-default`, `pause`,
-//! `resume`, `promote`, `apply`, `use-file`, `clear`, `audit`. Each asks the admin API.
+//! Commands for a running instance, and through it for its group: `status`, `rollback`, `set-default`, `pause`, `resume`,
+//! `promote`, `apply`, `use-file`, `clear`, `upgrade-control`, `audit`. Each uses the admin API.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    admin::{Asked, Client, Tokens},
-    control::{Applied, Files, Report, TOKEN},
+    admin::{ChangeRequest, Client, ClientError, Conditions, Tokens},
+    control::{Applied, Outcome, Report, Storage, TOKEN},
     settings::{Plan, Reach, Secret},
 };
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Show what a running instance serves by
+    /// Show the configuration of a running instance
     Status {
         #[command(flatten)]
         instance: Instance,
@@ -25,28 +25,28 @@ pub(super) enum Command {
     },
     /// Go back to the configuration before the last change
     Rollback(Change),
-    /// Have a version answer when nothing else decides
+    /// Override the default version
     SetDefault {
         /// The version
         version: String,
         #[command(flatten)]
         change: Change,
     },
-    /// Have an experiment take nobody
+    /// Pause an experiment: it takes no requests
     Pause {
         /// The experiment
         experiment: String,
         #[command(flatten)]
         change: Change,
     },
-    /// Have an experiment run again
+    /// Let an experiment run again
     Resume {
         /// The experiment
         experiment: String,
         #[command(flatten)]
         change: Change,
     },
-    /// Have the version of one variant answer all whom an experiment is about
+    /// Let the version of one variant answer all requests of an experiment
     Promote {
         /// The experiment
         experiment: String,
@@ -55,7 +55,7 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
-    /// Serve by other settings than those of the file, on all instances
+    /// Serve by other settings than the file's, on all instances
     Apply {
         /// The other settings
         file: PathBuf,
@@ -66,6 +66,8 @@ pub(super) enum Command {
     UseFile(Change),
     /// Undo set-default, pause, resume and promote: serve as settings say
     Clear(Change),
+    /// Write records of the control topic in the newest format; programs before 2026-12 cannot read it
+    UpgradeControl(Change),
     /// Show changes and refusals, the latest first
     Audit {
         #[command(flatten)]
@@ -103,9 +105,18 @@ pub(super) struct Change {
     /// Who, for the audit log; without a name, the number of your user
     #[arg(long, env = "USER")]
     by: Option<String>,
-    /// Make everything ready, and change nothing
+    /// Prepare everything, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Change only if this revision is in force; see `status`
+    #[arg(long, value_name = "REVISION")]
+    expect_revision: Option<u64>,
+    /// Change although a newer record of the control topic cannot be read; its change is lost
+    #[arg(long)]
+    force: bool,
+    /// The id of the change; a retry with the same id is not carried out twice
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -131,7 +142,8 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Command::Rollback(change) => change.post("/v1/rollback"),
+        Command::Rollback(change) => change.rollback(),
+        Command::UpgradeControl(change) => change.post("/v1/record-format"),
         Command::SetDefault { version, change } => change.post(&format!("/v1/default/{}", encoded(version))),
         Command::Pause { experiment, change } => change.post(&of(experiment, "pause")),
         Command::Resume { experiment, change } => change.post(&of(experiment, "resume")),
@@ -148,10 +160,10 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
 }
 
 /// The tokens of an instance: those of its settings, and a token of its own where they name none.
-pub(super) fn tokens(plan: &Plan, files: Option<&Files>) -> Result<Tokens, CliError> {
-    let write = match (&plan.admin.write_token, files) {
+pub(super) fn tokens(plan: &Plan, storage: Option<&Storage>) -> Result<Tokens, CliError> {
+    let write = match (&plan.admin.write_token, storage) {
         (Some(token), _) => token.clone(),
-        (None, Some(files)) => files.token()?,
+        (None, Some(storage)) => storage.token()?,
         (None, None) => {
             let reason = "`control.directory` is off, so there is no token for the admin API: set `admin.write_token` in \
                           the environment, or `admin.listen = \"off\"`";
@@ -194,50 +206,122 @@ fn read_token(file: &std::path::Path) -> Result<Secret, CliError> {
     Ok(Secret::new(text.trim().to_owned()))
 }
 
+/// Attempts at a change whose outcome is unknown, all with one id.
+const ATTEMPTS_MAX: usize = 3;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 impl Change {
     fn post(&self, path: &str) -> Result<(), CliError> {
-        let asked = Asked { by: self.by(), why: self.why.clone(), dry_run: self.dry_run };
-        self.show(&self.instance.client()?.post(path, &asked)?);
-        Ok(())
+        let client = self.instance.client()?;
+        let etag = self.expected(&client)?;
+        self.post_if(&client, path, etag)
+    }
+
+    /// Goes back from what the instance shows now: a change that comes in between is not undone.
+    fn rollback(&self) -> Result<(), CliError> {
+        let client = self.instance.client()?;
+        let etag = match self.expected(&client)? {
+            Some(etag) => etag,
+            None => client.get::<Report>("/v1/status")?.etag,
+        };
+        self.post_if(&client, "/v1/rollback", Some(etag))
+    }
+
+    fn post_if(&self, client: &Client, path: &str, etag: Option<String>) -> Result<(), CliError> {
+        let by = self.by();
+        let body = ChangeRequest { by, why: self.why.clone(), dry_run: self.dry_run, force: self.force };
+        // Plain data with string keys: serializing cannot fail.
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        self.carry_out(client, "POST", path, &body, etag)
+    }
+
+    /// Who and why are in the query, because the body is the settings.
+    fn send(&self, method: &str, what: &str, body: String) -> Result<(), CliError> {
+        let client = self.instance.client()?;
+        let etag = self.expected(&client)?;
+        let (by, why) = (self.by(), encoded(&self.why));
+        let by = encoded(&by);
+        let path = format!("/v1/{what}?by={by}&why={why}&dry_run={}&force={}", self.dry_run, self.force);
+        self.carry_out(&client, method, &path, &body, etag)
+    }
+
+    /// The `ETag` of the expected revision, if one is expected.
+    fn expected(&self, client: &Client) -> Result<Option<String>, CliError> {
+        let Some(expected) = self.expect_revision else { return Ok(None) };
+        let Report { revision, etag, last_change, .. } = client.get("/v1/status")?;
+        if revision == expected {
+            return Ok(Some(etag));
+        }
+        let last = last_change.unwrap_or_else(|| "none".to_owned());
+        let message = format!("revision {revision} is in force, not {expected}; the last change: {last}");
+        Err(ClientError::Refused { code: "conflict".to_owned(), message }.into())
+    }
+
+    /// Sends the change; again with the same id where its outcome is unknown.
+    fn carry_out(
+        &self,
+        client: &Client,
+        method: &str,
+        path: &str,
+        body: &str,
+        if_match: Option<String>,
+    ) -> Result<(), CliError> {
+        let id = self.id.clone().unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+        let conditions = Conditions { if_match, id: Some(id) };
+        let mut attempt = 1;
+        loop {
+            match client.send_if(method, path, body.to_owned(), &conditions) {
+                Ok(applied) => {
+                    self.show(&applied);
+                    return Ok(());
+                }
+                Err(error) if attempt < ATTEMPTS_MAX && error.is_unknown(attempt > 1) => {
+                    output::error(format!("{error}; trying again with the same id"));
+                    attempt += 1;
+                    thread::sleep(RETRY_PAUSE);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn by(&self) -> String {
-        // In a container nobody may have set a name.
+        // In a container there may be no user name.
         let number = || std::fs::metadata("/proc/self").map_or(String::new(), |myself| format!("uid {}", myself.uid()));
         self.by.clone().unwrap_or_else(number)
-    }
-
-    /// Who and why stand in the address, because the body is the settings.
-    fn send(&self, method: &str, what: &str, body: String) -> Result<(), CliError> {
-        let (by, why) = (self.by(), encoded(&self.why));
-        let by = encoded(&by);
-        let path = format!("/v1/{what}?by={by}&why={why}&dry_run={}", self.dry_run);
-        self.show(&self.instance.client()?.send(method, &path, body)?);
-        Ok(())
     }
 
     fn show(&self, applied: &Applied) {
         if self.json {
             return output::json(applied);
         }
-        let (before, now) = (output::digest(&applied.previous_digest), output::digest(&applied.config_digest));
-        // What decides on a request may be the same while something else changes: a device, a batch size.
-        let decides = applied.previous_digest != applied.config_digest;
-        output::line(match (applied.dry_run, applied.changed) {
-            (true, false) => format!("it works, and would change nothing: {now} serves already"),
-            (true, true) if decides => format!("it works: {now} would serve instead of {before}; nothing changed"),
-            (true, true) => format!("it works: {now} would decide as before, served otherwise; nothing changed"),
-            (false, false) => format!("revision {}: {now} serves, as before", applied.revision),
-            (false, true) => {
-                let Applied { revision, took_ms, .. } = applied;
-                if decides {
-                    format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms")
-                } else {
-                    format!("revision {revision}: {now} decides as before, served otherwise, after {took_ms:.1} ms")
-                }
-            }
-        });
+        output::line(in_words(applied));
+        if let Some(undone) = &applied.undone {
+            output::line(format!("undone: {undone}"));
+        }
         applied.warnings.iter().for_each(|warning| output::line(format!("warning: {warning}")));
+    }
+}
+
+/// What a change did, in one line.
+fn in_words(applied: &Applied) -> String {
+    let Applied { revision, took_ms, .. } = applied;
+    let (before, now) = (output::digest(&applied.previous_digest), output::digest(&applied.config_digest));
+    // The decisions may stay the same while something else changes: a device, a batch size.
+    let decides = applied.previous_digest != applied.config_digest;
+    match applied.outcome {
+        Outcome::Tried if !applied.changed => format!("it works, and would change nothing: {now} serves already"),
+        Outcome::Tried if decides => format!("it works: {now} would serve instead of {before}; nothing changed"),
+        Outcome::Tried => format!("it works: {now} would decide as before, served otherwise; nothing changed"),
+        Outcome::Cancelled => format!("revision {revision}: {now} serves, as before; a pending change is cancelled"),
+        Outcome::Repeated => format!("revision {revision}: this change was made before; {now} serves"),
+        Outcome::Unchanged => format!("revision {revision}: {now} serves, as before"),
+        Outcome::Switched if decides => {
+            format!("revision {revision}: {now} serves instead of {before}, after {took_ms:.1} ms")
+        }
+        Outcome::Switched => {
+            format!("revision {revision}: {now} decides as before, served otherwise, after {took_ms:.1} ms")
+        }
     }
 }
 
@@ -252,16 +336,23 @@ fn encoded(text: &str) -> impl std::fmt::Display {
 
 fn show_report(report: &Report) {
     let Report { instance, revision, config_digest, source, default, history, .. } = report;
-    let from = if source == "file" { "the settings file" } else { "settings that were applied" };
+    let from = if source == "file" { "the settings file" } else { "applied settings" };
     output::line(format!("{instance} serves by {from}, {}, revision {revision}", output::digest(config_digest)));
     if let Some(reason) = &report.behind {
-        output::line(format!("BEHIND the group: {reason}"));
+        let word = if report.sync == "applying" { "APPLYING" } else { "BEHIND the group" };
+        output::line(format!("{word}: {reason}"));
     }
     if let Some(reason) = &report.file_refused {
         output::line(format!("the settings file on disk is not in force: {reason}"));
     }
     if let Some(change) = &report.last_change {
         output::line(format!("last change: {change}; {history} can be rolled back"));
+    }
+    if let Some(undoes) = &report.rollback_undoes {
+        output::line(format!("a rollback undoes {undoes}"));
+    }
+    if report.file_differs {
+        output::line("note: the settings file says something else; `ofa-stream use-file` follows it again");
     }
     report.warnings.iter().for_each(|warning| output::line(format!("note: {warning}")));
     output::line(format!("default: {default}"));

@@ -16,7 +16,7 @@ use tokio::{
 use super::{CliError, SettingsArguments, VerifyArguments, failed, operate};
 use crate::{
     admin::{self, Tokens},
-    control::{self, Controller, Files, FleetLog, Recalled, Sources, recall},
+    control::{self, ControlTopic, Controller, Restored, Sources, Storage, restore},
     engine::Engine,
     kafka::{Connection, EmbeddedBroker},
     pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
@@ -92,43 +92,41 @@ struct Begun {
 }
 
 fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoroughness) -> Result<Begun, CliError> {
-    let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
-    let admin = plan.admin.listen.map(|address| bind_admin(&plan, address, files.as_ref())).transpose()?;
-    let log = FleetLog::open(connection, &plan.kafka)?;
+    let storage = plan.control.directory.as_deref().map(Storage::open).transpose()?;
+    let admin = plan.admin.listen.map(|address| bind_admin(&plan, address, storage.as_ref())).transpose()?;
+    let topic = ControlTopic::open(connection, &plan.kafka)?;
     let file = std::fs::read_to_string(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-    let history = plan.control.history;
-    let group = plan.kafka.group_id.clone();
-    let sources = Sources { path: &path, file: &file, files: files.as_ref(), log: log.as_ref() };
-    let Recalled { mut plan, own, state, agreed, mut behind, unreadable, forgotten, reverted, overtaken } =
-        recall(&sources, &group, history)?;
-    if let Some(reason) = &behind {
-        tracing::error!(reason, "Started without all that operators changed.");
+    let contents = topic.as_ref().map(|topic| &topic.contents);
+    let sources = Sources { path: &path, file: &file, storage: storage.as_ref(), topic: contents };
+    let Restored { mut plan, fallback, memory, mut out_of_sync, republish, ask } =
+        restore(&sources, &plan.kafka.group_id, plan.control.history)?;
+    if let Some(reason) = &out_of_sync {
+        tracing::error!(reason, "Some changes of operators could not be restored.");
     }
+
     let mut pipeline = start_pipeline(&plan, connection, thoroughness);
-    // What others of the group serve by may name a folder that is not here: that is no reason to be away altogether.
-    if let (Err(CliError::Engine(error)), Some(own)) = (&pipeline, own)
+    // The settings of the group may name a model that this machine lacks. Serving the local file is better than not starting.
+    if let (Err(CliError::Engine(error)), Some(fallback)) = (&pipeline, fallback)
         && error.is_settings()
     {
-        let reason = format!("what is applied does not work here: {error}");
-        tracing::error!(reason, "Starting by the settings file of this instance.");
-        plan = own;
+        let reason = format!("the applied settings do not work here: {error}");
+        tracing::error!(reason, "Starting with the settings file of this instance.");
+        plan = fallback;
         pipeline = start_pipeline(&plan, connection, thoroughness);
-        behind = Some(reason);
+        out_of_sync = Some(reason);
     }
+
     let start = control::Start {
         path,
         file,
-        state,
-        agreed,
-        behind,
-        unreadable,
-        forgotten,
-        reverted,
-        overtaken,
-        files,
-        log,
+        memory,
+        out_of_sync,
+        republish,
+        // No other instance can be in the embedded broker.
+        ask: ask && !connection.embedded,
+        storage,
+        topic,
         plan: plan.control.clone(),
-        group,
         instance: instance(),
         adapt: |plan| plan,
     };
@@ -172,9 +170,9 @@ fn start_pipeline(plan: &Plan, connection: &Connection, thoroughness: Thoroughne
 pub(super) fn bind_admin(
     plan: &Plan,
     address: SocketAddr,
-    files: Option<&Files>,
+    storage: Option<&Storage>,
 ) -> Result<(TcpListener, Tokens), CliError> {
-    let tokens = operate::tokens(plan, files)?;
+    let tokens = operate::tokens(plan, storage)?;
     let listener = TcpListener::bind(address).map_err(|error| failed(format!("`admin.listen` {address}: {error}")))?;
     Ok((listener, tokens))
 }
@@ -321,7 +319,7 @@ impl Service {
                 tokio::select! {
                     ended = &mut ended => return Ok(ended.map_err(failed)??),
                     () = stopping.asked() => break,
-                    _ = hang_up.recv() => control.reread(),
+                    _ = hang_up.recv() => control.reload(),
                 }
             }
             tracing::info!("Stopping: finishing what is in flight.");

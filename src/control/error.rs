@@ -1,61 +1,89 @@
-//! Why a change is refused. Nothing has changed then.
+//! Errors of commands. Each has a stable code.
 
 use crate::{pipeline::SwitchError, settings::SettingsError};
 
-/// A change that is refused.
+/// A command that was not carried out, or whose outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The settings cannot work.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// They cannot be switched to.
+    /// The configuration cannot be served.
     #[error(transparent)]
     Switch(#[from] SwitchError),
-    /// It names what is not there.
+    /// The command names something that does not exist.
     #[error("there is no {kind} `{name}`: there are {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
     Unknown {
         /// `version`, `experiment` or `variant`.
         kind: &'static str,
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The names that exist.
         known: Vec<String>,
     },
-    /// There is nothing to go back to.
+    /// There is nothing to roll back.
     #[error("there is no earlier configuration to go back to")]
     NoHistory,
-    /// It would not fit into a record.
-    #[error("the configuration has {bytes} bytes, at most {max} travel to the other instances")]
+    /// The record would be too large.
+    #[error("the configuration has {bytes} bytes; a record takes at most {max}")]
     TooLarge {
         /// Its size.
         bytes: usize,
         /// The bound.
         max: usize,
     },
-    /// A later command came before this one was ready.
-    #[error("a later change came before this one was ready")]
+    /// A rollback came before this command was in force, or a later command replaced this dry run.
+    #[error("a later command came before this one was in force")]
     Superseded,
-    /// Another change is under way.
-    #[error("another change is under way: try again")]
+    /// Another change is in progress, or too many wait.
+    #[error("another change is in progress: try again")]
     Busy,
-    /// The control topic did not confirm it.
+    /// Another configuration is in force than the caller expected.
     #[error(
-        "the control topic did not confirm it, so nothing changed; should it arrive later, this instance withdraws it: {0}"
+        "another configuration is in force than expected: revision {revision}, last change `{last}`, ETag {etag}; \
+         look at `status` and decide again"
     )]
+    Conflict {
+        /// The revision in force.
+        revision: u64,
+        /// The `ETag` in force.
+        etag: String,
+        /// The last change.
+        last: String,
+    },
+    /// The control topic did not take the record. Nothing changed.
+    #[error("the control topic did not take the change, so nothing changed: {0}")]
     NotPublished(String),
+    /// The record was published, and was not read back in time.
+    #[error(
+        "the outcome is unknown: {reason}; the change may still take effect on all instances. Look at `status`, or \
+         retry with the id {id}, which is never carried out twice"
+    )]
+    OutcomeUnknown {
+        /// The id of the change.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// The program stops.
     #[error("the program is stopping")]
     Stopping,
-    /// The last change of the group cannot be read here, so what is asked for would undo it.
+    /// A newer record of the group cannot be read, and the command would undo it.
     #[error(
-        "the last change of the group cannot be read by this instance, and this would undo it; ask another instance, \
-             or apply settings: {0}"
+        "the last change of the group cannot be read by this instance, and this command would undo it; use another \
+         instance, apply settings, or pass `--force`: {0}"
     )]
     UnknownState(String),
-    /// Another instance keeps its changes in the folder.
-    #[error("{0}: another instance keeps its changes there; each needs a `control.directory` of its own")]
+    /// Revisions are used up.
+    #[error(
+        "the revision of the group has reached its limit; stop all instances, and start them with another \
+         `kafka.topics.control`: the state is kept, and revisions begin at 1"
+    )]
+    RevisionLimit,
+    /// Another instance uses the folder.
+    #[error("{0}: another instance keeps its state there; each needs its own `control.directory`")]
     InUse(String),
-    /// A record or file that is no state.
+    /// A record or file that cannot be read.
     #[error("{place} cannot be read: {reason}")]
     Unreadable {
         /// Where it lies.
@@ -76,9 +104,12 @@ impl ControlError {
             Self::TooLarge { .. } => "too_large",
             Self::Superseded => "superseded",
             Self::Busy => "busy",
+            Self::Conflict { .. } => "conflict",
             Self::NotPublished(_) => "not_published",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::Stopping => "stopping",
             Self::UnknownState(_) => "unknown_state",
+            Self::RevisionLimit => "revision_limit",
             Self::InUse(_) => "in_use",
             Self::Unreadable { .. } => "unreadable",
         }

@@ -1,37 +1,47 @@
-//! What operators change while the program runs: reload, rollback, pause, promote.
+//! Changes of operators while the program runs: apply, rollback, pause, promote.
 //!
-//! * [`Command`]: what can be asked for; [`State`]: what came of all commands so far. Pure.
-//! * `files`: the state file, the audit log, the token.
-//! * `journal`: what the thread writes down of each change.
-//! * `agreement`: which records of the control topic count. Pure.
-//! * `fleet_log`: the control topic, by which every instance follows.
-//! * [`Recalled`]: what a start finds of all this.
-//! * `watch`: the settings file, looked at.
-//! * [`Controller`], `worker`, `following`, `orders`: one thread that takes commands, records and changes of the file one after the
-//!   other, has the configuration they give made ready beside the one that serves, and switches.
-//! * `preparations`: the threads that make configurations ready.
+//! From a command to a switch:
+//!
+//! 1. [`Handle`] passes a [`CommandRequest`] to the driver's thread.
+//! 2. [`machine`] decides. It is pure: events in, effects out. Its page shows the phases.
+//! 3. The driver carries out the effects: `preparations` load models, `control_topic` publishes and
+//!    reads records, `storage` and `audit` write files.
+//!
+//! What the machine decides on:
+//!
+//! * [`Command`], [`Action`]: what an operator can ask for, and its name in records.
+//! * [`GroupState`]: what all instances agree upon; `wire`: its records, formats 1 and 2.
+//! * [`Memory`]: the accepted state and the settings file of this instance; `state_file`: its file.
+//! * [`restore`](restore()): the memory and the settings at a start; `join` joins the state file with the
+//!   control topic.
+//! * `planner`: settings, as the machine needs them. `file_watch`: polls the settings file.
 
-mod agreement;
+mod audit;
 mod command;
-mod controller;
+mod control_topic;
+mod driver;
 mod error;
-mod files;
-mod fleet_log;
-mod following;
-mod journal;
-mod orders;
+mod file_watch;
+mod group_state;
+mod join;
+pub mod machine;
+mod memory;
+mod planner;
 mod preparations;
-mod recall;
 mod report;
-mod state;
-mod watch;
-mod worker;
+mod restore;
+mod state_file;
+mod storage;
+pub mod wire;
 
-pub use command::{Command, Order, Who};
-pub use controller::{Controller, Handle, Start};
+pub use command::{Action, AuditInfo, Command, CommandRequest, ID_CHARACTERS_MAX};
+pub use control_topic::ControlTopic;
+pub use driver::{Controller, Handle, Start};
 pub use error::ControlError;
-pub use files::{Files, TOKEN};
-pub use fleet_log::FleetLog;
-pub use recall::{Recalled, Sources, recall};
-pub use report::{Applied, ExperimentReport, Report, VersionReport};
-pub use state::{Change, Snapshot, State};
+pub use group_state::{Change, GroupState, Snapshot};
+pub use join::TopicContents;
+pub use memory::{FileMode, Memory, RollbackTarget};
+pub use report::{Applied, ExperimentReport, Outcome, Report, VersionReport};
+pub use restore::{Restored, Sources, restore};
+pub use storage::{Storage, TOKEN};
+pub use wire::{RecordError, RecordFormat};

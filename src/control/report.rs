@@ -1,32 +1,66 @@
-//! What the program says about its configuration.
+//! Answers to commands, and the state of an instance, as the admin API shows them.
 
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    Change,
+    machine::{Machine, Sync},
+    planner::SettingsPlanner,
+};
 use crate::{
     engine::Version,
-    pipeline::Serving,
+    pipeline::Switcher,
     routing::{ExperimentSpec, TableSpec, VariantSpec},
 };
 
-/// What a change came to.
+/// What a command did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The change is in force.
+    Switched,
+    /// The change is accepted, and the same is served as before.
+    #[default]
+    Unchanged,
+    /// A rollback cancelled a command that was not in force yet. Nothing else is undone.
+    Cancelled,
+    /// A command with this id was carried out before; nothing is done again.
+    Repeated,
+    /// A dry run: everything works, and nothing changed.
+    Tried,
+}
+
+/// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
-    /// The number of the change; for a dry run, of the one before it.
+    /// The id of the change. A retry with it is not carried out twice.
+    #[serde(default)]
+    pub id: String,
+    /// The revision that is in force now.
     pub revision: u64,
-    /// SHA-256 of what decides on requests now: verdicts carry it.
+    /// Identifies what is in force now, for `If-Match`.
+    #[serde(default)]
+    pub etag: String,
+    /// What the command did.
+    #[serde(default)]
+    pub outcome: Outcome,
+    /// What a rollback undid, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone: Option<String>,
+    /// SHA-256 of the configuration that decides on requests now. Verdicts carry it.
     pub config_digest: String,
-    /// What decided before.
+    /// The digest before.
     pub previous_digest: String,
-    /// Whether anything is served otherwise than before: by other settings, or by versions that were loaded for it.
+    /// True if something is served differently: other settings, or newly loaded versions.
     pub changed: bool,
     /// From the command to the switch on this instance, in milliseconds.
     pub took_ms: f64,
-    /// Whether it was only tried.
+    /// True if nothing was to be changed.
     pub dry_run: bool,
-    /// What works, and may not be what was meant.
+    /// What works, and may not be what you meant.
     pub warnings: Vec<String>,
 }
 
@@ -35,29 +69,44 @@ pub struct Applied {
 pub struct Report {
     /// The instance.
     pub instance: String,
-    /// Counts changes of the group.
+    /// The revision of the group that this instance knows.
     pub revision: u64,
-    /// SHA-256 of what decides on requests: verdicts carry it.
+    /// Identifies what is in force here, for `If-Match`: the last change and the settings file.
+    #[serde(default)]
+    pub etag: String,
+    /// SHA-256 of the configuration that decides on requests. Verdicts carry it.
     pub config_digest: String,
     /// `file` where the settings file is in force, `applied` where other settings are.
     pub source: String,
-    /// Why this instance does not serve by what the group has, if so.
+    /// `in_sync`, `applying` while a change is being prepared, or `out_of_sync`.
+    #[serde(default)]
+    pub sync: String,
+    /// Why this instance does not serve what the group has accepted, if so.
     pub behind: Option<String>,
     /// Why the settings file on disk is not in force, where it was refused.
     pub file_refused: Option<String>,
+    /// True if the settings file is not followed and says something else than the settings in force.
+    #[serde(default)]
+    pub file_differs: bool,
     /// The last change, in words.
     pub last_change: Option<String>,
+    /// What a rollback would undo, in words.
+    #[serde(default)]
+    pub rollback_undoes: Option<String>,
     /// How many changes can be rolled back.
     pub history: usize,
-    /// Operators' changes that settings say otherwise.
+    /// The format in which records of the control topic are written.
+    #[serde(default)]
+    pub record_format: u64,
+    /// Overrides that differ from settings.
     pub warnings: Vec<String>,
     /// The version that answers when nothing else decides.
     pub default: String,
     /// The experiments, in order of trial.
     pub experiments: Vec<ExperimentReport>,
-    /// The versions that run; of one name there may be several, where one is being loaded or kept warm.
+    /// The versions that run. There may be several with one name, where one is being loaded or kept warm.
     pub versions: Vec<VersionReport>,
-    /// What routes: settings with operators' changes, as `explain --live` takes it.
+    /// The routing table: settings with overrides, as `explain --live` takes it.
     #[schemars(with = "serde_json::Value")]
     pub table: Option<TableSpec>,
 }
@@ -93,27 +142,52 @@ pub struct VersionReport {
     pub named: bool,
 }
 
-/// A report, with what serves and what runs.
-pub(super) fn of(serving: &Serving, versions: &[(Arc<Version>, bool)], report: Report) -> Report {
-    let plan = &serving.plan;
-    let version = |(version, named): &(Arc<Version>, bool)| {
-        let identity = version.identity();
-        VersionReport {
-            name: identity.name.clone(),
-            state: version.state().as_str().to_owned(),
-            device: identity.device.to_string(),
-            precision: identity.precision.to_string(),
-            digest: identity.digest.clone(),
-            named: *named,
-        }
+/// The report of an instance.
+pub(super) fn of(machine: &Machine<SettingsPlanner>, switcher: &Switcher) -> Report {
+    let memory = machine.memory();
+    let plan = &machine.serving().plan;
+    let (sync, behind) = match machine.sync() {
+        Sync::InSync => ("in_sync", None),
+        Sync::Applying => ("applying", Some("the last change of the group is being prepared".to_owned())),
+        Sync::OutOfSync(reason) => ("out_of_sync", Some(reason.clone())),
     };
+    let follows_file = memory.follows_file();
     Report {
+        instance: machine.instance().to_owned(),
+        revision: memory.revision(),
+        etag: machine.etag(),
         config_digest: plan.config_digest.clone(),
+        source: if follows_file { "file" } else { "applied" }.to_owned(),
+        sync: sync.to_owned(),
+        behind,
+        file_refused: machine.rejected_file().map(|file| file.reason.clone()),
+        file_differs: memory.file_differs(),
+        last_change: memory.accepted.change.as_ref().map(in_words),
+        rollback_undoes: machine.rollback_target().map(|target| target.undoes),
+        history: memory.accepted.history.len() + memory.undo.len(),
+        record_format: memory.record_format.into(),
+        warnings: machine.masked(),
         default: plan.table_spec.default.clone(),
         experiments: plan.table_spec.experiments.iter().map(experiment).collect(),
-        versions: versions.iter().map(version).collect(),
+        versions: switcher.running().iter().map(version).collect(),
         table: Some(plan.table_spec.clone()),
-        ..report
+    }
+}
+
+fn in_words(change: &Change) -> String {
+    let by = if change.by.is_empty() { "an unnamed caller" } else { &change.by };
+    format!("{} by {by} at {}", change.action.in_words(), change.at)
+}
+
+fn version((version, named): &(Arc<Version>, bool)) -> VersionReport {
+    let identity = version.identity();
+    VersionReport {
+        name: identity.name.clone(),
+        state: version.state().as_str().to_owned(),
+        device: identity.device.to_string(),
+        precision: identity.precision.to_string(),
+        digest: identity.digest.clone(),
+        named: *named,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::{
     Budget, Cost, Judge, Knobs, Model, ModelError, Preparer, State,
@@ -100,6 +103,9 @@ fn gpu(device: Device) -> Option<Device> {
     matches!(device, Device::Wgpu(_)).then_some(device)
 }
 
+/// How often a preparation checks whether it was cancelled.
+const CANCEL_PAUSE: Duration = Duration::from_millis(50);
+
 impl Engine {
     /// Starts with these versions: checks the folder of each, and loads those that are not loaded at their first use,
     /// each on its own thread, all at once.
@@ -140,17 +146,36 @@ impl Engine {
     /// # Errors
     /// The first version that is not right.
     pub fn prepare(&self, specs: &[VersionSpec], reuse: Reuse) -> Result<Fleet, EngineError> {
-        let prepared = self.load_all(specs, reuse);
+        self.prepare_unless(specs, reuse, &AtomicBool::new(false))
+    }
+
+    /// As [`Self::prepare`], until `cancelled` is set: then versions that are still loading are released, which their threads notice
+    /// when the load ends.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], or [`EngineError::Cancelled`].
+    pub fn prepare_unless(
+        &self,
+        specs: &[VersionSpec],
+        reuse: Reuse,
+        cancelled: &AtomicBool,
+    ) -> Result<Fleet, EngineError> {
+        let prepared = self.load_all(specs, reuse, cancelled);
         if prepared.is_err() {
             self.release();
         }
         prepared
     }
 
-    fn load_all(&self, specs: &[VersionSpec], reuse: Reuse) -> Result<Fleet, EngineError> {
+    fn load_all(&self, specs: &[VersionSpec], reuse: Reuse, cancelled: &AtomicBool) -> Result<Fleet, EngineError> {
+        let check = || match cancelled.load(Ordering::Acquire) {
+            true => Err(EngineError::Cancelled),
+            false => Ok(()),
+        };
         let mut fleet = Fleet::default();
         let mut loading = Vec::new();
         for spec in specs {
+            check()?;
             let version = match self.running_as(spec, reuse) {
                 Some(version) => version,
                 None => {
@@ -162,7 +187,16 @@ impl Engine {
             fleet.versions.insert(spec.name.clone(), (version, spec.knobs));
         }
         for (spec, reported) in loading {
-            let loaded = reported.recv().map_err(|_| EngineError::Thread { name: spec.name.clone() })?;
+            let loaded = loop {
+                check()?;
+                match reported.recv_timeout(CANCEL_PAUSE) {
+                    Ok(loaded) => break loaded,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(EngineError::Thread { name: spec.name.clone() });
+                    }
+                }
+            };
             loaded.map_err(|error| EngineError::version(spec, error))?;
         }
         // Those that others began to load. What serves already is taken as it is.
@@ -170,6 +204,7 @@ impl Engine {
         for spec in specs.iter().filter(|spec| spec.load != Load::FirstUse) {
             let Some(version) = fleet.version(&spec.name).filter(|version| !current.holds(version)) else { continue };
             while matches!(version.state(), State::Loading | State::Unhealthy(_)) {
+                check()?;
                 std::thread::sleep(LOADING_PAUSE);
             }
             if let State::Stopped(reason) = version.state() {

@@ -41,6 +41,9 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// A later change made it unnecessary.
+    #[error("loading was cancelled, because a later change came first")]
+    Cancelled,
     /// Its thread ended before it said anything.
     #[error("version `{name}`: its thread ended while loading")]
     Thread {

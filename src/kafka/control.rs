@@ -11,6 +11,7 @@ use rdkafka::{
     error::KafkaError as ClientError,
     message::DeliveryResult,
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
+    types::RDKafkaErrorCode,
 };
 
 use super::{
@@ -45,7 +46,7 @@ pub struct ControlReader {
 
 /// Writes to the control topic.
 pub struct ControlWriter {
-    client: ThreadedProducer<Told>,
+    client: ThreadedProducer<DeliveryReports>,
     topic: String,
     group_id: String,
 }
@@ -108,28 +109,45 @@ impl ControlWriter {
                 ("delivery.timeout.ms", &wait_max.as_millis().to_string()),
             ],
         );
-        let client = ThreadedProducer::from_config_and_context(&config, Told(connection.credentials.clone()))
-            .map_err(KafkaError::client)?;
+        let client =
+            ThreadedProducer::from_config_and_context(&config, DeliveryReports(connection.credentials.clone()))
+                .map_err(KafkaError::client)?;
         Ok(Self { client, topic: topic.to_owned(), group_id: group_id.to_owned() })
     }
 
-    /// Sends a change on its way; `failed` is told why, if the brokers do not have it within that time.
+    /// Publishes a record. `failed` gets the reason if that does not work within the time limit, and whether the brokers can be sure
+    /// not to have taken it.
     ///
     /// # Errors
-    /// When it cannot even be sent.
-    pub fn publish(&self, payload: &[u8], failed: impl FnOnce(String) + Send + Sync + 'static) -> Result<(), String> {
+    /// When the client refuses it.
+    pub fn publish(
+        &self,
+        payload: &[u8],
+        failed: impl FnOnce(String, bool) + Send + Sync + 'static,
+    ) -> Result<(), String> {
         let record = BaseRecord::<[u8], [u8], Failed>::with_opaque_to(&self.topic, Box::new(Box::new(failed)));
         let record = record.partition(PARTITION).key(self.group_id.as_bytes()).payload(payload);
         self.client.send(record).map_err(|(error, _)| error.to_string())
     }
 }
 
-/// Who is told of a record that did not arrive. Twice boxed: the client takes the address of one box.
-type Failed = Box<Box<dyn FnOnce(String) + Send + Sync>>;
+/// Called when a record was not published. Boxed twice: the client takes the address of one box.
+type Failed = Box<Box<dyn FnOnce(String, bool) + Send + Sync>>;
 
-struct Told(Credentials);
+/// Failures after which no broker has the record. After others, such as a timeout, one may have it.
+const NOT_TAKEN: [RDKafkaErrorCode; 7] = [
+    RDKafkaErrorCode::MessageSizeTooLarge,
+    RDKafkaErrorCode::TopicAuthorizationFailed,
+    RDKafkaErrorCode::ClusterAuthorizationFailed,
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::UnknownTopic,
+    RDKafkaErrorCode::UnknownPartition,
+    RDKafkaErrorCode::PurgeQueue,
+];
 
-impl ClientContext for Told {
+struct DeliveryReports(Credentials);
+
+impl ClientContext for DeliveryReports {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
@@ -137,12 +155,13 @@ impl ClientContext for Told {
     }
 }
 
-impl ProducerContext for Told {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = Failed;
 
     fn delivery(&self, result: &DeliveryResult<'_>, failed: Self::DeliveryOpaque) {
         if let Err((error, _)) = result {
-            failed(error.to_string());
+            let certain = error.rdkafka_error_code().is_some_and(|code| NOT_TAKEN.contains(&code));
+            failed(error.to_string(), certain);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration that requests are served by, and its change while they are.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, atomic::AtomicBool};
 
 use super::{
     admission::ImageSources,
@@ -77,11 +77,11 @@ pub struct Switcher {
 
 impl Switcher {
     /// Makes everything ready for a configuration: checks what can be checked, and loads the versions that do not run
-    /// yet beside those that do. Requests go on meanwhile.
+    /// yet next to those that do. Requests go on meanwhile. Setting `cancelled` ends it.
     ///
     /// # Errors
     /// The first thing that does not work; nothing has changed.
-    pub fn prepare(&self, plan: Plan, reuse: Reuse) -> Result<Arc<Serving>, SwitchError> {
+    pub fn prepare(&self, plan: Plan, reuse: Reuse, cancelled: &AtomicBool) -> Result<Arc<Serving>, SwitchError> {
         let fixed = self.shared.plan.fixed_differences(&plan);
         if !fixed.is_empty() {
             return Err(SwitchError::Fixed(fixed));
@@ -89,7 +89,7 @@ impl Switcher {
         if plan.table.has_shadows() && !self.serving().plan.table.has_shadows() {
             self.connection.partitions(&[&plan.kafka.shadows])?;
         }
-        let fleet = Arc::new(self.engine.prepare(&engine_specs(&plan, self.thoroughness), reuse)?);
+        let fleet = Arc::new(self.engine.prepare_unless(&engine_specs(&plan, self.thoroughness), reuse, cancelled)?);
         Ok(Arc::new(Serving::new(plan, fleet)))
     }
 

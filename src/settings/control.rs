@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    load::{SettingsError, Source},
+    load::{ENVIRONMENT_PREFIX, SettingsError, Source},
     raw,
 };
 
@@ -98,6 +98,20 @@ pub fn shareable(text: &str) -> Option<String> {
     // A quoted key may be a path.
     settings.retain(|key, _| !OWN_SECTIONS.contains(&key.split(['.', '[']).next().unwrap_or_default().trim()));
     Some(settings.to_string())
+}
+
+/// Environment variables that override settings which travel to other instances, by name.
+pub fn environment_overrides() -> Vec<String> {
+    let prefix = format!("{ENVIRONMENT_PREFIX}__");
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let is_local = |section: &str| OWN_SECTIONS.contains(&section.to_lowercase().as_str());
+    let travels = |name: &String| {
+        let section = name.strip_prefix(&prefix).and_then(|rest| rest.split("__").next());
+        section.is_some_and(|section| !is_local(section) && !section.eq_ignore_ascii_case("telemetry"))
+    };
+    let mut names: Vec<String> = names.filter(travels).collect();
+    names.sort_unstable();
+    names
 }
 
 pub(super) const OFF: &str = "off";

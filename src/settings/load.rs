@@ -57,7 +57,7 @@ impl fmt::Display for SettingsError {
 impl std::error::Error for SettingsError {}
 
 /// Prefix of environment variables that override settings: `OFA_STREAM__KAFKA__GROUP_ID`.
-const ENVIRONMENT_PREFIX: &str = "OFA_STREAM";
+pub(super) const ENVIRONMENT_PREFIX: &str = "OFA_STREAM";
 
 /// The text of a settings file, to point into.
 pub(super) struct Source {

@@ -16,7 +16,7 @@ mod requests;
 mod versions;
 mod written;
 
-pub use control::{AdminPlan, ControlPlan, Reach, Secret, shareable};
+pub use control::{AdminPlan, ControlPlan, Reach, Secret, environment_overrides, shareable};
 pub use kafka::{KafkaPlan, RetryPlan};
 pub use load::SettingsError;
 pub use plan::{BreakerPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};

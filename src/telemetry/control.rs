@@ -15,7 +15,7 @@ pub(super) fn describe() {
         "First 48 bits of the digest of the configuration in force: the same on all instances"
     );
     describe_gauge!(REVISION, "Number of the last change of the group that this instance knows");
-    describe_gauge!(BEHIND, "1 while this instance does not serve by what the group has");
+    describe_gauge!(BEHIND, "1 while this instance cannot serve what the group has accepted");
     describe_counter!(SWITCHES, "Switches to another configuration");
     describe_counter!(REFUSED, "Changes that were refused, by error code");
     describe_counter!(UNWRITTEN, "Changes that were made and could not be written down, by file");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ofa_stream::{
-    admin::Asked,
+    admin::ChangeRequest,
     control::{Applied, Report},
 };
 use rdkafka::{
@@ -87,7 +87,7 @@ fn a_changed_file_is_taken_over_and_one_that_cannot_work_changes_nothing() {
         instance.running.write_settings(text);
         let refused = instance.running.log_line("A change is refused");
         assert_eq!(refused["code"], code);
-        assert!(refused["error"].as_str().unwrap().contains(words), "{refused}");
+        assert!(refused["reason"].as_str().unwrap().contains(words), "{refused}");
         assert_eq!(instance.metric("ofa_config_refused_total", code), 1.0);
     }
     assert_eq!(digests(&answered_by("third")), BTreeSet::from([second.clone()]));
@@ -152,7 +152,7 @@ fn neither_a_broken_file_nor_a_folder_that_is_gone_stands_in_the_way_of_a_comman
     let applied: Applied = instance.api.send("PUT", "/v1/config", half.clone()).unwrap();
     // It waits: other settings are in force.
     instance.running.write_settings("[kafka");
-    instance.running.log_line("The settings file changed, and other settings are in force");
+    instance.running.log_line("file_waits");
     std::fs::remove_dir_all(instance.running.folder().join("models")).unwrap();
     let paused = instance.post("/v1/experiments/both/pause").unwrap();
     assert_ne!(paused.config_digest, applied.config_digest);
@@ -169,7 +169,7 @@ fn a_file_that_is_refused_is_told_and_tried_again_when_it_may_fit() {
     let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
     instance.running.log_line("Taking requests.");
     let file = std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
-    let small: Applied = instance.api.post("/v1/default/ofa_small", &Asked::default()).unwrap();
+    let small: Applied = instance.api.post("/v1/default/ofa_small", &ChangeRequest::default()).unwrap();
     let without = file.replace("[model_versions.versions.ofa_small]\nanswer_cache_bytes = 0\n", "");
     let without = without.replace("ofa_small", "ofa_base").replace("weight = 3.0", "weight = 2.0");
     instance.running.write_settings(&without);
@@ -186,42 +186,58 @@ fn a_file_that_is_refused_is_told_and_tried_again_when_it_may_fit() {
 }
 
 #[test]
-fn a_control_record_that_nobody_can_read_is_counted_and_changes_nothing() {
+fn unreadable_control_records() {
     let cluster = cluster();
     let servers = cluster.bootstrap_servers();
     let settings = operated(&servers);
     let write = |payload: &str| {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
-        producer.send(BaseRecord::to(CONTROL).key("ofa-stream").payload(payload)).map_err(|(error, _)| error).unwrap();
-        producer
-            .send(BaseRecord::to(CONTROL).key("another-group").payload("whatever"))
-            .map_err(|(error, _)| error)
-            .unwrap();
+        let send = |key: &str, payload: &str| {
+            let record = BaseRecord::to(CONTROL).key(key).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        };
+        send("ofa-stream", payload);
+        send("another-group", "whatever");
         producer.flush(Duration::from_secs(10)).unwrap();
     };
+
+    // Garbage carries no revision: it blocks nothing.
     write("{");
     let instance = Instance::start(&settings);
     instance.running.log_line("Taking requests.");
-    let Report { config_digest: digest, behind, .. } = instance.report();
-    assert!(behind.unwrap().contains("offset 0 of `moderation.control`"));
-    write(r#"{"revision": 1}"#);
-    let refused = instance.running.log_line("A change is refused");
-    assert!(refused["error"].as_str().unwrap().contains("offset 2 of `moderation.control`"), "{refused}");
-    assert_eq!(instance.metric("ofa_config_refused_total", "unreadable"), 1.0);
-    // It may say anything: what is asked for here would undo it.
-    assert!(instance.report().behind.unwrap().contains("offset 2"));
-    assert_eq!(instance.code("POST", "/v1/experiments/both/pause", ""), "unknown_state");
-    assert_eq!(instance.report().config_digest, digest);
+    let digest = instance.report().config_digest;
+    assert_eq!(instance.report().behind, None);
+    let paused = instance.post("/v1/experiments/both/pause").unwrap();
+    write("{");
+    instance.running.log_line("unreadable_record");
+    instance.running.log_line("republished");
+    assert_eq!(instance.report().config_digest, paused.config_digest);
 
-    // A state that cannot be served here: this instance stays as it is, and says so.
-    write(r#"{"revision": 5, "current": {"overrides": {"default": "ofa_huge"}}}"#);
-    instance.running.log_line("A change is refused");
+    // A newer record blocks commands that would undo it.
+    let newer = instance.report().revision + 5;
+    write(&format!(r#"{{"revision": {newer}}}"#));
+    let logged = instance.running.log_line("This instance cannot serve what the group accepted.");
+    assert!(logged["reason"].as_str().unwrap().contains("of `moderation.control`"), "{logged}");
+    assert_eq!(instance.metric("ofa_config_refused_total", "unreadable"), 1.0);
+    assert!(instance.report().behind.unwrap().contains("missing field `current`"));
+    assert_eq!(instance.code("POST", "/v1/rollback", ""), "unknown_state");
+    assert_eq!(instance.report().config_digest, paused.config_digest);
+    let force = ChangeRequest { force: true, ..ChangeRequest::default() };
+    let back: Applied = instance.api.post("/v1/rollback", &force).unwrap();
+    assert_eq!((back.config_digest.as_str(), back.revision), (digest.as_str(), newer + 1));
+    let audit: Value = instance.api.get("/v1/audit").unwrap();
+    assert_eq!((&audit[0]["action"], &audit[0]["forced"]), (&json!("rollback"), &json!(true)));
+
+    // A state that this instance cannot serve: it goes on as before, and says so.
+    let newer = newer + 5;
+    write(&format!(r#"{{"revision": {newer}, "current": {{"overrides": {{"default": "ofa_huge"}}}}}}"#));
+    instance.running.log_line("This instance cannot serve what the group accepted.");
     let report = instance.report();
     assert!(report.behind.unwrap().contains("ofa_huge"));
-    assert_eq!((report.config_digest.as_str(), report.revision), (digest.as_str(), 5));
+    assert_eq!((report.config_digest, report.revision, report.sync.as_str()), (digest, newer, "out_of_sync"));
     assert_eq!(instance.metric("ofa_config_behind", ""), 1.0);
-    let good: Applied = instance.api.post("/v1/default/ofa_small", &Asked::default()).unwrap();
-    assert_eq!(good.revision, 6);
+    let good: Applied = instance.api.post("/v1/default/ofa_small", &ChangeRequest::default()).unwrap();
+    assert_eq!(good.revision, newer + 1);
     assert_eq!((instance.report().behind, instance.metric("ofa_config_behind", "")), (None, 0.0));
 }
 

@@ -7,13 +7,13 @@ use std::{
 };
 
 use ofa_stream::{
-    admin::Asked,
-    control::{Applied, Report},
+    admin::{ChangeRequest, Client, ClientError, Conditions},
+    control::{Applied, Outcome, Report},
 };
 use serde_json::Value;
 
 use crate::{
-    broker::{Outcome, cluster, produce_to, read},
+    broker::{self, cluster, produce_to, read},
     control::{copy, requests},
     instance::{Instance, operated},
     kafka::Kafka,
@@ -35,7 +35,7 @@ fn one_command_switches_every_instance_and_those_that_come_later_and_after_a_res
     let [one, two] = running([&settings, &settings]);
     let paused = one.post("/v1/experiments/both/pause").unwrap();
     two.until_it_serves(&paused.config_digest);
-    let promoted: Applied = two.api.post("/v1/experiments/both/promote/treatment", &Asked::default()).unwrap();
+    let promoted: Applied = two.api.post("/v1/experiments/both/promote/treatment", &ChangeRequest::default()).unwrap();
     assert_eq!(promoted.revision, 2, "it builds upon what the other instance did");
     one.until_it_serves(&promoted.config_digest);
     assert_eq!(one.report().experiments[0].position, "promoted treatment");
@@ -83,7 +83,7 @@ fn commands_to_several_instances_at_the_same_moment_are_all_followed_by_all() {
         std::thread::scope(|scope| {
             for (number, instance) in instances.iter().enumerate() {
                 let (api, path) = (&instance.api, format!("/v1/experiments/e{number}/{verb}"));
-                scope.spawn(move || api.post::<Applied>(&path, &Asked::default()).unwrap());
+                scope.spawn(move || api.post::<Applied>(&path, &ChangeRequest::default()).unwrap());
             }
         });
         // Each command was answered, so all of them are there, everywhere, as soon as everybody has read so far.
@@ -103,8 +103,7 @@ fn commands_to_several_instances_at_the_same_moment_are_all_followed_by_all() {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    let met: usize =
-        instances.iter().map(|instance| instance.running.logged("came at the same time; both are made")).sum();
+    let met: usize = instances.iter().map(|instance| instance.running.logged("lost_race")).sum();
     assert!(met > 0, "they came one after the other, which shows nothing");
 }
 
@@ -179,7 +178,7 @@ fn a_settings_file_that_becomes_what_was_applied_is_followed_again_also_after_a_
 }
 
 #[test]
-fn a_command_that_was_given_up_is_not_carried_out_later() {
+fn a_command_whose_record_is_late_is_not_refused_and_a_retry_is_not_made_twice() {
     let Some(kafka) = Kafka::start(&["--brokers", "1"]) else { return };
     let topics = kafka.topics();
     let [one, two] = running(["one", "two"].map(|name| topics.operated(kafka.address(), name)));
@@ -187,24 +186,62 @@ fn a_command_that_was_given_up_is_not_carried_out_later() {
     two.until_it_serves(&first.config_digest);
 
     kafka.tell("pause all");
-    let refused = one.code("POST", "/v1/experiments/both/pause", "{}");
+    let conditions = Conditions { id: Some("a-retried-command".to_owned()), if_match: None };
+    let pause = |instance: &Instance| {
+        let path = "/v1/experiments/both/pause";
+        instance.api.send_if::<Applied>("POST", path, "{}".to_owned(), &conditions)
+    };
+    let unknown = pause(&one).unwrap_err();
     kafka.tell("resume all");
-    assert_eq!(refused, "not_published");
-    // It arrives now, unless the client never sent it.
+    assert!(unknown.is_unknown(false), "{unknown}");
+
+    // Whether the brokers have taken the record or not: with the same id it is carried out once.
     let begun = Instant::now();
-    while one.report().revision == first.revision && begun.elapsed() < Duration::from_secs(15) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    println!("the command arrived later: {}", one.report().revision > first.revision);
-    let settled = Instant::now();
-    while settled.elapsed() < Duration::from_secs(2) {
-        assert_eq!(one.report().config_digest, first.config_digest);
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    two.until_it_serves(&first.config_digest);
-    // And the next command works, on both.
-    let paused = two.post("/v1/experiments/both/pause").unwrap();
+    let repeated = loop {
+        match pause(&two) {
+            Ok(applied) => break applied,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+    };
+    one.until_it_serves(&repeated.config_digest);
+    two.until_it_serves(&repeated.config_digest);
+    assert_eq!(one.report().experiments[0].position, "paused");
+    let again = pause(&one).unwrap();
+    assert_eq!((again.outcome, again.revision), (Outcome::Repeated, one.report().revision));
+    let back = two.post("/v1/rollback").unwrap();
+    assert_eq!(back.config_digest, first.config_digest, "one rollback undoes it");
+}
+
+#[test]
+fn of_two_rollbacks_that_expect_the_same_one_is_made() {
+    let cluster = cluster();
+    let settings = operated(&cluster.bootstrap_servers());
+    let [one, two] = running([&settings, &settings]);
+    let base = one.report().config_digest;
+    let paused = one.post("/v1/experiments/both/pause").unwrap();
+    let small = one.post("/v1/default/ofa_small").unwrap();
+    two.until_it_serves(&small.config_digest);
+
+    let rollback = |api: &Client, etag: String| {
+        let conditions = Conditions { if_match: Some(etag), id: None };
+        api.send_if::<Applied>("POST", "/v1/rollback", String::new(), &conditions)
+    };
+    let etags = [one.report().etag, two.report().etag];
+    let answers = std::thread::scope(|scope| {
+        let both = [(&one.api, etags[0].clone()), (&two.api, etags[1].clone())];
+        let both = both.map(|(api, etag)| scope.spawn(move || rollback(api, etag)));
+        both.map(|answer| answer.join().unwrap())
+    });
+    let made = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!(made, 1, "{answers:?}");
+    let refused = answers.into_iter().find_map(Result::err).unwrap();
+    assert!(matches!(&refused, ClientError::Refused { code, .. } if code == "conflict"), "{refused}");
+    // A second later, from a page that was not reloaded.
+    let late = rollback(&two.api, etags[1].clone()).unwrap_err();
+    assert!(matches!(&late, ClientError::Refused { code, .. } if code == "conflict"), "{late}");
     one.until_it_serves(&paused.config_digest);
+    two.until_it_serves(&paused.config_digest);
+    assert_ne!(base, paused.config_digest);
 }
 
 #[test]
@@ -215,7 +252,7 @@ fn a_hundred_switches_under_load_lose_double_and_fail_no_request() {
     let [one, two] = running(["one", "two"].map(|name| topics.operated(servers, name)));
     let (consumer, mut outcomes) = (committed_reader(servers, &topics), Vec::new());
     let requests_topic = topics.name("requests");
-    let verdict = |outcome: &Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
+    let verdict = |outcome: &broker::Outcome| -> Value { serde_json::from_slice(&outcome.payload).unwrap() };
 
     produce_to(servers, &requests_topic, &requests("warm", 20));
     read(&consumer, &mut outcomes, |outcomes| outcomes.len() == 20);

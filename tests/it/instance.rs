@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ofa_stream::{
-    admin::{Asked, Client, ClientError},
+    admin::{ChangeRequest, Client, ClientError},
     control::{Applied, Report},
     settings::Secret,
 };
@@ -50,7 +50,8 @@ impl Instance {
     }
 
     pub(crate) fn post(&self, path: &str) -> Result<Applied, ClientError> {
-        self.api.post(path, &Asked { by: "ann".to_owned(), why: "a test".to_owned(), dry_run: false })
+        self.api
+            .post(path, &ChangeRequest { by: "ann".to_owned(), why: "a test".to_owned(), ..ChangeRequest::default() })
     }
 
     pub(crate) fn code(&self, method: &str, path: &str, body: &str) -> String {

@@ -1,7 +1,7 @@
 //! How operators reach a running instance: the admin API, and the commands that use it.
 
 use ofa_stream::{
-    admin::{Asked, Client, ClientError},
+    admin::{ChangeRequest, Client, ClientError},
     control::{Applied, Report},
 };
 use serde_json::Value;
@@ -54,7 +54,7 @@ fn the_admin_api_lets_in_who_may_and_refuses_by_code() {
     }
     assert_eq!(instance.report().config_digest, digest, "nothing changed");
 
-    let asked = Asked { dry_run: true, ..Asked::default() };
+    let asked = ChangeRequest { dry_run: true, ..ChangeRequest::default() };
     let tried: Applied = instance.api.post("/v1/default/ofa_small", &asked).unwrap();
     assert!(tried.dry_run && tried.config_digest != digest && tried.revision == 0);
     assert_eq!(instance.report().config_digest, digest, "it was only tried");

@@ -157,7 +157,7 @@ impl Running {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut seen = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            if line["message"].as_str().is_some_and(|text| text.contains(message)) {
+            if says(&line, message) {
                 return line;
             }
             seen.push(line.to_string());
@@ -172,7 +172,7 @@ impl Running {
 
     /// How many log lines with this message came that nobody has asked for.
     pub(crate) fn logged(&self, message: &str) -> usize {
-        self.lines.try_iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message))).count()
+        self.lines.try_iter().filter(|line| says(line, message)).count()
     }
 
     /// The folder of its settings file, and its working folder for whatever is relative there.
@@ -291,4 +291,9 @@ pub(crate) fn page(address: &str, path: &str) -> String {
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     page
+}
+
+/// True if a log line has this event id, or this text in its message.
+fn says(line: &Value, text: &str) -> bool {
+    line["event"] == text || line["message"].as_str().is_some_and(|message| message.contains(text))
 }

@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
 use crate::{
-    control::{self, Controller, Files, FleetLog},
+    control::{self, ControlTopic, Controller, Storage},
     engine::Engine,
     kafka::Connection,
     pipeline::{Pipeline, connection, engine_options, engine_specs},
@@ -111,8 +111,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             let (settings, thoroughness) = (&arguments.settings, arguments.verify.thoroughness());
             let controller = control(&plan, settings, &connection, &pipeline, thoroughness, on_this_machine)?;
             if let Some(address) = plan.admin.listen {
-                let files = plan.control.directory.as_deref().map(Files::open).transpose()?;
-                let (listener, tokens) = run::bind_admin(&plan, address, files.as_ref())?;
+                let storage = plan.control.directory.as_deref().map(Storage::open).transpose()?;
+                let (listener, tokens) = run::bind_admin(&plan, address, storage.as_ref())?;
                 let limits = run::http_limits(&plan);
                 service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max, limits)?;
             }
@@ -151,20 +151,23 @@ fn control(
     thoroughness: Thoroughness,
     adapt: fn(Plan) -> Plan,
 ) -> Result<Controller, CliError> {
+    let file = std::fs::read_to_string(settings.path()).map_err(failed)?;
+    let topic = ControlTopic::open(connection, &plan.kafka)?;
+    let mut memory = control::Memory::of_file(&file);
+    memory.group.clone_from(&plan.kafka.group_id);
+    if let Some(topic) = &topic {
+        memory.topic.clone_from(&topic.contents.topic);
+    }
     let start = control::Start {
         path: settings.path().to_owned(),
-        file: std::fs::read_to_string(settings.path()).map_err(failed)?,
-        state: control::State::default(),
-        agreed: control::State::default(),
-        behind: None,
-        unreadable: None,
-        forgotten: false,
-        reverted: false,
-        overtaken: None,
-        files: None,
-        log: FleetLog::open(connection, &plan.kafka)?,
+        file,
+        memory,
+        out_of_sync: None,
+        republish: false,
+        ask: false,
+        storage: None,
+        topic,
         plan: plan.control.clone(),
-        group: plan.kafka.group_id.clone(),
         instance: run::instance(),
         adapt,
     };

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{Arguments, CliError, SILENCE_MAX, control, failed, output, run, spinner};
 use crate::{
-    control::{Applied, Command, Handle, Order, Who},
+    control::{Applied, AuditInfo, Command, CommandRequest, Handle},
     engine::{Answer, Engine, InferenceError, Interrupt, Judge, Model, PassError, Prepared, Shape, Size},
     kafka::{Feeder, FeederOptions, Tail},
     message::{Outgoing, Verdict},
@@ -182,7 +182,7 @@ impl Story<'_> {
         // Until the first answer comes, there is no story.
         let Cast { experiment, control, .. } = self.cast;
         let promote = Command::Promote { experiment: experiment.clone(), variant: control.clone() };
-        self.order(promote, "before the story")?;
+        self.command(promote, "before the story")?;
         self.feeder.feed(&self.request(0))?;
         let begun = loop {
             if self.tail.next(POLL)?.is_some() {
@@ -238,7 +238,7 @@ impl Story<'_> {
                 0 => format!("all traffic is on {control}"),
                 1 => {
                     let resume = Command::Resume { experiment: experiment.clone() };
-                    let applied = self.order(resume, "the comparison begins")?;
+                    let applied = self.command(resume, "the comparison begins")?;
                     format!("`ofa-stream resume {experiment}`: the comparison begins, after {:.1} ms", applied.took_ms)
                 }
                 2 => {
@@ -246,7 +246,7 @@ impl Story<'_> {
                     format!("{treatment} breaks, because the demo makes it: its answers are no numbers")
                 }
                 _ => {
-                    let applied = self.order(Command::Rollback, "treatment fails")?;
+                    let applied = self.command(Command::Rollback, "treatment fails")?;
                     let what =
                         format!("`ofa-stream rollback`: all on {control} again, after {:.1} ms", applied.took_ms);
                     *rolled_back = Some((at, applied));
@@ -289,11 +289,11 @@ impl Story<'_> {
         }
     }
 
-    fn order(&self, command: Command, why: &str) -> Result<Applied, CliError> {
-        let who = Who { by: "demo".to_owned(), why: why.to_owned() };
-        let order = Order { command, who, dry_run: false };
+    fn command(&self, command: Command, why: &str) -> Result<Applied, CliError> {
+        let info = AuditInfo { by: "demo".to_owned(), why: why.to_owned() };
+        let request = CommandRequest::new(command, info);
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
-        Ok(runtime.block_on(self.handle.order(order))?)
+        Ok(runtime.block_on(self.handle.command(request))?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The folder in which an instance keeps what operators changed: `state.json`, `audit.jsonl`, `token`.
+//! The folder in which an instance keeps its state: `state.json`, `audit.jsonl`, `token`, `lock`.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{ControlError, State};
+use super::{ControlError, Memory, state_file};
 use crate::settings::Secret;
 
 /// The file with the token of the admin API.
@@ -18,45 +18,19 @@ pub const TOKEN: &str = "token";
 const STATE: &str = "state.json";
 const AUDIT: &str = "audit.jsonl";
 const LOCK: &str = "lock";
-/// Larger than this, the audit log is put aside under another name, and the one before it forgotten.
+/// At this size the audit log is renamed to `audit.1.jsonl`, which replaces the one before.
 const AUDIT_BYTES_MAX: u64 = 10 << 20;
 const TOKEN_BYTES: usize = 24;
 
 /// The folder, open to its owner alone.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct Storage {
     folder: PathBuf,
-    /// Keeps other instances out for as long as this lives: two would take each other's changes for their own.
+    /// Keeps other instances out while this lives. Two would overwrite each other's state.
     _lock: Arc<File>,
 }
 
-/// What the state file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Saved {
-    pub(super) state: State,
-    /// What counted of the control topic, as it was read: `state` may differ by what is known here alone.
-    #[serde(default)]
-    pub(super) agreed: Option<State>,
-    /// Whether a record with the number of `state` could not be read, and `state` is older.
-    #[serde(default)]
-    pub(super) unread: bool,
-    /// The settings file that served, to notice that it was changed while the program was down.
-    pub(super) file: String,
-    /// The group that it is the state of.
-    #[serde(default)]
-    pub(super) group: String,
-    /// The control topic whose numbers the state has; empty where there was none.
-    #[serde(default)]
-    pub(super) topic: String,
-    /// Whether the file has become what was applied, so that it is followed again.
-    #[serde(default)]
-    pub(super) reverted: bool,
-    /// The applied settings that the file has become, and then something else, if so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) overtaken: Option<String>,
-}
-
-impl Files {
+impl Storage {
     /// Opens the folder; makes it where it is not there.
     ///
     /// # Errors
@@ -77,31 +51,33 @@ impl Files {
         }
     }
 
-    /// What was saved; nothing at the first start.
+    /// The saved memory; none at the first start.
     ///
     /// # Errors
-    /// When it cannot be read, because starting without it would undo what an operator did; and when it is another group's.
-    pub(super) fn load(&self, group: &str) -> Result<Option<Saved>, ControlError> {
+    /// When it cannot be read, because a start without it would undo what an operator did; and when it
+    /// belongs to another group.
+    pub(super) fn load(&self, group: &str) -> Result<Option<Memory>, ControlError> {
         let json = match fs::read(self.folder.join(STATE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| self.refuse(STATE, error))?,
         };
         let remedy = "remove it to start with the settings file alone";
-        let saved: Saved =
-            serde_json::from_slice(&json).map_err(|error| self.refuse(STATE, format!("{error}; {remedy}")))?;
-        if !saved.group.is_empty() && saved.group != group {
-            let reason = format!("it is the state of the group `{}`, and this is `{group}`; {remedy}", saved.group);
+        let memory = state_file::read(&json).map_err(|error| self.refuse(STATE, format!("{error}; {remedy}")))?;
+        if !memory.group.is_empty() && memory.group != group {
+            let reason = format!("it is the state of the group `{}`, and this is `{group}`; {remedy}", memory.group);
             return Err(self.refuse(STATE, reason));
         }
-        Ok(Some(saved))
+        Ok(Some(memory))
     }
 
-    /// Saves, so that whatever happens meanwhile the old or the new is there.
-    pub(super) fn save(&self, saved: &Saved) -> io::Result<()> {
+    /// Saves the memory. After a crash the old or the new file is there, never a part.
+    pub(super) fn save(&self, memory: &Memory) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".state").tempfile_in(&self.folder)?;
-        file.write_all(&serde_json::to_vec(saved)?)?;
+        file.write_all(&state_file::write(memory))?;
         file.as_file().sync_all()?;
-        file.persist(self.folder.join(STATE)).map(drop).map_err(|error| error.error)
+        file.persist(self.folder.join(STATE)).map_err(|error| error.error)?;
+        // Without this the rename may be lost with the power.
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Adds a line to the audit log.
@@ -112,13 +88,13 @@ impl Files {
         }
         let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
         let mut json = Vec::new();
-        // A line that a full disk has torn must not take this one along.
+        // A full disk may have torn the last line. This one must not be joined to it.
         if ends_within_a_line(&file)? {
             json.push(b'\n');
         }
         json.extend(serde_json::to_vec(line)?);
         json.push(b'\n');
-        // In one piece, so that a line is there whole or not at all.
+        // One write, so that a line is complete or absent.
         file.write_all(&json)
     }
 
@@ -129,7 +105,7 @@ impl Files {
     pub fn audited(&self, lines_max: usize) -> Result<Vec<serde_json::Value>, ControlError> {
         let current = self.folder.join(AUDIT);
         let mut lines = Vec::new();
-        // Right after the file was put aside the last lines are in the other one.
+        // Right after the rename the last lines are in the other file.
         for path in [current.clone(), current.with_extension("1.jsonl")] {
             let bytes = match fs::read(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -196,85 +172,87 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::control::GroupState;
 
     #[test]
-    fn what_is_saved_is_loaded_again_and_what_is_broken_is_refused() {
+    fn a_saved_state_is_loaded_and_a_broken_one_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(&folder.path().join("inner")).unwrap();
-        assert_eq!(files.load("group").unwrap(), None);
-        let state = State { revision: 7, ..State::default() };
-        let saved = Saved { state, file: "text".to_owned(), group: "group".to_owned(), ..Saved::default() };
-        files.save(&saved).unwrap();
-        let another = files.load("another").unwrap_err().to_string();
+        let storage = Storage::open(&folder.path().join("inner")).unwrap();
+        assert_eq!(storage.load("group").unwrap(), None);
+        let accepted = GroupState { revision: 7, ..GroupState::default() };
+        let saved = Memory { accepted, group: "group".to_owned(), ..Memory::of_file("a = 1") };
+        storage.save(&saved).unwrap();
+        let another = storage.load("another").unwrap_err().to_string();
         assert!(another.contains("`group`") && another.contains("remove it"), "{another}");
-        assert_eq!(files.load("group").unwrap(), Some(saved));
+        assert_eq!(storage.load("group").unwrap(), Some(saved));
         fs::write(folder.path().join("inner/state.json"), "{").unwrap();
-        let error = files.load("group").unwrap_err().to_string();
+        let error = storage.load("group").unwrap_err().to_string();
         assert!(error.contains("state.json") && error.contains("remove it"), "{error}");
     }
 
     #[test]
     fn a_token_is_made_once_for_the_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path()).unwrap();
-        let token = files.token().unwrap();
+        let storage = Storage::open(folder.path()).unwrap();
+        let token = storage.token().unwrap();
         assert_eq!(token.reveal().len(), 48);
-        assert_eq!(files.token().unwrap(), token);
+        assert_eq!(storage.token().unwrap(), token);
         let mode = fs::metadata(folder.path().join(TOKEN)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(Files::open(other.path()).unwrap().token().unwrap(), token);
+        assert_ne!(Storage::open(other.path()).unwrap().token().unwrap(), token);
         fs::write(folder.path().join(TOKEN), "short").unwrap();
-        assert!(files.token().is_err());
+        assert!(storage.token().is_err());
         fs::write(folder.path().join(TOKEN), "").unwrap();
-        assert_eq!(files.token().unwrap().reveal().len(), 48, "one that a full disk left empty is made again");
+        assert_eq!(storage.token().unwrap().reveal().len(), 48, "one that a full disk left empty is made again");
     }
 
     #[test]
     fn a_torn_line_of_the_audit_log_costs_that_line() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path()).unwrap();
-        files.audit(&1).unwrap();
+        let storage = Storage::open(folder.path()).unwrap();
+        storage.audit(&1).unwrap();
         let mut file = OpenOptions::new().append(true).open(folder.path().join(AUDIT)).unwrap();
         file.write_all(b"{\"number\":").unwrap();
-        files.audit(&2).unwrap();
-        files.audit(&3).unwrap();
-        assert_eq!(files.audited(9).unwrap(), [3, 2, 1].map(|number| serde_json::json!(number)));
+        storage.audit(&2).unwrap();
+        storage.audit(&3).unwrap();
+        assert_eq!(storage.audited(9).unwrap(), [3, 2, 1].map(|number| serde_json::json!(number)));
     }
 
     #[test]
     fn the_audit_log_gives_its_last_lines_first_and_stays_within_its_bound() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path()).unwrap();
-        assert_eq!(files.audited(5).unwrap().len(), 0);
-        (0..9).for_each(|number| files.audit(&serde_json::json!({ "number": number })).unwrap());
-        let numbers: Vec<i64> = files.audited(3).unwrap().iter().map(|line| line["number"].as_i64().unwrap()).collect();
+        let storage = Storage::open(folder.path()).unwrap();
+        assert_eq!(storage.audited(5).unwrap().len(), 0);
+        (0..9).for_each(|number| storage.audit(&serde_json::json!({ "number": number })).unwrap());
+        let numbers: Vec<i64> =
+            storage.audited(3).unwrap().iter().map(|line| line["number"].as_i64().unwrap()).collect();
         assert_eq!(numbers, [8, 7, 6]);
-        files.audit(&"x".repeat(AUDIT_BYTES_MAX as usize)).unwrap();
-        files.audit(&1).unwrap();
-        assert_eq!(files.audited(1).unwrap(), [serde_json::json!(1)]);
-        assert_eq!(files.audited(3).unwrap()[2]["number"], 8, "those that were put aside follow");
+        storage.audit(&"x".repeat(AUDIT_BYTES_MAX as usize)).unwrap();
+        storage.audit(&1).unwrap();
+        assert_eq!(storage.audited(1).unwrap(), [serde_json::json!(1)]);
+        assert_eq!(storage.audited(3).unwrap()[2]["number"], 8, "those that were put aside follow");
         assert!(folder.path().join("audit.1.jsonl").exists());
     }
 
     #[test]
-    fn a_folder_is_one_instance_s_for_as_long_as_it_runs() {
+    fn a_folder_belongs_to_one_running_instance() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path()).unwrap();
-        let error = Files::open(folder.path()).unwrap_err().to_string();
+        let storage = Storage::open(folder.path()).unwrap();
+        let error = Storage::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("another instance"), "{error}");
-        drop(files.clone());
-        assert!(Files::open(folder.path()).is_err(), "while one of them lives");
-        drop(files);
-        Files::open(folder.path()).unwrap();
+        drop(storage.clone());
+        assert!(Storage::open(folder.path()).is_err(), "while one of them lives");
+        drop(storage);
+        Storage::open(folder.path()).unwrap();
     }
 
     #[test]
-    fn a_folder_that_cannot_be_is_refused_with_the_remedy() {
+    fn a_folder_that_cannot_be_made_is_refused_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = Files::open(&file.join("inner")).unwrap_err().to_string();
+        let error = Storage::open(&file.join("inner")).unwrap_err().to_string();
         assert!(error.contains("control.directory"), "{error}");
     }
 }
