@@ -33,7 +33,7 @@
 //! * [`delivery`]: what is promised about delivery, without Kafka. Pure.
 //! * [`pipeline`]: joins the stages; failures, drain.
 //! * [`control`]: what operators change while it runs: reload, rollback, pause, promote.
-//! * [`admin`]: how they ask for it.
+//! * [`admin`]: the HTTP API for it; [`http`]: the one door for HTTP.
 //! * [`telemetry`]: metrics, logs, health.
 //!
 //! `ARCHITECTURE.md` has the table of which room may use which, which a test enforces, and the
@@ -50,6 +50,7 @@ pub mod evidence;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod http;
 pub mod kafka;
 pub mod kernels;
 pub mod message;

@@ -5,21 +5,22 @@ use std::{future::Future, io, sync::Arc};
 use axum::{
     Router,
     body::{Bytes, HttpBody},
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State},
+    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Query, Request, State},
     http::{Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use super::auth::{Role, Tokens};
+use super::auth::{Identity, Tokens};
 use crate::{
     control::{AuditInfo, Command, CommandRequest, ControlError, Handle, ID_CHARACTERS_MAX},
+    http::{Door, HostRule, HttpLimits, serve_connections},
     pipeline::SwitchError,
-    telemetry::{HttpLimits, serve_connections},
+    settings::{AdminPlan, Role},
 };
 
 /// What a change takes besides its address: who, why and how.
@@ -36,16 +37,18 @@ pub struct ChangeRequest {
     pub force: bool,
 }
 
-/// Conditions of a change, in its headers.
+/// Who makes a change, and its conditions, from its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Conditions {
+struct Caller {
+    /// The name of the token, if it has one.
+    name: Option<String>,
     /// `If-Match`: the `ETag` that must be in force.
     if_match: Option<String>,
     /// `Idempotency-Key`: the id of the change. A retry with the same id is not carried out twice.
     id: Option<String>,
 }
 
-impl<S: Sync> FromRequestParts<S> for Conditions {
+impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
@@ -69,7 +72,8 @@ impl<S: Sync> FromRequestParts<S> for Conditions {
             let reason = format!("takes up to {ID_CHARACTERS_MAX} visible ASCII characters");
             return Err(bad_header("idempotency-key", &reason));
         }
-        Ok(Self { if_match, id })
+        let name = parts.extensions.get::<Identity>().and_then(|identity| identity.name.clone());
+        Ok(Self { name, if_match, id })
     }
 }
 
@@ -93,7 +97,43 @@ struct Api {
     body_bytes_max: usize,
 }
 
-/// Serves at an address that is bound; gives the server, to be awaited. Called inside of a runtime.
+/// A method of an address, with the role that it needs. There are no others.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    role: Role,
+    handler: MethodRouter<Api>,
+}
+
+/// Every route. A test compares them with the OpenAPI document, and walks them with every role.
+fn routes() -> Vec<Route> {
+    let route = |method, path, role, handler| Route { method, path, role, handler };
+    let openapi = || async { json(StatusCode::OK, &super::openapi()) };
+    vec![
+        route("GET", "/v1/status", Role::Look, get(status)),
+        route("GET", "/v1/audit", Role::Look, get(audit)),
+        route("GET", "/v1/openapi.json", Role::Look, get(openapi)),
+        route("PUT", "/v1/config", Role::Operate, put(apply)),
+        route("DELETE", "/v1/config", Role::Operate, delete(use_file)),
+        route("DELETE", "/v1/overrides", Role::Operate, delete(clear)),
+        route("POST", "/v1/rollback", Role::Operate, post(rollback)),
+        route("POST", "/v1/default/{version}", Role::Operate, post(set_default)),
+        route("POST", "/v1/experiments/{name}/pause", Role::Operate, post(pause)),
+        route("POST", "/v1/experiments/{name}/resume", Role::Operate, post(resume)),
+        route("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate, post(promote)),
+        route("POST", "/v1/record-format", Role::Operate, post(upgrade_format)),
+    ]
+}
+
+/// The role that a method of an address needs. An address that does not exist needs one that may look, so that
+/// nobody without a token learns which exist.
+fn role_of(routes: &[(&'static str, &'static str, Role)], method: &Method, path: Option<&str>) -> Role {
+    let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    let found = routes.iter().find(|(known, at, _)| *known == method && Some(*at) == path);
+    found.map_or(Role::Look, |(_, _, role)| *role)
+}
+
+/// Serves at an address that is bound; returns the server, to be awaited. Called inside of a runtime.
 ///
 /// # Errors
 /// When the system does not let it.
@@ -101,57 +141,79 @@ pub fn serve(
     listener: std::net::TcpListener,
     handle: Handle,
     tokens: Tokens,
-    body_bytes_max: usize,
+    plan: &AdminPlan,
     limits: HttpLimits,
-) -> io::Result<impl Future<Output = io::Result<()>> + Send> {
+) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
+    let body_bytes_max = plan.body_bytes_max;
     let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max };
-    let router = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/config", put(apply).delete(use_file))
-        .route("/v1/overrides", delete(clear))
-        .route("/v1/rollback", post(rollback))
-        .route("/v1/default/{version}", post(set_default))
-        .route("/v1/experiments/{name}/pause", post(pause))
-        .route("/v1/experiments/{name}/resume", post(resume))
-        .route("/v1/experiments/{name}/promote/{variant}", post(promote))
-        .route("/v1/record-format", post(upgrade_format))
-        .route("/v1/audit", get(audit))
-        .route("/v1/openapi.json", get(|| async { json(StatusCode::OK, &super::openapi()) }))
-        .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
-        .layer(middleware::from_fn_with_state(api.clone(), admit))
-        .layer(DefaultBodyLimit::max(body_bytes_max))
-        .with_state(api);
+    let hosts = HostRule { listen: listener.local_addr()?, allowed: plan.allowed_hosts.clone() };
+    let door = Door { hosts: Some(hosts), http_1_1_only: true };
     listener.set_nonblocking(true)?;
-    Ok(serve_connections(TcpListener::from_std(listener)?, router, limits))
+    Ok(serve_connections(TcpListener::from_std(listener)?, router(api), limits, door))
 }
 
-/// Lets in who has a token that allows it.
-async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
+fn router(api: Api) -> Router {
+    let roles: Vec<_> = routes().iter().map(|route| (route.method, route.path, route.role)).collect();
+    let (roles, tokens, body_bytes_max) = (Arc::new(roles), api.tokens.clone(), api.body_bytes_max);
+    let admit = move |request: Request, next: Next| {
+        let (roles, tokens) = (roles.clone(), tokens.clone());
+        async move { admit(&roles, &tokens, body_bytes_max, request, next).await }
+    };
+    let all = routes().into_iter();
+    let router = all.fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    router
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
+        .layer(middleware::from_fn(admit))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(api)
+}
+
+/// Lets a request in if its token allows it.
+async fn admit(
+    roles: &[(&'static str, &'static str, Role)],
+    tokens: &Tokens,
+    body_bytes_max: usize,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match (api.tokens.role(authorization), request.method()) {
-        (None, _) => {
-            let message = "send `Authorization: Bearer TOKEN`; the token is in the file `token` of `control.directory`";
-            let mut response = refused(StatusCode::UNAUTHORIZED, "unauthorized", message);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-            response
-        }
-        (Some(Role::Read), method) if *method != Method::GET && *method != Method::HEAD => {
-            refused(StatusCode::FORBIDDEN, "forbidden", "this token may look, and change nothing")
-        }
-        // Here they stand in the body, and one that is overlooked would be a real change.
-        (_, method) if *method == Method::POST && request.uri().query().is_some() => {
-            refused(StatusCode::BAD_REQUEST, "bad_request", "a POST takes `by`, `why` and `dry_run` in its body")
-        }
-        // And here in the query.
-        (_, method) if *method == Method::DELETE && request.body().size_hint().upper() != Some(0) => {
-            refused(StatusCode::BAD_REQUEST, "bad_request", "a DELETE takes `by`, `why` and `dry_run` in its query")
-        }
-        _ if declared_length(&request).is_some_and(|bytes| bytes > api.body_bytes_max) => {
-            // Read to its end, within reason: whoever still sends would see a broken connection and not the answer.
-            axum::body::to_bytes(request.into_body(), DRAINED_BYTES_MAX).await.ok();
-            refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", TOO_LARGE)
-        }
-        _ => in_our_words(next.run(request).await),
+    let Some(identity) = tokens.identify(authorization) else {
+        let message = "send `Authorization: Bearer TOKEN`; the token is in the file `token` of `control.directory`";
+        let mut response = refused(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        return response;
+    };
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let is_known = path.is_some();
+    let needed = role_of(roles, &method, path);
+    if identity.role < needed || (!is_known && !method.is_safe() && identity.role < Role::Operate) {
+        let message = format!("this needs a token with the role `{}`", role_name(needed.max(Role::Review)));
+        return refused(StatusCode::FORBIDDEN, "forbidden", &message);
+    }
+    // A parameter in the wrong place would be overlooked, and a dry run would be a real change.
+    if method == Method::POST && request.uri().query().is_some() {
+        let message = "a POST takes `by`, `why`, `dry_run` and `force` in its body";
+        return refused(StatusCode::BAD_REQUEST, "bad_request", message);
+    }
+    if method == Method::DELETE && request.body().size_hint().upper() != Some(0) {
+        let message = "a DELETE takes `by`, `why`, `dry_run` and `force` in its query";
+        return refused(StatusCode::BAD_REQUEST, "bad_request", message);
+    }
+    if declared_length(&request).is_some_and(|bytes| bytes > body_bytes_max) {
+        // Read to its end, within reason: a client that still sends would see a broken connection and not the answer.
+        axum::body::to_bytes(request.into_body(), DRAINED_BYTES_MAX).await.ok();
+        return refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", TOO_LARGE);
+    }
+    request.extensions_mut().insert(identity);
+    in_our_words(next.run(request).await)
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Look => "look",
+        Role::Review => "review",
+        Role::Operate => "operate",
     }
 }
 
@@ -192,70 +254,50 @@ fn with_etag(mut response: Response, etag: &str) -> Response {
     response
 }
 
-async fn apply(
-    State(api): State<Api>,
-    conditions: Conditions,
-    Query(change): Query<ChangeRequest>,
-    body: Bytes,
-) -> Response {
+async fn apply(State(api): State<Api>, caller: Caller, Query(change): Query<ChangeRequest>, body: Bytes) -> Response {
     match String::from_utf8(body.to_vec()) {
-        Ok(text) => carry_out(&api, Command::Apply { text }, change, conditions).await,
+        Ok(text) => carry_out(&api, Command::Apply { text }, change, caller).await,
         Err(_) => {
             refused(StatusCode::BAD_REQUEST, "bad_request", "the body is not UTF-8: send the text of the settings")
         }
     }
 }
 
-async fn use_file(State(api): State<Api>, conditions: Conditions, Query(change): Query<ChangeRequest>) -> Response {
-    carry_out(&api, Command::UseFile, change, conditions).await
+async fn use_file(State(api): State<Api>, caller: Caller, Query(change): Query<ChangeRequest>) -> Response {
+    carry_out(&api, Command::UseFile, change, caller).await
 }
 
-async fn clear(State(api): State<Api>, conditions: Conditions, Query(change): Query<ChangeRequest>) -> Response {
-    carry_out(&api, Command::Clear, change, conditions).await
+async fn clear(State(api): State<Api>, caller: Caller, Query(change): Query<ChangeRequest>) -> Response {
+    carry_out(&api, Command::Clear, change, caller).await
 }
 
-async fn rollback(State(api): State<Api>, conditions: Conditions, body: Bytes) -> Response {
-    post_command(&api, Command::Rollback, conditions, &body).await
+async fn rollback(State(api): State<Api>, caller: Caller, body: Bytes) -> Response {
+    post_command(&api, Command::Rollback, caller, &body).await
 }
 
-async fn upgrade_format(State(api): State<Api>, conditions: Conditions, body: Bytes) -> Response {
-    post_command(&api, Command::UpgradeFormat, conditions, &body).await
+async fn upgrade_format(State(api): State<Api>, caller: Caller, body: Bytes) -> Response {
+    post_command(&api, Command::UpgradeFormat, caller, &body).await
 }
 
-async fn set_default(
-    State(api): State<Api>,
-    Path(version): Path<String>,
-    conditions: Conditions,
-    body: Bytes,
-) -> Response {
-    post_command(&api, Command::SetDefault { version }, conditions, &body).await
+async fn set_default(State(api): State<Api>, Path(version): Path<String>, caller: Caller, body: Bytes) -> Response {
+    post_command(&api, Command::SetDefault { version }, caller, &body).await
 }
 
-async fn pause(
-    State(api): State<Api>,
-    Path(experiment): Path<String>,
-    conditions: Conditions,
-    body: Bytes,
-) -> Response {
-    post_command(&api, Command::Pause { experiment }, conditions, &body).await
+async fn pause(State(api): State<Api>, Path(experiment): Path<String>, caller: Caller, body: Bytes) -> Response {
+    post_command(&api, Command::Pause { experiment }, caller, &body).await
 }
 
-async fn resume(
-    State(api): State<Api>,
-    Path(experiment): Path<String>,
-    conditions: Conditions,
-    body: Bytes,
-) -> Response {
-    post_command(&api, Command::Resume { experiment }, conditions, &body).await
+async fn resume(State(api): State<Api>, Path(experiment): Path<String>, caller: Caller, body: Bytes) -> Response {
+    post_command(&api, Command::Resume { experiment }, caller, &body).await
 }
 
 async fn promote(
     State(api): State<Api>,
     Path((experiment, variant)): Path<(String, String)>,
-    conditions: Conditions,
+    caller: Caller,
     body: Bytes,
 ) -> Response {
-    post_command(&api, Command::Promote { experiment, variant }, conditions, &body).await
+    post_command(&api, Command::Promote { experiment, variant }, caller, &body).await
 }
 
 /// How many lines of the audit log.
@@ -280,18 +322,24 @@ async fn audit(State(api): State<Api>, Query(AuditLimit { limit }): Query<AuditL
 }
 
 /// A command whose body is a [`ChangeRequest`] in JSON.
-async fn post_command(api: &Api, command: Command, conditions: Conditions, body: &Bytes) -> Response {
+async fn post_command(api: &Api, command: Command, caller: Caller, body: &Bytes) -> Response {
     match read(body) {
-        Ok(change) => carry_out(api, command, change, conditions).await,
+        Ok(change) => carry_out(api, command, change, caller).await,
         Err(error) => unreadable(&error),
     }
 }
 
-async fn carry_out(api: &Api, command: Command, change: ChangeRequest, conditions: Conditions) -> Response {
+async fn carry_out(api: &Api, command: Command, change: ChangeRequest, caller: Caller) -> Response {
     let ChangeRequest { by, why, dry_run, force } = change;
-    let mut request = CommandRequest::new(command, AuditInfo { by, why });
-    (request.dry_run, request.force, request.if_match) = (dry_run, force, conditions.if_match);
-    if let Some(id) = conditions.id {
+    // The token says who it is; another name is a claim.
+    let (by, claimed) = match caller.name {
+        None => (by, String::new()),
+        Some(name) if by == name => (name, String::new()),
+        Some(name) => (name, by),
+    };
+    let mut request = CommandRequest::new(command, AuditInfo { by, claimed, why });
+    (request.dry_run, request.force, request.if_match) = (dry_run, force, caller.if_match);
+    if let Some(id) = caller.id {
         request.id = id;
     }
     match api.handle.command(request).await {
@@ -337,4 +385,46 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     // Plain data with string keys: serializing cannot fail.
     let body = serde_json::to_vec(value).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The role that each method of each address needs. A route that is missing here fails the test.
+    const NEEDED: [(&str, &str, Role); 12] = [
+        ("GET", "/v1/status", Role::Look),
+        ("GET", "/v1/audit", Role::Look),
+        ("GET", "/v1/openapi.json", Role::Look),
+        ("PUT", "/v1/config", Role::Operate),
+        ("DELETE", "/v1/config", Role::Operate),
+        ("DELETE", "/v1/overrides", Role::Operate),
+        ("POST", "/v1/rollback", Role::Operate),
+        ("POST", "/v1/default/{version}", Role::Operate),
+        ("POST", "/v1/experiments/{name}/pause", Role::Operate),
+        ("POST", "/v1/experiments/{name}/resume", Role::Operate),
+        ("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate),
+        ("POST", "/v1/record-format", Role::Operate),
+    ];
+
+    #[test]
+    fn every_route_needs_the_role_of_the_table_and_is_described() {
+        let key = |method: &str, path: &str| format!("{method} {path}");
+        let expected: BTreeMap<String, Role> =
+            NEEDED.iter().map(|(method, path, role)| (key(method, path), *role)).collect();
+        let served: BTreeMap<String, Role> =
+            routes().iter().map(|route| (key(route.method, route.path), route.role)).collect();
+        assert_eq!(served, expected);
+
+        let document = super::super::openapi();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let described = paths.flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |method| key(&method.to_uppercase(), path))
+        });
+        let mut described: Vec<String> = described.collect();
+        described.sort();
+        assert_eq!(described, expected.into_keys().collect::<Vec<_>>());
+    }
 }

@@ -41,8 +41,8 @@ struct Selection {
     /// Only letters with this code
     #[arg(long)]
     code: Option<String>,
-    /// Only letters written at this time or later, such as 2026-11-24T12:00:00Z
-    #[arg(long, value_name = "TIME")]
+    /// Only letters written at this time or later: 2026-11-24T12:00:00Z, or an age such as 2h
+    #[arg(long, value_name = "TIME", value_parser = super::since)]
     since: Option<jiff::Timestamp>,
 }
 
@@ -249,11 +249,16 @@ fn list(arguments: &ListArguments) -> Result<(), CliError> {
 }
 
 fn table(letters: &[Letter]) {
+    let now = jiff::Timestamp::now();
+    let number = |number: Option<i64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
     let rows = letters.iter().map(|Letter { place, time, refusal, bytes }| {
-        let Refusal { code, topic, partition, offset, attempts, message, .. } = refusal.clone();
-        let time = time.clone().unwrap_or_default();
-        let origin = format!("{topic}/{partition}:{offset}");
-        vec![place.clone(), time, code, attempts, origin, output::bytes(*bytes as u64), message]
+        let Refusal { code, topic, partition, offset, attempts, message, request_id, arm, .. } = refusal.clone();
+        let written = time.as_deref().and_then(|time| time.parse().ok());
+        let age = written.map_or_else(String::new, |written| output::age(now, written));
+        let origin = format!("{topic}/{}:{}", number(partition.map(i64::from)), number(offset));
+        let request = request_id.map_or(origin, |id| format!("{id} {}", arm.unwrap_or_default()).trim_end().to_owned());
+        let attempts = number(attempts.map(|attempts| attempts as i64));
+        vec![place.clone(), age, code, attempts, request, output::bytes(*bytes as u64), message]
     });
     let columns = ["letter", "written", "code", "tries", "request", "value", "why"];
     output::show(&output::table(&columns, &["tries", "value"], rows));
@@ -365,7 +370,7 @@ fn parts<'f>(letters: &[&'f Found]) -> Vec<Vec<&'f Found>> {
     parts
 }
 
-/// The request of a dead letter, which says where it comes from.
+/// The request of a dead letter. A header says where it comes from.
 fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>, headers: &[String]) -> Outgoing {
     let mut request = replayed(letter, topic);
     if let Some(value) = repaired {
@@ -376,8 +381,6 @@ fn request(letter: &Record, topic: &str, repaired: Option<&[u8]>, headers: &[Str
         request.headers.retain(|(known, _)| known != name);
         request.headers.extend(value.map(|value| text_header(name, value)));
     }
-    let from = format!("{}/{}:{}", letter.topic, letter.partition, letter.offset);
-    request.headers.push(text_header("ofa-replayed-from", from));
     request
 }
 

@@ -23,6 +23,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::{
     admin::ClientError,
@@ -146,6 +147,16 @@ impl CliError {
             _ => ExitCode::FAILURE,
         }
     }
+}
+
+/// A time, or an age: how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let age = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let time = age.and_then(|age| Timestamp::now().checked_sub(age));
+    time.map_err(|_| "is no time: write 2026-12-01T08:00:00Z, or an age such as 7d".to_owned())
 }
 
 fn failed(error: impl std::fmt::Display) -> CliError {

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
-    admin::{ChangeRequest, Client, ClientError, Conditions, Tokens},
+    admin::{ChangeRequest, Client, ClientError, Conditions, Token, Tokens},
     control::{Applied, Outcome, Report, Storage, TOKEN},
-    settings::{Plan, Reach, Secret},
+    settings::{AdminPlan, Plan, Reach, Role, Secret, TokenSource},
 };
 
 #[derive(Subcommand)]
@@ -159,18 +159,28 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
     }
 }
 
-/// The tokens of an instance: those of its settings, and a token of its own where they name none.
+/// The tokens of an instance: those of its settings, and a token of its own where they have no write token.
 pub(super) fn tokens(plan: &Plan, storage: Option<&Storage>) -> Result<Tokens, CliError> {
-    let write = match (&plan.admin.write_token, storage) {
-        (Some(token), _) => token.clone(),
-        (None, Some(storage)) => storage.token()?,
+    let unnamed = |role, source| Token { name: None, role, source };
+    let AdminPlan { write_token, read_token, people, .. } = &plan.admin;
+    let write = match (write_token, storage) {
+        (Some(token), _) => Some(TokenSource::Text(token.clone())),
+        (None, Some(storage)) => Some(TokenSource::File(storage.token()?)),
+        (None, None) if people.iter().any(|person| person.role == Role::Operate) => None,
         (None, None) => {
-            let reason = "`control.directory` is off, so there is no token for the admin API: set `admin.write_token` in \
-                          the environment, or `admin.listen = \"off\"`";
+            let reason = "`control.directory` is off, so there is no token for the admin API: name people in \
+                          `[[admin.people]]`, set `admin.write_token` in the environment, or `admin.listen = \"off\"`";
             return Err(failed(reason));
         }
     };
-    Ok(Tokens { write, read: plan.admin.read_token.clone() })
+    let read = read_token.clone().map(|token| unnamed(Role::Look, TokenSource::Text(token)));
+    let people = people.iter().map(|person| Token {
+        name: Some(person.name.clone()),
+        role: person.role,
+        source: person.token.clone(),
+    });
+    let write = write.map(|source| unnamed(Role::Operate, source));
+    Ok(Tokens::new(write.into_iter().chain(read).chain(people).collect()))
 }
 
 impl Instance {
@@ -348,8 +358,8 @@ fn show_report(report: &Report) {
     if let Some(change) = &report.last_change {
         output::line(format!("last change: {change}; {history} can be rolled back"));
     }
-    if let Some(undoes) = &report.rollback_undoes {
-        output::line(format!("a rollback undoes {undoes}"));
+    if let Some(changes) = &report.rollback_changes {
+        output::line(format!("a rollback changes {changes}"));
     }
     if report.file_differs {
         output::line("note: the settings file says something else; `ofa-stream use-file` follows it again");

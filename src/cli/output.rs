@@ -84,6 +84,18 @@ pub(super) fn count(parameters: u64) -> String {
     format!("{:.2} M", parameters as f64 / 1e6)
 }
 
+/// How long ago something was, in its largest unit: `4 min ago`.
+pub(super) fn age(now: jiff::Timestamp, then: jiff::Timestamp) -> String {
+    let seconds = now.as_second() - then.as_second();
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
 /// As much of a digest as tells two apart.
 pub(super) fn digest(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
@@ -113,6 +125,16 @@ pub(super) fn table(columns: &[&str], right: &[&str], rows: impl IntoIterator<It
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = jiff::Timestamp::from_second(1_000_000_000).unwrap();
+        let shown = [-5, 0, 59, 60, 3_599, 3_600, 172_799, 172_800]
+            .map(|seconds| age(now, jiff::Timestamp::from_second(1_000_000_000 - seconds).unwrap()));
+        let expected =
+            ["in the future", "0 s ago", "59 s ago", "1 min ago", "59 min ago", "1 h ago", "47 h ago", "2 d ago"];
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn control_characters_of_producers_are_shown_and_not_sent_to_the_terminal() {

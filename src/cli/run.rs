@@ -18,12 +18,13 @@ use crate::{
     admin::{self, Tokens},
     control::{self, ControlTopic, Controller, Restored, Sources, Storage, restore},
     engine::Engine,
+    http::HttpLimits,
     kafka::{Connection, EmbeddedBroker},
     pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
     settings::{LogFormat, Plan, SettingsError, TelemetryPlan},
     store::Thoroughness,
     telemetry::{
-        self, HttpLimits, Probes,
+        self, Probes,
         logging::{self, LogStyle},
     },
 };
@@ -73,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let Begun { plan, pipeline, start, admin } = begun?;
     let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
     if let Some((listener, tokens)) = admin {
-        service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max, http_limits(&plan))?;
+        service.serve_admin(listener, &controller, tokens, &plan)?;
     }
     tracing::info!(config_digest = plan.config_digest, "Taking requests.");
     match service.until_stopped(stopping, pipeline, controller)? {
@@ -116,6 +117,7 @@ fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoro
         out_of_sync = Some(reason);
     }
 
+    let instance = pipeline::instance_name(&plan);
     let start = control::Start {
         path,
         file,
@@ -127,7 +129,7 @@ fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoro
         storage,
         topic,
         plan: plan.control.clone(),
-        instance: instance(),
+        instance,
         adapt: |plan| plan,
     };
     Ok(Begun { pipeline: pipeline?, plan, start, admin })
@@ -175,13 +177,6 @@ pub(super) fn bind_admin(
     let tokens = operate::tokens(plan, storage)?;
     let listener = TcpListener::bind(address).map_err(|error| failed(format!("`admin.listen` {address}: {error}")))?;
     Ok((listener, tokens))
-}
-
-/// What this instance is called in logs and reports: the machine's name and the process.
-pub(super) fn instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
-    format!("{host}:{}", std::process::id())
 }
 
 /// The embedded broker, where the plan wants one.
@@ -275,14 +270,13 @@ impl Service {
         listener: TcpListener,
         controller: &Controller,
         tokens: Tokens,
-        body_bytes_max: usize,
-        limits: HttpLimits,
+        plan: &Plan,
     ) -> Result<(), CliError> {
         let address = listener.local_addr().map_err(failed)?;
         let _inside = self.runtime.enter();
         // A change may have to load a large version first.
-        let limits = HttpLimits { answer_timeout: admin::ANSWER_MAX, ..limits };
-        let server = admin::serve(listener, controller.handle(), tokens, body_bytes_max, limits).map_err(failed)?;
+        let limits = HttpLimits { answer_timeout: admin::ANSWER_MAX, ..http_limits(plan) };
+        let server = admin::serve(listener, controller.handle(), tokens, &plan.admin, limits).map_err(failed)?;
         tracing::info!(%address, "Serving the admin API.");
         if !address.ip().is_loopback() {
             tracing::warn!(

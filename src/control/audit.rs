@@ -18,6 +18,8 @@ struct Line<'a> {
     action: String,
     at: &'a str,
     by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    claimed: &'a str,
     why: &'a str,
     instance: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -53,7 +55,7 @@ impl Audit {
         for (kind, name) in missing {
             gone.entry(kind).or_default().push(name);
         }
-        let Change { id, action, at, by, why, instance, forced, .. } = change;
+        let Change { id, action, at, by, claimed, why, instance, forced, .. } = change;
         self.append(&Line {
             revision: *revision,
             id,
@@ -61,6 +63,7 @@ impl Audit {
             // A change of the settings file carries no time.
             at: if at.is_empty() { &now } else { at },
             by,
+            claimed,
             why,
             instance,
             forced: *forced,

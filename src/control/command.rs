@@ -165,6 +165,9 @@ pub struct AuditInfo {
     /// The person or program. With a named token, its name.
     #[schemars(length(max = 200))]
     pub by: String,
+    /// The name that the caller gave, where its token has another one.
+    #[schemars(length(max = 200))]
+    pub claimed: String,
     /// The reason.
     #[schemars(length(max = 2000))]
     pub why: String,
@@ -175,7 +178,7 @@ impl AuditInfo {
     #[must_use]
     pub fn bounded(self) -> Self {
         let cut = |text: String, characters: usize| text.chars().take(characters).collect();
-        Self { by: cut(self.by, 200), why: cut(self.why, 2_000) }
+        Self { by: cut(self.by, 200), claimed: cut(self.claimed, 200), why: cut(self.why, 2_000) }
     }
 }
 
@@ -207,8 +210,7 @@ impl CommandRequest {
 
 /// The time of now, RFC 3339 in milliseconds: the one form in records and audit lines.
 pub(super) fn now() -> String {
-    let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Millisecond).unwrap_or(now).to_string()
+    format!("{:.3}", jiff::Timestamp::now())
 }
 
 /// A random id with 128 bits.

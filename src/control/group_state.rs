@@ -65,6 +65,9 @@ pub struct Change {
     /// Who made it.
     #[serde(default)]
     pub by: String,
+    /// The name that the caller gave, where its token has another one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub claimed: String,
     /// Why.
     #[serde(default)]
     pub why: String,

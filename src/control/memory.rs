@@ -12,11 +12,13 @@
 //! | `Ahead` | the file, which matched the applied settings and then changed | is loaded |
 //! | `Detached` | applied settings | waits for `use-file` |
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Action, GroupState, RecordFormat, Snapshot, group_state::same_settings};
-use crate::settings::shareable;
+use crate::{routing::Position, settings::shareable};
 
 /// Everything that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +95,7 @@ pub struct RollbackTarget {
     pub snapshot: Snapshot,
     /// The history afterwards.
     pub history: Vec<Snapshot>,
-    /// In words: what is undone.
+    /// What it changes, in words.
     pub undoes: String,
     /// True if it restores an older text of the settings file.
     pub restores_file: bool,
@@ -228,13 +230,7 @@ impl Memory {
             // "The settings file" was this text when it was followed last.
             snapshot.config = Some(self.file.followed.clone());
         }
-        let undoes = accepted.change.as_ref().map_or_else(
-            || "the last change".to_owned(),
-            |change| {
-                let by = if change.by.is_empty() { "an unnamed caller" } else { &change.by };
-                format!("`{}` of {by} at {}", change.action.in_words(), change.at)
-            },
-        );
+        let undoes = differences(&accepted.current, &snapshot);
         Some(RollbackTarget { snapshot, history, undoes, restores_file: false })
     }
 
@@ -272,6 +268,40 @@ impl Memory {
 /// The text of a settings file without its local sections; empty where it is no TOML.
 pub(super) fn shared_text(text: &str) -> String {
     shareable(text).unwrap_or_default()
+}
+
+/// What differs between the configuration in force and another one, in words.
+fn differences(now: &Snapshot, then: &Snapshot) -> String {
+    let mut words = Vec::new();
+    if now.config != then.config {
+        let settings = |snapshot: &Snapshot| if snapshot.config.is_some() { "applied" } else { "the settings file" };
+        words.push(match (settings(now), settings(then)) {
+            (before, after) if before == after => "other applied settings".to_owned(),
+            (before, after) => format!("settings: {before} → {after}"),
+        });
+    }
+    let default = |snapshot: &Snapshot| match &snapshot.overrides.default {
+        Some(version) => format!("`{version}`"),
+        None => "as in settings".to_owned(),
+    };
+    if now.overrides.default != then.overrides.default {
+        words.push(format!("default: {} → {}", default(now), default(then)));
+    }
+    let (before, after) = (&now.overrides.experiments, &then.overrides.experiments);
+    let position = |position: Option<&Position>| match position {
+        None => "as in settings".to_owned(),
+        Some(Position::Paused) => "paused".to_owned(),
+        Some(Position::Running) => "running".to_owned(),
+        Some(Position::Promoted(variant)) => format!("promoted `{variant}`"),
+    };
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for name in names {
+        let (before, after) = (before.get(name), after.get(name));
+        if before != after {
+            words.push(format!("experiment `{name}`: {} → {}", position(before), position(after)));
+        }
+    }
+    if words.is_empty() { "nothing".to_owned() } else { words.join("; ") }
 }
 
 const ETAG_CHARACTERS: usize = 16;

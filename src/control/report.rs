@@ -47,7 +47,7 @@ pub struct Applied {
     /// What the command did.
     #[serde(default)]
     pub outcome: Outcome,
-    /// What a rollback undid, in words.
+    /// What a rollback changed, or which command it cancelled, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone: Option<String>,
     /// SHA-256 of the configuration that decides on requests now. Verdicts carry it.
@@ -90,9 +90,9 @@ pub struct Report {
     pub file_differs: bool,
     /// The last change, in words.
     pub last_change: Option<String>,
-    /// What a rollback would undo, in words.
+    /// What a rollback would change, in words.
     #[serde(default)]
-    pub rollback_undoes: Option<String>,
+    pub rollback_changes: Option<String>,
     /// How many changes can be rolled back.
     pub history: usize,
     /// The format in which records of the control topic are written.
@@ -163,7 +163,7 @@ pub(super) fn of(machine: &Machine<SettingsPlanner>, switcher: &Switcher) -> Rep
         file_refused: machine.rejected_file().map(|file| file.reason.clone()),
         file_differs: memory.file_differs(),
         last_change: memory.accepted.change.as_ref().map(in_words),
-        rollback_undoes: machine.rollback_target().map(|target| target.undoes),
+        rollback_changes: machine.rollback_target().map(|target| target.undoes),
         history: memory.accepted.history.len() + memory.undo.len(),
         record_format: memory.record_format.into(),
         warnings: machine.masked(),

@@ -11,7 +11,6 @@ use std::{
 use serde::Serialize;
 
 use super::{ControlError, Memory, state_file};
-use crate::settings::Secret;
 
 /// The file with the token of the admin API.
 pub const TOKEN: &str = "token";
@@ -121,14 +120,14 @@ impl Storage {
         Ok(lines)
     }
 
-    /// The token of the admin API: the one that is there, or a new one that only the owner can read.
+    /// The file with the token of the admin API. Makes one that only its owner can read, if there is none.
     ///
     /// # Errors
     /// When it can be neither read nor made.
-    pub fn token(&self) -> Result<Secret, ControlError> {
+    pub fn token(&self) -> Result<PathBuf, ControlError> {
         let path = self.folder.join(TOKEN);
         match fs::read_to_string(&path) {
-            Ok(text) if text.trim().len() >= TOKEN_BYTES => return Ok(Secret::new(text.trim().to_owned())),
+            Ok(text) if text.trim().len() >= TOKEN_BYTES => return Ok(path),
             // A full disk has left it so.
             Ok(text) if text.is_empty() => {}
             Ok(_) => return Err(self.refuse(TOKEN, "it is too short; remove it to have another one made")),
@@ -139,7 +138,7 @@ impl Storage {
         getrandom::fill(&mut bytes).map_err(|error| self.refuse(TOKEN, error))?;
         let token = hex::encode(bytes);
         self.write_token(&token).map_err(|error| self.refuse(TOKEN, format!("it cannot be written: {error}")))?;
-        Ok(Secret::new(token))
+        Ok(path)
     }
 
     /// Writes the token to a temporary file and renames it, so that no reader sees a part of it. Only its owner may read it.
@@ -194,17 +193,18 @@ mod tests {
     fn a_token_is_made_once_for_the_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::open(folder.path()).unwrap();
-        let token = storage.token().unwrap();
-        assert_eq!(token.reveal().len(), 48);
-        assert_eq!(storage.token().unwrap(), token);
+        let token = || fs::read_to_string(storage.token().unwrap()).unwrap().trim().to_owned();
+        let first = token();
+        assert_eq!((first.len(), token()), (48, first.clone()));
         let mode = fs::metadata(folder.path().join(TOKEN)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(Storage::open(other.path()).unwrap().token().unwrap(), token);
+        let other = fs::read_to_string(Storage::open(other.path()).unwrap().token().unwrap()).unwrap();
+        assert_ne!(other.trim(), first);
         fs::write(folder.path().join(TOKEN), "short").unwrap();
         assert!(storage.token().is_err());
         fs::write(folder.path().join(TOKEN), "").unwrap();
-        assert_eq!(storage.token().unwrap().reveal().len(), 48, "one that a full disk left empty is made again");
+        assert_eq!(token().len(), 48, "one that a full disk left empty is made again");
     }
 
     #[test]

@@ -161,6 +161,7 @@ fn state_of_v1(record: RecordV1) -> GroupState {
         action: Action::from_words(&change.action),
         at: change.at,
         by: change.by,
+        claimed: String::new(),
         why: change.why,
         instance: change.instance,
         forced: false,

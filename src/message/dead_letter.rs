@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Header, Outgoing, Record, SCHEMA_VERSION,
-    headers::{CONNECT, header},
+    Header, Outgoing, Record, RecordPosition, SCHEMA_VERSION,
+    headers::{CONNECT, header, text_header},
     retry::{Origin, retry_attempt, without_retries},
 };
 
@@ -50,6 +50,21 @@ pub struct DeadLetter {
     pub message: String,
 }
 
+/// How far a failed request came: failures belong to an arm of an experiment, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailureContext {
+    /// The request's id, once it was read.
+    pub request_id: Option<String>,
+    /// The experiment that took it.
+    pub experiment: Option<String>,
+    /// Its variant.
+    pub variant: Option<String>,
+    /// The version that it was routed to.
+    pub version: Option<String>,
+    /// The digest of the configuration that routed it.
+    pub config_digest: Option<String>,
+}
+
 /// The headers that a dead letter has behind those of the original record: Kafka Connect's family,
 /// which tools know, and this program's own. All values are text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -84,6 +99,21 @@ pub struct DeadLetterHeaders {
     /// Version of the record contract.
     #[serde(rename = "ofa-schema-version")]
     schema_version: String,
+    /// The request's id, where it was read.
+    #[serde(rename = "ofa-error-request-id", skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    /// The experiment that took the request, where it came so far.
+    #[serde(rename = "ofa-error-experiment", skip_serializing_if = "Option::is_none")]
+    experiment: Option<String>,
+    /// Its variant.
+    #[serde(rename = "ofa-error-variant", skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    /// The version that the request was routed to.
+    #[serde(rename = "ofa-error-version", skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// The digest of the configuration that routed it.
+    #[serde(rename = "ofa-error-config-digest", skip_serializing_if = "Option::is_none")]
+    config_digest: Option<String>,
 }
 
 impl DeadLetterHeaders {
@@ -94,8 +124,21 @@ impl DeadLetterHeaders {
     }
 }
 
-/// What was added to a record when it became a dead letter.
-const ADDED: [&str; 4] = ["ofa-error-code", "ofa-attempts", "ofa-schema-version", OMITTED];
+/// What was added to a record when it became a dead letter. None is a header of a request: a replay removes them.
+const ADDED: [&str; 9] = [
+    "ofa-error-code",
+    "ofa-attempts",
+    "ofa-schema-version",
+    "ofa-error-request-id",
+    "ofa-error-experiment",
+    "ofa-error-variant",
+    "ofa-error-version",
+    "ofa-error-config-digest",
+    OMITTED,
+];
+
+/// The position of the dead letter that was replayed: `TOPIC/PARTITION:OFFSET`.
+const REPLAYED_FROM: &str = "ofa-replayed-from";
 
 /// Says how many bytes a dead letter's value had, where it was too large for its topic.
 pub const OMITTED: &str = "ofa-payload-omitted";
@@ -109,14 +152,18 @@ pub struct Refusal {
     pub message: String,
     /// Where on its way it failed.
     pub stage: String,
+    /// The request's id, where it was read.
+    pub request_id: Option<String>,
+    /// The arm of an experiment, `EXPERIMENT/VARIANT`, where it came so far.
+    pub arm: Option<String>,
     /// Where the request was published.
     pub topic: String,
-    /// Its partition there.
-    pub partition: String,
+    /// Its partition there; none where the header is damaged.
+    pub partition: Option<i32>,
     /// Its offset there.
-    pub offset: String,
+    pub offset: Option<i64>,
     /// How often it was tried.
-    pub attempts: String,
+    pub attempts: Option<usize>,
     /// Whether its value was too large, and is not here.
     pub omitted: bool,
 }
@@ -130,13 +177,23 @@ impl Refusal {
             code: code.to_owned(),
             message: connect("exception.message"),
             stage: connect("stage"),
+            request_id: header(&letter.headers, "ofa-error-request-id").map(str::to_owned),
+            arm: header(&letter.headers, "ofa-error-experiment")
+                .map(|experiment| format!("{experiment}/{}", text("ofa-error-variant"))),
             topic: connect("topic"),
-            partition: connect("partition"),
-            offset: connect("offset"),
-            attempts: text("ofa-attempts"),
+            partition: connect("partition").parse().ok(),
+            offset: connect("offset").parse().ok(),
+            attempts: text("ofa-attempts").parse().ok(),
             omitted: header(&letter.headers, OMITTED).is_some(),
         })
     }
+}
+
+/// The dead letter that was replayed as this record, if so.
+pub fn replayed_from(record: &Record) -> Option<RecordPosition> {
+    let (topic, place) = header(&record.headers, REPLAYED_FROM)?.rsplit_once('/')?;
+    let (partition, offset) = place.split_once(':')?;
+    Some(RecordPosition { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? })
 }
 
 /// Whether a header of a dead letter was added to its request.
@@ -146,14 +203,16 @@ pub fn is_added(name: &str) -> bool {
 
 /// The request that a dead letter holds, for another try: its own key, value and headers.
 pub fn replayed(letter: &Record, topic: &str) -> Outgoing {
-    let headers = without_retries(&letter.headers).into_iter().filter(|(name, _)| !is_added(name)).collect();
+    let kept = without_retries(&letter.headers).into_iter();
+    let mut headers: Vec<Header> = kept.filter(|(name, _)| !is_added(name) && name != REPLAYED_FROM).collect();
+    headers.push(text_header(REPLAYED_FROM, format!("{}/{}:{}", letter.topic, letter.partition, letter.offset)));
     Outgoing { topic: topic.to_owned(), key: letter.key.clone(), payload: letter.payload.clone(), headers }
 }
 
 impl DeadLetter {
     /// The record for the dead-letter topic: original key, value and headers, then
     /// [`DeadLetterHeaders`].
-    pub fn into_record(self, record: Record, topic: &str) -> Outgoing {
+    pub fn into_record(self, record: Record, topic: &str, context: &FailureContext) -> Outgoing {
         let (origin, attempts) = (Origin::of(&record), retry_attempt(&record) + 1);
         let added = DeadLetterHeaders {
             topic: origin.topic,
@@ -166,6 +225,11 @@ impl DeadLetter {
             code: self.code.to_owned(),
             attempts: attempts.to_string(),
             schema_version: SCHEMA_VERSION.to_owned(),
+            request_id: context.request_id.clone(),
+            experiment: context.experiment.clone(),
+            variant: context.variant.clone(),
+            version: context.version.clone(),
+            config_digest: context.config_digest.clone(),
         };
         let mut headers = without_retries(&record.headers);
         headers.extend(added.into_headers());
@@ -189,7 +253,7 @@ mod tests {
             ..Record::default()
         };
         let letter = DeadLetter { stage: Stage::Parse, code: "malformed_json", message: "no".into() };
-        let out = letter.into_record(record, "dead");
+        let out = letter.into_record(record, "dead", &FailureContext::default());
         assert_eq!(out.key.as_deref(), Some(&[0xff, 0][..]));
         assert_eq!(out.payload.as_deref(), Some(&b"{oops"[..]));
         let shown: Vec<String> = out
@@ -212,7 +276,7 @@ mod tests {
         __connect.errors.exception.message: no
         ofa-error-code: malformed_json
         ofa-attempts: 1
-        ofa-schema-version: 1
+        ofa-schema-version: 2
         ");
     }
 }

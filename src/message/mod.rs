@@ -27,7 +27,9 @@ mod verdict;
 mod version_name;
 
 pub use base64::{decode_base64, encode_base64};
-pub use dead_letter::{DeadLetter, DeadLetterHeaders, OMITTED, Refusal, Stage, is_added, replayed};
+pub use dead_letter::{
+    DeadLetter, DeadLetterHeaders, FailureContext, OMITTED, Refusal, Stage, is_added, replayed, replayed_from,
+};
 pub use device::{Device, Load, UnknownDevice};
 pub use headers::{carried, header, text_header};
 pub use parse::RequestBounds;
@@ -36,10 +38,12 @@ pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError
 pub use retry::{Origin, forget_retries, retry_attempt, retry_due_ms, retry_record};
 pub(crate) use sniff::kind as file_kind;
 pub use verdict::{
-    Answer, Assignment, Decision, DecisionReason, Label, LiveAnswer, Role, RouteTaken, Scores, TimingsMs, Verdict,
+    Answer, Assignment, Decision, DecisionReason, Label, LiveAnswer, RecordPosition, Role, RouteTaken, Scores,
+    TimingsMs, Verdict,
 };
 pub use version_name::{VersionName, VersionNameError};
 
-/// Version of the record contract, sent in the header `ofa-schema-version`. It changes only when
-/// a reader of the old contract could misread the new one.
-pub const SCHEMA_VERSION: &str = "1";
+/// Version of the record contract, sent in the header `ofa-schema-version`. It rises when fields are
+/// added, so that a reader knows whether an absent field was not known or has no value. Fields of an
+/// older version keep their meaning.
+pub const SCHEMA_VERSION: &str = "2";

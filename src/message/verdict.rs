@@ -1,5 +1,7 @@
 //! What consumers read: the answer, and everything needed to explain it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,13 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// With six decimals: networks in other precisions differ in the fourth.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |share: f32| ((f64::from(share) * 1e6).round() / 1e6) as f32;
+        Self { yes: round(self.yes), maybe: round(self.maybe), no: round(self.no) }
+    }
+
     /// The probability of one label.
     pub fn of(&self, label: Label) -> f32 {
         match label {
@@ -68,6 +77,17 @@ pub enum Decision {
     Reject,
     /// A person should look.
     Review,
+}
+
+impl Decision {
+    /// The decision as verdicts spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Review => "review",
+        }
+    }
 }
 
 /// Why a decision is another than the scores alone would give.
@@ -135,9 +155,11 @@ pub struct Assignment {
     pub unit_hash: Option<String>,
     /// Which field was hashed: `request_id`, `key` or an attribute's name.
     pub unit: String,
-    /// The assignment scheme, such as `m3v1`.
+    /// The assignment scheme.
+    #[schemars(extend("enum" = ["m3v1", "unleash", "optimizely", "flagd"]))]
     pub scheme: String,
     /// How the scheme picked among variants: `cumulative` or `rendezvous`.
+    #[schemars(extend("enum" = ["cumulative", "rendezvous"]))]
     #[serde(default = "cumulative")]
     pub assignment: String,
     /// Counts deliberate re-randomisations of the experiment.
@@ -159,15 +181,31 @@ fn cumulative() -> String {
     "cumulative".to_owned()
 }
 
-/// Why this version answered.
+/// A record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecordPosition {
+    /// The topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// The offset in the partition.
+    pub offset: i64,
+}
+
+/// Why this version answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteTaken {
     /// `forced`, `rule`, `holdout`, `experiment`, `promoted` or `default`.
+    #[schemars(extend("enum" = ["forced", "rule", "holdout", "experiment", "promoted", "default"]))]
     pub reason: String,
     /// Name of the rule, the holdout or the promoted experiment that decided.
     pub rule: Option<String>,
     /// SHA-256 of the configuration that decided: routing and thresholds.
     pub config_digest: String,
+    /// The probability of each version for this request under this configuration, over the hash of its units: holdouts,
+    /// experiments and the default together. Versions that cannot answer it are absent. Absent where experiments share a salt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<BTreeMap<String, f64>>,
 }
 
 /// The answer to one of several texts.
@@ -186,7 +224,9 @@ pub struct Answer {
 impl Answer {
     /// The answer to a text, of which the first `preview_characters` are kept.
     pub fn new(scores: Scores, text: &str, preview_characters: usize) -> Self {
+        // Rounded after the label is chosen, so that rounding makes no tie.
         let result = scores.best();
+        let scores = scores.rounded();
         let text_preview = text.chars().take(preview_characters).collect();
         Self { result, confidence: scores.of(result), scores, text_preview }
     }
@@ -225,7 +265,17 @@ pub struct Verdict {
     /// The request's own id.
     pub request_id: String,
     /// When the verdict was made, RFC 3339 in UTC with milliseconds.
+    #[schemars(extend("format" = "date-time"))]
     pub timestamp: String,
+    /// The record of the request, where it was published first. Absent in verdicts of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RecordPosition>,
+    /// The dead letter that an operator replayed as this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_from: Option<RecordPosition>,
+    /// The instance that answered: `kafka.instance_id`, or its host and process.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
     /// The label with the highest probability. For several texts: the least favourable of their
     /// results (no before maybe before yes), because the image must entail them all.
     pub result: Label,
@@ -279,6 +329,7 @@ pub struct Verdict {
     pub image_height: u32,
     /// The time of the request's record, RFC 3339 in UTC with milliseconds; null where it has none.
     #[serde(default)]
+    #[schemars(extend("format" = "date-time"))]
     pub requested_at: Option<String>,
     /// From then to the verdict, in milliseconds, waiting in Kafka included; null where the record has no time.
     #[serde(default)]

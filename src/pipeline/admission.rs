@@ -6,7 +6,7 @@ use super::{decision::Reading, failure::Failure, specs::image_limits};
 use crate::{
     engine::ImageId,
     fetch::{Blame, FetchError, Fetcher, Files},
-    message::{ImageSource, Origin, Record, Request, RequestError, decode_base64},
+    message::{FailureContext, ImageSource, Origin, Record, Request, RequestError, decode_base64},
     routing::{Features, Route, Step, Table, Watch},
     settings::{EmptyText, LimitsPlan, Plan},
     telemetry,
@@ -53,10 +53,24 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// The variant, for a request in an experiment.
-    pub(super) fn group(&self) -> Option<String> {
-        self.route.variant.as_ref().map(|(_, variant)| variant.clone())
+    /// How far it came, should it fail.
+    pub(super) fn context(&self) -> FailureContext {
+        let (experiment, variant) = self.route.variant.clone().unzip();
+        FailureContext {
+            request_id: Some(self.request.request_id.clone()),
+            experiment,
+            variant,
+            version: Some(self.route.version.clone()),
+            config_digest: None,
+        }
     }
+}
+
+/// A request that was not routed.
+pub(super) struct AdmissionError {
+    pub(super) failure: Failure,
+    /// Its id, where it could be read.
+    pub(super) request_id: Option<String>,
 }
 
 /// Counts what rules and experiments ask of requests that do not have it: a misspelt attribute shows here.
@@ -92,18 +106,31 @@ pub struct Explained {
 pub fn explain(plan: &Plan, table: &Table, record: &Record, watch: &mut impl Watch) -> Result<Explained, Failure> {
     let sources = ImageSources::new(&plan.limits);
     let admission = Admission { table, limits: &plan.limits, images: image_limits(plan), sources: &sources };
-    let (Admitted { request, route, header, text_length, .. }, image) = admission.admit_watched(record, watch)?;
+    let admitted = admission.admit_watched(record, watch).map_err(|refused| refused.failure)?;
+    let (Admitted { request, route, header, text_length, .. }, image) = admitted;
     Ok(Explained { route, request_id: request.request_id, header, image_bytes: image.len(), text_length })
 }
 
 impl Admission<'_> {
-    /// Takes a record as far as its route is known; gives its encoded image too.
-    pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Vec<u8>), Failure> {
+    /// Takes a record as far as its route is known; returns its encoded image too.
+    pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Vec<u8>), AdmissionError> {
         self.admit_watched(record, &mut CountMissing)
     }
 
-    fn admit_watched(&self, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), Failure> {
-        let mut request = Request::from_record(record, &self.limits.request)?;
+    fn admit_watched(&self, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), AdmissionError> {
+        let request = Request::from_record(record, &self.limits.request)
+            .map_err(|error| AdmissionError { failure: error.into(), request_id: None })?;
+        let request_id = request.request_id.clone();
+        let routed = self.route(request, record, watch);
+        routed.map_err(|failure| AdmissionError { failure, request_id: Some(request_id) })
+    }
+
+    fn route(
+        &self,
+        mut request: Request,
+        record: &Record,
+        watch: &mut impl Watch,
+    ) -> Result<(Admitted, Vec<u8>), Failure> {
         let says_nothing = self.says_nothing(&request)?;
 
         let begun = Instant::now();

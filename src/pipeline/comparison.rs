@@ -137,7 +137,7 @@ fn beside(live: &Verdict, shadow: &Shadow, rules: &DecisionRules) -> Verdict {
     let answer = |(scores, preview): (&Scores, &str)| Answer::new(*scores, preview, usize::MAX);
     let answers: Vec<Answer> = judged.scores.iter().zip(previews).map(answer).collect();
     let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
-    let (decision, decision_reason) = rules.decide(&decisive, reading);
+    let (decision, decision_reason) = rules.decide(&identity.name, &decisive, reading);
     let (queue, inference) = (milliseconds(judged.queued), milliseconds(judged.inference));
     let TimingsMs { fetch, decode, .. } = live.timings_ms;
     Verdict {
@@ -187,6 +187,9 @@ mod tests {
         Verdict {
             request_id: "r".to_owned(),
             timestamp: String::new(),
+            source: None,
+            replayed_from: None,
+            instance: String::new(),
             result: answer.result,
             confidence: answer.confidence,
             scores: answer.scores,
@@ -202,7 +205,12 @@ mod tests {
             ab_variant: None,
             ab_role: Role::Live,
             ab: None,
-            route: RouteTaken { reason: "rule".to_owned(), rule: None, config_digest: String::new() },
+            route: RouteTaken {
+                reason: "rule".to_owned(),
+                rule: None,
+                config_digest: String::new(),
+                probabilities: None,
+            },
             image_hash: String::new(),
             text_preview: answer.text_preview,
             text_length: 5,
@@ -243,7 +251,8 @@ mod tests {
             Ok(())
         };
         let thresholds = Thresholds { approve_confidence: 0.8, reject_confidence: 0.8 };
-        let rules = DecisionRules { thresholds, truncated: Truncated::Review, foreign_share_max: 1.0 };
+        let (truncated, foreign_share_max) = (Truncated::Review, 1.0);
+        let rules = DecisionRules { thresholds, version_thresholds: Arc::default(), truncated, foreign_share_max };
         let outlet = Outlet { topic: "shadows".to_owned(), rules, publish: Box::new(publish) };
         run(&Comparison::new(&Record::default(), Instant::now(), outlet));
         records.iter().collect()

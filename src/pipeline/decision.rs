@@ -1,5 +1,7 @@
 //! From an answer to a decision. Pure.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use crate::{
     engine::Sources,
     message::{Answer, Decision, DecisionReason},
@@ -7,9 +9,11 @@ use crate::{
 };
 
 /// What a decision depends on beside the answer, from settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct DecisionRules {
     pub(super) thresholds: Thresholds,
+    /// Those of versions that have their own.
+    pub(super) version_thresholds: Arc<BTreeMap<String, Thresholds>>,
     pub(super) truncated: Truncated,
     pub(super) foreign_share_max: f64,
 }
@@ -17,11 +21,18 @@ pub(super) struct DecisionRules {
 impl DecisionRules {
     pub(super) fn of(plan: &Plan) -> Self {
         let (truncated, foreign_share_max) = (plan.limits.truncated, plan.limits.foreign_share_max);
-        Self { thresholds: plan.thresholds, truncated, foreign_share_max }
+        let version_thresholds = plan.version_thresholds.clone();
+        Self { thresholds: plan.thresholds, version_thresholds, truncated, foreign_share_max }
     }
 
-    /// The decision, and why it is another than the thresholds give. What was not read, or cannot be, is never approved.
-    pub(super) fn decide(&self, answer: &Answer, reading: &Reading) -> (Decision, Option<DecisionReason>) {
+    /// The decision on the answer of a version, and the reason if it differs from what the thresholds give. What was not read, or
+    /// cannot be, is never approved.
+    pub(super) fn decide(
+        &self,
+        version: &str,
+        answer: &Answer,
+        reading: &Reading,
+    ) -> (Decision, Option<DecisionReason>) {
         let review = |reason| (Decision::Review, Some(reason));
         if reading.is_for_review {
             return review(DecisionReason::Rule);
@@ -35,7 +46,10 @@ impl DecisionRules {
         match self.truncated {
             Truncated::Review if reading.is_truncated => review(DecisionReason::TextTruncated),
             Truncated::Reject if reading.is_truncated => (Decision::Reject, Some(DecisionReason::TextTruncated)),
-            _ => (self.thresholds.decide(answer.result, answer.confidence), None),
+            _ => {
+                let thresholds = self.version_thresholds.get(version).unwrap_or(&self.thresholds);
+                (thresholds.decide(answer.result, answer.confidence), None)
+            }
         }
     }
 }
@@ -74,7 +88,14 @@ mod tests {
     fn what_was_not_read_is_never_approved_unless_settings_allow_it() {
         let answer = Answer::new(Scores { yes: 0.99, maybe: 0.01, no: 0.0 }, "", 0);
         let thresholds = Thresholds { approve_confidence: 0.8, reject_confidence: 0.8 };
-        let rules = |truncated| DecisionRules { thresholds, truncated, foreign_share_max: 0.2 };
+        let strict = Thresholds { approve_confidence: 0.995, reject_confidence: 0.8 };
+        let version_thresholds = Arc::new(BTreeMap::from([("strict".to_owned(), strict)]));
+        let rules = |truncated| DecisionRules {
+            thresholds,
+            version_thresholds: version_thresholds.clone(),
+            truncated,
+            foreign_share_max: 0.2,
+        };
         let plain = Reading { tokens: 7, ..Reading::default() };
         let cut = Reading { is_truncated: true, ..plain };
         let cases = [
@@ -98,7 +119,10 @@ mod tests {
             (Truncated::Reject, Reading { is_for_review: true, ..cut }, Decision::Review, Some(DecisionReason::Rule)),
         ];
         for (truncated, reading, decision, reason) in cases {
-            assert_eq!(rules(truncated).decide(&answer, &reading), (decision, reason), "{truncated:?} {reading:?}");
+            let decided = rules(truncated).decide("other", &answer, &reading);
+            assert_eq!(decided, (decision, reason), "{truncated:?} {reading:?}");
         }
+        let strict = rules(Truncated::Review).decide("strict", &answer, &plain);
+        assert_eq!(strict, (Decision::Review, None), "a version with its own thresholds");
     }
 }

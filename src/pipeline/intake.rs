@@ -10,7 +10,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    admission::{Admission, Admitted, of_image},
+    admission::{Admission, AdmissionError, Admitted, of_image},
     attempts::FirstAnswer,
     budget::BytePermit,
     comparison::{Comparison, Outlet},
@@ -26,7 +26,8 @@ use crate::{
     delivery::Ticket,
     engine::{AnswerKey, Identity, InferenceError, Job, Judged, Prepared, Reply, Version, panic_message},
     kafka::Publisher,
-    message::Record,
+    message::{FailureContext, Record},
+    settings::Plan,
     telemetry, vision,
 };
 
@@ -70,15 +71,21 @@ struct Underway {
 
 /// Why a record does not go on.
 enum Ended {
-    /// It failed; behind the routing its variant is known.
-    Failed(Failure, Option<String>),
+    /// It failed, and came so far.
+    Failed(Failure, Box<FailureContext>),
     /// It is not wanted any more: its partition has gone, or its transaction was aborted.
     Unwanted,
 }
 
+impl From<AdmissionError> for Ended {
+    fn from(AdmissionError { failure, request_id }: AdmissionError) -> Self {
+        Self::Failed(failure, Box::new(FailureContext { request_id, ..FailureContext::default() }))
+    }
+}
+
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure, None)
+        Self::Failed(failure, Box::default())
     }
 }
 
@@ -97,25 +104,25 @@ impl Thread {
     }
 
     fn take_in(&self, ticket: Ticket, record: Record, arrived: Instant) {
-        if record.payload.is_none() {
-            let outcome = Outcomes::of(&self.shared.serving.load().plan, &self.shared.compacted).tombstone(record);
-            return finish(&self.finished, ticket, outcome);
-        }
         {
             let serving = self.shared.serving.load();
-            let outcomes = Outcomes::of(&serving.plan, &self.shared.compacted);
+            let outcomes = self.outcomes(&serving.plan);
+            if record.payload.is_none() {
+                return finish(&self.finished, ticket, outcomes.tombstone(record));
+            }
             if outcomes.lacks_key(&record) {
-                let outcome = outcomes.refused(record, &Failure::KeyMissing, None);
+                let outcome = outcomes.refused(record, &Failure::KeyMissing, FailureContext::default());
                 return finish(&self.finished, ticket, outcome);
             }
         }
+
         let attempts = self.shared.attempts.begin(ticket);
         let Some((serving, prepared)) = self.prepare_in_time(ticket, &record) else { return };
         let (admitted, work) = match prepared {
             Ok(prepared) => prepared,
             Err(Ended::Unwanted) => return,
-            Err(Ended::Failed(failure, group)) => {
-                let outcome = Outcomes::of(&serving.plan, &self.shared.compacted).failed(record, &failure, group);
+            Err(Ended::Failed(failure, context)) => {
+                let outcome = self.outcomes(&serving.plan).failed(record, &failure, *context);
                 return finish(&self.finished, ticket, outcome);
             }
         };
@@ -128,6 +135,10 @@ impl Thread {
         }
     }
 
+    fn outcomes<'a>(&'a self, plan: &'a Plan) -> Outcomes<'a> {
+        Outcomes::of(plan, &self.shared.compacted, &self.shared.instance)
+    }
+
     /// Prepares a record, again and again while this machine is in trouble, which is no fault of the record. None where it is
     /// not wanted any more.
     fn prepare_in_time(&self, ticket: Ticket, record: &Record) -> Option<(Arc<Serving>, PreparedRequest)> {
@@ -137,7 +148,7 @@ impl Thread {
             // Decoders meet hostile bytes here; one that panics must not take its thread, and with it a partition, along.
             let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(&serving, ticket, record)));
             let defect = |panic: Box<dyn std::any::Any + Send>| {
-                Err(Ended::Failed(Failure::Defect(panic_message(panic.as_ref())), None))
+                Err(Ended::Failed(Failure::Defect(panic_message(panic.as_ref())), Box::default()))
             };
             let prepared = prepared.unwrap_or_else(defect);
             let trouble = match &prepared {
@@ -191,7 +202,7 @@ impl Thread {
             self.shared.keep_first(ticket, &serving, &admitted, version.identity(), &judged, latency);
         }
         let answered = Answered { admitted, version: version.identity(), judged: &judged, latency, attempts };
-        let outcome = Outcomes::of(&serving.plan, &self.shared.compacted).answered(record, answered);
+        let outcome = self.outcomes(&serving.plan).answered(record, answered);
         finish(&self.finished, ticket, outcome);
     }
 
@@ -243,7 +254,7 @@ impl Thread {
         let Underway { ticket, record, arrived, attempts, serving, admitted } = underway;
         Reply::new(move |judged: Result<Judged, InferenceError>| {
             drop(permit);
-            let outcomes = Outcomes::of(&serving.plan, &shared.compacted);
+            let outcomes = Outcomes::of(&serving.plan, &shared.compacted, &shared.instance);
             let outcome = match judged {
                 Ok(judged) => {
                     let latency = arrived.elapsed();
@@ -261,8 +272,8 @@ impl Thread {
                     return;
                 }
                 Err(error) => {
-                    let group = admitted.group();
-                    outcomes.failed(record, &error.into(), group)
+                    let context = admitted.context();
+                    outcomes.failed(record, &error.into(), context)
                 }
             };
             if let Some(comparison) = comparison {
@@ -280,7 +291,7 @@ impl Thread {
 type PreparedRequest = Result<(Admitted, Work), Ended>;
 
 impl Thread {
-    /// Takes a record as far as its jobs are ready. A failure behind the routing comes with the variant.
+    /// Takes a record as far as its jobs are ready. A failure after the routing comes with its context.
     fn prepare(&self, serving: &Serving, ticket: Ticket, record: &Record) -> PreparedRequest {
         let plan = &serving.plan;
         let admission = Admission {
@@ -296,7 +307,7 @@ impl Thread {
         admitted.preparing = begun.elapsed();
         match work {
             Ok(work) => Ok((admitted, work)),
-            Err(Ended::Failed(failure, _)) => Err(Ended::Failed(failure, admitted.group())),
+            Err(Ended::Failed(failure, _)) => Err(Ended::Failed(failure, Box::new(admitted.context()))),
             Err(Ended::Unwanted) => Err(Ended::Unwanted),
         }
     }

@@ -44,4 +44,4 @@ pub use failure::{Consequence, FAILURE_CODES, Failure, Trouble};
 pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};
 pub use serving::{Serving, SwitchError, Switcher};
-pub use specs::{connection, engine_options, engine_specs, every_spec, image_limits};
+pub use specs::{connection, engine_options, engine_specs, every_spec, image_limits, instance_name};

@@ -14,8 +14,9 @@ use super::{
 use crate::{
     engine::{Identity, Judged},
     message::{
-        Answer, DeadLetter, Decision, Header, Origin, Outgoing, Record, Role, RouteTaken, SCHEMA_VERSION, Scores,
-        Texts, TimingsMs, Verdict, carried, retry_attempt, retry_record, text_header,
+        Answer, DeadLetter, Decision, FailureContext, Header, Origin, Outgoing, Record, RecordPosition, Role,
+        RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs, Verdict, carried, replayed_from, retry_attempt,
+        retry_record, text_header,
     },
     settings::{KafkaPlan, Plan, RetryPlan, Tombstones},
 };
@@ -36,13 +37,13 @@ pub(super) enum Told {
     Refused {
         code: &'static str,
         message: String,
-        group: Option<String>,
+        context: Box<FailureContext>,
     },
     /// It is tried again later.
     Retried {
         /// What it becomes where the retry topic does not take it.
         letter: DeadLetter,
-        group: Option<String>,
+        context: Box<FailureContext>,
         attempt: usize,
         delay: Duration,
     },
@@ -50,8 +51,8 @@ pub(super) enum Told {
 }
 
 impl Told {
-    fn refused(failure: &Failure, group: Option<String>) -> Self {
-        Self::Refused { code: failure.code(), message: failure.message(), group }
+    fn refused(failure: &Failure, context: FailureContext) -> Self {
+        Self::Refused { code: failure.code(), message: failure.message(), context: Box::new(context) }
     }
 }
 
@@ -61,17 +62,20 @@ pub(super) struct Outcomes<'a> {
     pub(super) rules: DecisionRules,
     pub(super) preview_characters: usize,
     pub(super) config_digest: &'a str,
+    /// The name of this instance.
+    pub(super) instance: &'a str,
     /// Topics that take no record without a key.
     pub(super) compacted: &'a BTreeSet<String>,
 }
 
 impl<'a> Outcomes<'a> {
-    pub(super) fn of(plan: &'a Plan, compacted: &'a BTreeSet<String>) -> Self {
+    pub(super) fn of(plan: &'a Plan, compacted: &'a BTreeSet<String>, instance: &'a str) -> Self {
         Self {
             kafka: &plan.kafka,
             rules: DecisionRules::of(plan),
             preview_characters: plan.telemetry.text_preview_characters,
             config_digest: &plan.config_digest,
+            instance,
             compacted,
         }
     }
@@ -82,28 +86,35 @@ impl<'a> Outcomes<'a> {
     }
 
     /// What becomes of a record that failed: another try where that may help and settings name a topic for it, a dead
-    /// letter otherwise. `group` is its variant, where it came so far.
-    pub(super) fn failed(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
+    /// letter otherwise. `context` is how far it came.
+    pub(super) fn failed(&self, record: Record, failure: &Failure, context: FailureContext) -> Outcome {
         let retry = match failure.consequence() {
             Consequence::RetryLater => self.kafka.retries.get(retry_attempt(&record)),
             Consequence::DeadLetter | Consequence::RetryInPlace | Consequence::Stop => None,
         };
-        let Some(RetryPlan { topic, delay }) = retry else { return self.refused(record, failure, group) };
+        let Some(RetryPlan { topic, delay }) = retry else { return self.refused(record, failure, context) };
         let due_ms = (since_the_epoch() + *delay).as_millis() as i64;
         let outgoing = retry_record(&record, topic, failure.code(), due_ms);
         let attempt = retry_attempt(&record) + 1;
-        let told = Told::Retried { letter: failure.dead_letter(), group, attempt, delay: *delay };
+        let (letter, context) = (failure.dead_letter(), Box::new(self.routed(context)));
+        let told = Told::Retried { letter, context, attempt, delay: *delay };
         Outcome { outgoing: Some(outgoing), told, record: Some(record) }
     }
 
     /// The dead letter of a record.
-    pub(super) fn refused(&self, record: Record, failure: &Failure, group: Option<String>) -> Outcome {
-        let told = Told::refused(failure, group);
-        let mut letter = failure.dead_letter().into_record(record, &self.kafka.dead_letters);
+    pub(super) fn refused(&self, record: Record, failure: &Failure, context: FailureContext) -> Outcome {
+        let context = self.routed(context);
+        let mut letter = failure.dead_letter().into_record(record, &self.kafka.dead_letters, &context);
+        let told = Told::refused(failure, context);
         if letter.key.is_none() && self.compacted.contains(&letter.topic) {
             letter.key = Some(place_key(&letter));
         }
         Outcome { outgoing: Some(letter), told, record: None }
+    }
+
+    /// With the configuration that routed it.
+    fn routed(&self, context: FailureContext) -> FailureContext {
+        FailureContext { config_digest: Some(self.config_digest.to_owned()), ..context }
     }
 
     /// What becomes of a record without a value.
@@ -115,7 +126,7 @@ impl<'a> Outcomes<'a> {
             headers: carried(record),
         };
         match self.kafka.tombstones {
-            Tombstones::DeadLetter => self.refused(record, &Failure::Tombstone, None),
+            Tombstones::DeadLetter => self.refused(record, &Failure::Tombstone, FailureContext::default()),
             // Without a key it says nothing about anything.
             Tombstones::Forward if record.key.is_some() => {
                 Outcome { outgoing: Some(forwarded(&record)), told: Told::Tombstone, record: None }
@@ -146,12 +157,15 @@ impl<'a> Outcomes<'a> {
         let answers: Vec<Answer> = judged.scores.iter().zip(texts).map(answer).collect();
         // A request has at least one text, and the engine one answer for each.
         let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
-        let (decision, decision_reason) = self.rules.decide(&decisive, &reading);
+        let (decision, decision_reason) = self.rules.decide(&version.name, &decisive, &reading);
         let (ab_experiment, ab_variant) = route.variant.unzip();
-        let requested_ms = Origin::of(record).timestamp_ms;
+        let Origin { topic, partition, offset, timestamp_ms: requested_ms } = Origin::of(record);
         let now_ms = since_the_epoch().as_millis() as i64;
         Verdict {
             timestamp: timestamp(now_ms),
+            source: Some(RecordPosition { topic, partition, offset }),
+            replayed_from: replayed_from(record),
+            instance: self.instance.to_owned(),
             result: decisive.result,
             confidence: decisive.confidence,
             scores: decisive.scores,
@@ -172,6 +186,7 @@ impl<'a> Outcomes<'a> {
                 reason: route.reason.as_str().to_owned(),
                 rule: route.rule,
                 config_digest: self.config_digest.to_owned(),
+                probabilities: route.probabilities,
             },
             image_hash: image.to_string(),
             text_length,
@@ -213,10 +228,14 @@ pub(super) fn verdict_headers(carried: Vec<Header>, verdict: &Verdict) -> Vec<He
     let mut headers = carried;
     headers.push(text_header("content-type", "application/json"));
     headers.push(text_header("ofa-schema-version", SCHEMA_VERSION));
+    headers.push(text_header("ofa-request-id", verdict.request_id.as_str()));
+    headers.push(text_header("ofa-result", verdict.result.as_str()));
+    headers.push(text_header("ofa-decision", verdict.decision.as_str()));
     headers.push(text_header("ofa-model-version", verdict.model_version.as_str()));
     if verdict.ab_role == Role::Shadow {
         headers.push(text_header("ofa-ab-role", "shadow"));
     }
+    headers.extend(verdict.ab_experiment.as_deref().map(|name| text_header("ofa-experiment", name)));
     headers.extend(verdict.ab_variant.as_deref().map(|variant| text_header("ofa-ab-variant", variant)));
     headers
 }

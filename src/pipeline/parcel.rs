@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     delivery::Ticket,
-    message::{OMITTED, Outgoing, Record, header, is_added, text_header},
+    message::{FailureContext, OMITTED, Outgoing, Record, Verdict, header, is_added, text_header},
     settings::KafkaPlan,
 };
 
@@ -51,14 +51,16 @@ pub(super) fn hand_over<E>(
     let (mut outgoing, told) = match record {
         // The request is still here: its dead letter can hold it, where that is smaller than what answers it.
         Some(record) => {
-            let (letter, group) = match told {
+            let (letter, context) = match told {
                 // A record that was to be tried again keeps the reason for that.
-                Told::Retried { letter, group, .. } => (letter, group),
-                Told::Verdict(verdict) => (taken.failure().dead_letter(), verdict.ab_variant),
-                Told::Refused { .. } | Told::Tombstone => (taken.failure().dead_letter(), None),
+                Told::Retried { letter, context, .. } => (letter, context),
+                Told::Verdict(verdict) => (taken.failure().dead_letter(), Box::new(context_of(*verdict))),
+                Told::Refused { context, .. } => (taken.failure().dead_letter(), context),
+                Told::Tombstone => (taken.failure().dead_letter(), Box::default()),
             };
-            let told = Told::Refused { code: letter.code, message: letter.message.clone(), group };
-            let letter = letter.into_record(record, &kafka.dead_letters);
+            let (code, message) = (letter.code, letter.message.clone());
+            let letter = letter.into_record(record, &kafka.dead_letters, &context);
+            let told = Told::Refused { code, message, context };
             if take(&letter)? == Taken::Yes {
                 return Ok(told);
             }
@@ -77,6 +79,17 @@ pub(super) fn hand_over<E>(
     }
 }
 
+/// The context of a verdict, for a dead letter that takes its place.
+pub(super) fn context_of(verdict: Verdict) -> FailureContext {
+    FailureContext {
+        request_id: Some(verdict.request_id),
+        experiment: verdict.ab_experiment,
+        variant: verdict.ab_variant,
+        version: Some(verdict.model_version),
+        config_digest: Some(verdict.route.config_digest),
+    }
+}
+
 pub(super) const NOTHING_LEFT: &str = "not even a dead letter without its payload and headers is small enough";
 
 /// A dead letter with less in it: first without the payload, then without the original key and headers.
@@ -86,7 +99,8 @@ pub(super) fn smaller(kafka: &KafkaPlan, ticket: Ticket, outgoing: Outgoing, tak
         let retry = usize::from(source.topic).checked_sub(1).and_then(|index| kafka.retries.get(index));
         let topic = retry.map_or(&kafka.requests, |retry| &retry.topic).clone();
         let record = Record { topic, partition: source.partition, offset, key: outgoing.key, ..Record::default() };
-        let mut letter = taken.failure().dead_letter().into_record(record, &kafka.dead_letters);
+        let mut letter =
+            taken.failure().dead_letter().into_record(record, &kafka.dead_letters, &FailureContext::default());
         // The request is not here any more: nobody should take nothing for what it was.
         letter.headers.push(text_header(OMITTED, "unknown"));
         return Some(letter);
@@ -137,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_letter_that_is_too_large_loses_payload_then_key_and_headers_and_then_nothing_more() {
-        let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD);
+        let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD, &FailureContext::default());
         let first = smaller(&kafka(), TICKET, letter, Taken::TooLarge).unwrap();
         assert_eq!((first.payload.is_none(), first.key.is_some()), (true, true));
         assert!(first.headers.contains(&(OMITTED.to_owned(), Some(b"9".to_vec()))));
@@ -180,7 +194,7 @@ mod tests {
         }
         let retry = Outgoing { topic: "retry".to_owned(), key: None, payload: Some(vec![0; 9]), headers: vec![] };
         let letter = Failure::Tombstone.dead_letter();
-        let told = Told::Retried { letter, group: None, attempt: 1, delay: std::time::Duration::ZERO };
+        let told = Told::Retried { letter, context: Box::default(), attempt: 1, delay: std::time::Duration::ZERO };
         let outcome = Outcome { outgoing: Some(retry), told, record: Some(large()) };
         let mut offers = 0;
         let handed = hand_over(
@@ -194,7 +208,7 @@ mod tests {
             },
         );
         assert!(matches!(handed, Ok(Told::Refused { code: "tombstone", .. })), "a retry keeps its own reason");
-        let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD);
+        let letter = Failure::VerdictTooLarge.dead_letter().into_record(large(), DEAD, &FailureContext::default());
         let outcome = Outcome { outgoing: Some(letter), told: Told::Tombstone, record: None };
         let handed = hand_over(outcome, TICKET, &kafka(), |reason| reason, |_| Ok(Taken::TooLarge));
         assert_eq!(handed.err().as_deref(), Some(NOTHING_LEFT));

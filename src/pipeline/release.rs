@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{
     failure::{Failure, Trouble},
     outcome::{Outcome, Told},
-    parcel::{NOTHING_LEFT, Taken, hand_over, smaller},
+    parcel::{NOTHING_LEFT, Taken, context_of, hand_over, smaller},
     run::{Guarded, Shared},
     tell::tell,
 };
@@ -67,15 +67,15 @@ impl Unacknowledged {
     /// An outcome becomes another one, because the brokers did not take it.
     fn replace(&self, ticket: Ticket, failure: &Failure) {
         let mut pending = self.lock();
-        let group = match pending.remove(&ticket) {
-            Some(Pending::Told(Told::Verdict(verdict))) => verdict.ab_variant,
+        let context = match pending.remove(&ticket) {
+            Some(Pending::Told(Told::Verdict(verdict))) => Box::new(context_of(*verdict)),
             Some(Pending::Told(told @ Told::Refused { .. })) => {
                 pending.insert(ticket, Pending::Told(told));
                 return;
             }
-            _ => None,
+            _ => Box::default(),
         };
-        let told = Told::Refused { code: failure.code(), message: failure.message(), group };
+        let told = Told::Refused { code: failure.code(), message: failure.message(), context };
         pending.insert(ticket, Pending::Told(told));
     }
 

@@ -25,6 +25,7 @@ use super::{
     poll::Poller,
     release::{self, Release, Unacknowledged, lock},
     serving::{Serving, Switcher},
+    specs::instance_name,
     stages::Stages,
     transact,
 };
@@ -70,6 +71,8 @@ pub(super) struct Shared {
     pub(super) stages: Stages,
     /// Topics that take no record without a key.
     pub(super) compacted: BTreeSet<String>,
+    /// The name of this instance.
+    pub(super) instance: String,
     /// Topics that were made again, and are to be read from their beginning.
     pub(super) recreated: Mutex<Vec<String>>,
     /// At least once: outcomes on their way to the brokers, which are counted when they are there.
@@ -196,6 +199,7 @@ impl Pipeline {
             }),
             stages: Stages::default(),
             compacted,
+            instance: instance_name(plan),
             recreated: Mutex::default(),
             unacknowledged: Unacknowledged::default(),
             monitor: Arc::new(Monitor::new(

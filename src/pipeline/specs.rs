@@ -21,6 +21,16 @@ pub fn connection(plan: &Plan, embedded: Option<String>) -> Connection {
     Connection { bootstrap_servers, options, embedded, credentials }
 }
 
+/// The name of this instance in verdicts, logs and reports: `kafka.instance_id`, or its host and process.
+pub fn instance_name(plan: &Plan) -> String {
+    if let Some(id) = &plan.kafka.instance_id {
+        return id.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+    format!("{host}:{}", std::process::id())
+}
+
 /// The versions that requests may be sent to, and those that are always loaded, as the engine takes them.
 pub fn engine_specs(plan: &Plan, thoroughness: Thoroughness) -> Vec<VersionSpec> {
     let named = plan.table.named_versions();

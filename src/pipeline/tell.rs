@@ -19,8 +19,12 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
             shared.monitor.count_verdict();
             telemetry::verdict(&FinishedVerdict {
                 version: &verdict.model_version,
+                experiment: verdict.ab_experiment.as_deref(),
                 variant: verdict.ab_variant.as_deref(),
                 result: verdict.result.as_str(),
+                decision: verdict.decision.as_str(),
+                confidence: verdict.confidence,
+                age_ms: verdict.age_ms,
                 latency_ms: (!verdict.cached).then_some(verdict.latency_ms),
                 stages_ms: [
                     ("fetch", verdict.timings_ms.fetch),
@@ -45,15 +49,15 @@ pub(super) fn tell(shared: &Shared, told: &Told, ticket: Ticket) {
                 verdict.ab_variant.as_deref().unwrap_or("-"),
             );
         }
-        Told::Refused { code, message, group } => {
+        Told::Refused { code, message, context } => {
             shared.monitor.count_dead_letter();
-            telemetry::dead_letter(code);
-            let group = group.as_deref().unwrap_or("-");
+            telemetry::dead_letter(code, context.experiment.as_deref(), context.variant.as_deref());
+            let group = context.variant.as_deref().unwrap_or("-");
             tracing::warn!(topic, partition, offset, code, error = message, "[AB:{group}] Dead letter.");
         }
-        Told::Retried { letter: DeadLetter { code, message, .. }, group, attempt, delay } => {
+        Told::Retried { letter: DeadLetter { code, message, .. }, context, attempt, delay } => {
             telemetry::retried(code);
-            let group = group.as_deref().unwrap_or("-");
+            let group = context.variant.as_deref().unwrap_or("-");
             tracing::warn!(
                 topic,
                 partition,

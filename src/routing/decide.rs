@@ -1,6 +1,6 @@
 //! The one function that routes, for live requests and for `explain` alike.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::{
     definition::unit_hash,
     experiment::{Experiment, NO_LAYER, Outcome, Variant},
     features::{Features, Unit},
+    probability::certain,
     spec::RuleDecision,
     table::Table,
 };
@@ -62,6 +63,8 @@ pub struct Route {
     pub shadows: Vec<String>,
     /// Whether the rule sends it to review whatever the version answers.
     pub is_for_review: bool,
+    /// The probability of each version for this request, over the hash of its units. None where it is not known exactly.
+    pub probabilities: Option<BTreeMap<String, f64>>,
 }
 
 /// A request that cannot be routed.
@@ -139,17 +142,17 @@ impl Table {
             return Ok(Route::to(version, Reason::Forced));
         }
 
-        let route = self
-            .by_rule(features, watch)
-            .or_else(|| self.by_tester(features, watch))
-            .or_else(|| self.by_holdout(features, watch))
-            .or_else(|| self.by_experiment(features, watch));
-        if let Some(route) = route {
+        let certain = self.by_rule(features, watch).or_else(|| self.by_tester(features, watch));
+        if let Some(route) = certain {
             return Ok(route);
         }
 
-        watch.tried(|| step("default".to_owned(), format!("version {}", self.default), true));
-        Ok(Route::to(&self.default, Reason::Default))
+        let by_chance = self.by_holdout(features, watch).or_else(|| self.by_experiment(features, watch));
+        let route = by_chance.unwrap_or_else(|| {
+            watch.tried(|| step("default".to_owned(), format!("version {}", self.default), true));
+            Route::to(&self.default, Reason::Default)
+        });
+        Ok(Route { probabilities: self.probabilities(features), ..route })
     }
 
     /// The route of the first rule that matches.
@@ -237,8 +240,16 @@ impl Table {
 
 impl Route {
     fn to(version: &str, reason: Reason) -> Self {
-        let version = version.to_owned();
-        Self { version, reason, rule: None, variant: None, assignment: None, shadows: Vec::new(), is_for_review: false }
+        Self {
+            version: version.to_owned(),
+            reason,
+            rule: None,
+            variant: None,
+            assignment: None,
+            shadows: Vec::new(),
+            is_for_review: false,
+            probabilities: certain(version),
+        }
     }
 }
 
@@ -278,4 +289,4 @@ fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>,
 #[cfg(test)]
 mod promises;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

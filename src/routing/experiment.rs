@@ -202,6 +202,30 @@ impl Experiment {
         }
     }
 
+    /// The share of units in its slice, and the share of those that it takes; none where it cannot take this request.
+    pub(super) fn shares(&self, features: &Features<'_>) -> Option<(f64, f64)> {
+        let is_meant = self.condition.as_ref().is_none_or(|condition| condition.evaluate(features) == Truth::True);
+        if !is_meant || self.standstill(features).is_some() {
+            return None;
+        }
+        let has_unit = self.unit.of(features).is_some();
+        let needs_unit = self.layer.is_some() || self.winner().is_none();
+        if needs_unit && !has_unit {
+            return None;
+        }
+        let slice = self.layer.as_ref().map_or(1.0, |layer| {
+            let [from, to] = layer.slice;
+            f64::from(to - from) / f64::from(LAYER_PARTS)
+        });
+        let exposure = if self.winner().is_some() { 1.0 } else { self.division.exposure() };
+        Some((slice, exposure))
+    }
+
+    /// What its hash depends on.
+    pub(super) fn hash_input(&self) -> (&'static str, &str, String) {
+        (self.assigns.scheme.as_str(), self.division.salt(), self.unit.to_string())
+    }
+
     /// Why it takes nobody at the time of this record, if so.
     fn standstill(&self, features: &Features<'_>) -> Option<Outcome<'_>> {
         if self.paused {

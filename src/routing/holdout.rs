@@ -39,6 +39,16 @@ impl Holdout {
         unit.is_some_and(|unit| m3v1::holdout(&self.salt, &unit).place < self.parts.into())
     }
 
+    /// The share of units that it keeps; none where the request has no such unit.
+    pub(super) fn share(&self, features: &Features<'_>) -> Option<f64> {
+        self.unit.of(features).map(|_| f64::from(self.parts) / f64::from(PARTS))
+    }
+
+    /// What its hash depends on.
+    pub(super) fn hash_input(&self) -> (&'static str, &str, String) {
+        ("holdout", &self.salt, self.unit.to_string())
+    }
+
     /// What it does with the request, for people.
     pub(super) fn in_words(&self, features: &Features<'_>) -> String {
         let Self { unit, parts, .. } = self;

@@ -6,6 +6,7 @@
 //! * [`Features`]: what it may look at.
 //! * [`condition`]: the language of rules.
 //! * `experiment`, `holdout`, `shadow`: who is compared, who is kept out of it, who judges beside.
+//! * `probability`: the probability of each version for one request, for estimates about other policies.
 //! * `refused`: where an entry of the settings cannot work.
 //! * [`scheme`]: how units are divided; the frozen assignment scheme `m3v1` and those of other platforms.
 
@@ -15,6 +16,7 @@ mod definition;
 mod experiment;
 mod features;
 mod holdout;
+mod probability;
 mod refused;
 pub mod scheme;
 mod shadow;

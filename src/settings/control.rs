@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     load::{ENVIRONMENT_PREFIX, SettingsError, Source},
     raw,
+    written::Role,
 };
 
 /// What operators change while the program runs.
@@ -34,8 +35,34 @@ pub struct AdminPlan {
     pub write_token: Option<Secret>,
     /// Who has it may look.
     pub read_token: Option<Secret>,
+    /// People and programs with their own tokens.
+    pub people: Vec<PersonPlan>,
+    /// Names beside its own address under which it may be addressed.
+    pub allowed_hosts: Vec<String>,
     /// Largest body of a request.
     pub body_bytes_max: usize,
+}
+
+/// A person or program with its own token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonPlan {
+    /// The name that records and the audit show.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Where its token is.
+    pub token: TokenSource,
+}
+
+/// Where a token is. It is read again while the program runs, so that it can be changed without a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// A file. Without it, its token is not valid.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// The settings themselves.
+    Text(Secret),
 }
 
 /// A text that is never shown.
@@ -135,12 +162,42 @@ pub(super) fn admin(source: &Source, raw: raw::Admin) -> Result<AdminPlan, Setti
     if raw.write_token.is_some() && raw.write_token == raw.read_token {
         return Err(source.field("admin.read_token", "must differ from `admin.write_token`"));
     }
+    let people = people(source, &raw.people)?;
     Ok(AdminPlan {
+        people,
+        allowed_hosts: raw.allowed_hosts,
         listen: address(source, "admin.listen", &raw.listen)?,
         write_token: raw.write_token.map(Secret::new),
         read_token: raw.read_token.map(Secret::new),
         body_bytes_max: raw.body_bytes_max,
     })
+}
+
+/// People at most: each request compares its token with all of them.
+const PEOPLE_MAX: usize = 200;
+
+fn people(source: &Source, raw: &[raw::Person]) -> Result<Vec<PersonPlan>, SettingsError> {
+    if raw.len() > PEOPLE_MAX {
+        return Err(source.field("admin.people", format!("has {} entries, at most {PEOPLE_MAX}", raw.len())));
+    }
+    let mut people: Vec<PersonPlan> = Vec::new();
+    for (index, raw::Person { name, role, token_file, token_env }) in raw.iter().enumerate() {
+        let field = |field: &str| format!("admin.people[{index}].{field}");
+        source.no_control_characters(&field("name"), name)?;
+        if name.trim().is_empty() || name.chars().count() > 200 {
+            return Err(source.field(&field("name"), "must have 1 to 200 characters"));
+        }
+        if people.iter().any(|other| other.name == *name) {
+            return Err(source.field(&field("name"), format!("`{name}` appears twice")));
+        }
+        let token = match (token_file, token_env) {
+            (Some(file), None) => TokenSource::File(file.clone()),
+            (None, Some(variable)) => TokenSource::Environment(variable.clone()),
+            _ => return Err(source.field(&field("token_file"), "give `token_file` or `token_env`, one of them")),
+        };
+        people.push(PersonPlan { name: name.clone(), role: *role, token });
+    }
+    Ok(people)
 }
 
 /// An address to listen at, or none.

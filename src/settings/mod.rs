@@ -16,10 +16,10 @@ mod requests;
 mod versions;
 mod written;
 
-pub use control::{AdminPlan, ControlPlan, Reach, Secret, environment_overrides, shareable};
+pub use control::{AdminPlan, ControlPlan, PersonPlan, Reach, Secret, TokenSource, environment_overrides, shareable};
 pub use kafka::{KafkaPlan, RetryPlan};
 pub use load::SettingsError;
 pub use plan::{BreakerPlan, LogFormat, PipelinePlan, Plan, TelemetryPlan, Thresholds};
 pub use requests::LimitsPlan;
 pub use versions::{BatchingPlan, DevicesPlan, VersionPlan};
-pub use written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};
+pub use written::{Delivery, EmptyText, GroupProtocol, Role, Tombstones, Truncated};

@@ -1,6 +1,6 @@
 //! What the program runs on, checked as a whole.
 
-use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ pub struct Plan {
     pub limits: LimitsPlan,
     /// From scores to decisions.
     pub thresholds: Thresholds,
+    /// Thresholds of versions that have their own.
+    pub version_thresholds: Arc<BTreeMap<String, Thresholds>>,
     /// Threads, queues and waits.
     pub pipeline: PipelinePlan,
     /// How much may fail before reading stops.
@@ -250,10 +252,11 @@ impl Plan {
             approve_confidence: raw.decision.approve_confidence,
             reject_confidence: raw.decision.reject_confidence,
         };
+        let version_thresholds = Arc::new(version_thresholds(source, &raw.decision, &versions)?);
         let limits = requests::limits(source, raw.requests, raw.images, running.is_some())?;
 
         Ok(Self {
-            config_digest: digest(&table_spec, thresholds, &versions, &limits),
+            config_digest: digest(&table_spec, (thresholds, &version_thresholds), &versions, &limits),
             kafka: kafka::plan(source, raw.kafka, running.map(|running| &running.kafka))?,
             versions,
             devices,
@@ -262,6 +265,7 @@ impl Plan {
             table_spec,
             limits,
             thresholds,
+            version_thresholds,
             pipeline: PipelinePlan {
                 decode_threads: raw.pipeline.decode_threads,
                 records_in_flight_max: raw.pipeline.records_in_flight_max,
@@ -284,10 +288,41 @@ impl Plan {
     }
 }
 
+/// The thresholds of versions that have their own; what they leave out is the general one.
+fn version_thresholds(
+    source: &Source,
+    decision: &raw::Decision,
+    versions: &BTreeMap<String, VersionPlan>,
+) -> Result<BTreeMap<String, Thresholds>, SettingsError> {
+    let mut thresholds = BTreeMap::new();
+    for (name, own) in &decision.versions {
+        let place = format!("decision.versions.{name}");
+        if !versions.contains_key(name) {
+            let known: Vec<&str> = versions.keys().map(String::as_str).collect();
+            let reason = format!("there is no version `{name}`: `model_versions.versions` has {}", known.join(", "));
+            return Err(source.field(&place, reason));
+        }
+        let fields = [("approve_confidence", own.approve_confidence), ("reject_confidence", own.reject_confidence)];
+        for (field, value) in fields {
+            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+                return Err(
+                    source.field(&format!("{place}.{field}"), format!("is {value}, it must lie between 0 and 1"))
+                );
+            }
+        }
+        let own = Thresholds {
+            approve_confidence: own.approve_confidence.unwrap_or(decision.approve_confidence),
+            reject_confidence: own.reject_confidence.unwrap_or(decision.reject_confidence),
+        };
+        thresholds.insert(name.clone(), own);
+    }
+    Ok(thresholds)
+}
+
 /// Where a version runs, in how many threads and how it is batched does not decide on a request, and may differ between instances.
 fn digest(
     table: &TableSpec,
-    thresholds: Thresholds,
+    (thresholds, version_thresholds): (Thresholds, &BTreeMap<String, Thresholds>),
     versions: &BTreeMap<String, VersionPlan>,
     limits: &LimitsPlan,
 ) -> String {
@@ -309,7 +344,13 @@ fn digest(
     let limits = (requests, texts, images, (hosts, schemes, ports, networks, redirects_max));
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
     let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
-    format!("sha256:{}", hex::encode(Sha256::digest(&json)))
+    let mut digest = Sha256::new_with_prefix(&json);
+    // Settings without them keep the digest that they had before such thresholds existed.
+    for (version, thresholds) in version_thresholds {
+        let Thresholds { approve_confidence, reject_confidence } = thresholds;
+        digest.update(format!("{version}\0{approve_confidence}\0{reject_confidence}\0"));
+    }
+    format!("sha256:{}", hex::encode(digest.finalize()))
 }
 
 fn telemetry(source: &Source, raw: raw::Telemetry) -> Result<TelemetryPlan, SettingsError> {

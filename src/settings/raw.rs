@@ -1,9 +1,13 @@
 //! The settings as they are written. Every key and its default is explained in `pipeline.toml`,
 //! which a test compares with these.
 
+mod operators;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+pub(super) use operators::{Admin, Control, Person};
 
 use super::written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};
 use crate::{
@@ -308,12 +312,21 @@ impl Default for Fetch {
 pub(super) struct Decision {
     pub(super) approve_confidence: f32,
     pub(super) reject_confidence: f32,
+    pub(super) versions: BTreeMap<String, VersionDecision>,
 }
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { approve_confidence: 0.8, reject_confidence: 0.8 }
+        Self { approve_confidence: 0.8, reject_confidence: 0.8, versions: BTreeMap::new() }
     }
+}
+
+/// Thresholds of one version, where they differ from the others'.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct VersionDecision {
+    pub(super) approve_confidence: Option<f32>,
+    pub(super) reject_confidence: Option<f32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -382,34 +395,5 @@ pub(super) struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self { window: 200, share_max: 0.5, run_max: 100, pause_ms: 60_000 }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Control {
-    pub(super) directory: String,
-    pub(super) watch_ms: u64,
-    pub(super) history: usize,
-}
-
-impl Default for Control {
-    fn default() -> Self {
-        Self { directory: ".ofa-stream".to_owned(), watch_ms: 500, history: 10 }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Admin {
-    pub(super) listen: String,
-    pub(super) write_token: Option<String>,
-    pub(super) read_token: Option<String>,
-    pub(super) body_bytes_max: usize,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:9465".to_owned(), write_token: None, read_token: None, body_bytes_max: 1 << 20 }
     }
 }

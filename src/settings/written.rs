@@ -79,3 +79,15 @@ written!(
         Judge = "judge",
     }
 );
+
+/// What a token allows. Each role includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reading.
+    Look,
+    /// Answering review tasks.
+    Review,
+    /// Every change.
+    Operate,
+}

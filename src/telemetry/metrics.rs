@@ -18,6 +18,8 @@ const FEATURES_MISSING: &str = "ofa_routing_features_missing_total";
 const STALE_OUTCOMES: &str = "ofa_stale_outcomes_total";
 const LATENCY: &str = "ofa_latency_seconds";
 const STAGE: &str = "ofa_stage_seconds";
+const CONFIDENCE: &str = "ofa_confidence";
+const AGE: &str = "ofa_age_seconds";
 const IN_FLIGHT_RECORDS: &str = "ofa_in_flight_records";
 const IN_FLIGHT_BYTES: &str = "ofa_in_flight_bytes";
 const PARTITIONS: &str = "ofa_assigned_partitions";
@@ -46,6 +48,8 @@ const SECONDS: [f64; 17] = [
     65.536,
 ];
 const SHARES: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
+/// A label has at least a third of the probability.
+const CONFIDENCES: [f64; 9] = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Makes this process record metrics; the handle renders them.
@@ -57,6 +61,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full(passes::BATCH_SIZE.to_owned()), &SIZES)?
         .set_buckets_for_metric(Matcher::Full(delivery::COMMIT_RECORDS.to_owned()), &SIZES)?
+        .set_buckets_for_metric(Matcher::Full(CONFIDENCE.to_owned()), &CONFIDENCES)?
         .set_buckets_for_metric(Matcher::Full(passes::PADDING.to_owned()), &SHARES)?;
     let handle = builder.install_recorder()?;
     passes::describe();
@@ -73,6 +78,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(STALE_OUTCOMES, "Outcomes dropped because their partition had gone to another member");
     describe_histogram!(LATENCY, "From a record's arrival in the program to its verdict");
     describe_histogram!(STAGE, "Time of a request in each stage");
+    describe_histogram!(CONFIDENCE, "Probability of the label of a verdict");
+    describe_histogram!(AGE, "From the time of a request's record to its verdict, waiting in Kafka included");
     describe_gauge!(IN_FLIGHT_RECORDS, "Records between reading and acknowledged outcome");
     describe_gauge!(IN_FLIGHT_BYTES, "Bytes of the records in flight");
     describe_gauge!(PARTITIONS, "Partitions this member owns");
@@ -116,10 +123,18 @@ pub fn records_evicted(records: u64) {
 pub struct FinishedVerdict<'a> {
     /// The version that answered.
     pub version: &'a str,
-    /// The variant, for a request in an experiment.
+    /// The experiment that took the request.
+    pub experiment: Option<&'a str>,
+    /// Its variant.
     pub variant: Option<&'a str>,
     /// The label.
     pub result: &'static str,
+    /// What to do.
+    pub decision: &'static str,
+    /// The probability of the label.
+    pub confidence: f32,
+    /// From the record's time to the verdict, where the record has a time.
+    pub age_ms: Option<f64>,
     /// From arrival to verdict; none for an answer that was kept, which would flatter its version.
     pub latency_ms: Option<f64>,
     /// Stage and its time.
@@ -133,8 +148,18 @@ pub struct FinishedVerdict<'a> {
 /// A verdict was published.
 pub fn verdict(finished: &FinishedVerdict<'_>) {
     let version = finished.version.to_owned();
+    let experiment = finished.experiment.unwrap_or("none").to_owned();
     let variant = finished.variant.unwrap_or("none").to_owned();
-    counter!(VERDICTS, "version" => version.clone(), "variant" => variant, "result" => finished.result).increment(1);
+    let (result, decision) = (finished.result, finished.decision);
+    counter!(
+        VERDICTS, "version" => version.clone(), "experiment" => experiment, "variant" => variant,
+        "result" => result, "decision" => decision
+    )
+    .increment(1);
+    histogram!(CONFIDENCE, "version" => version.clone()).record(f64::from(finished.confidence));
+    if let Some(age_ms) = finished.age_ms {
+        histogram!(AGE, "version" => version.clone()).record(age_ms / 1e3);
+    }
     if finished.truncated {
         counter!(TRUNCATED, "version" => version.clone()).increment(1);
     }
@@ -148,9 +173,11 @@ pub fn verdict(finished: &FinishedVerdict<'_>) {
     }
 }
 
-/// A dead letter was published.
-pub fn dead_letter(code: &'static str) {
-    counter!(DEAD_LETTERS, "code" => code).increment(1);
+/// A dead letter was published, of this arm of an experiment where the request came so far.
+pub fn dead_letter(code: &'static str, experiment: Option<&str>, variant: Option<&str>) {
+    let experiment = experiment.unwrap_or("none").to_owned();
+    let variant = variant.unwrap_or("none").to_owned();
+    counter!(DEAD_LETTERS, "code" => code, "experiment" => experiment, "variant" => variant).increment(1);
 }
 
 /// A rule or an experiment asked for an attribute or feature that a request does not have.

@@ -7,7 +7,6 @@
 
 mod control;
 mod delivery;
-mod http;
 pub mod logging;
 mod metrics;
 mod passes;
@@ -18,7 +17,6 @@ pub use delivery::{
     breaker_opened, group_lag, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried,
     tombstone, topic_recreated, transaction_aborted, transaction_committed,
 };
-pub use http::{HttpLimits, serve_connections};
 pub use metrics::{
     FinishedVerdict, Gauges, Lag, dead_letter, feature_missing, gauges, install, log_lines_dropped, record_consumed,
     records_evicted, stale_outcome, tried_in_place, verdict,

@@ -12,7 +12,8 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-use super::{HttpLimits, http::serve_connections, logging};
+use super::logging;
+use crate::http::{Door, HttpLimits, serve_connections};
 
 /// What the health pages ask.
 pub struct Probes {
@@ -50,7 +51,7 @@ pub async fn serve(
     let bound = listener.local_addr()?;
     Ok((bound, async move {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
-        let mut pages = std::pin::pin!(serve_connections(listener, router, limits));
+        let mut pages = std::pin::pin!(serve_connections(listener, router, limits, Door::default()));
         loop {
             tokio::select! {
                 served = &mut pages => return served,

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use ofa_stream::{
-    message::{DeadLetterHeaders, Request, Verdict},
+    message::{DeadLetterHeaders, Request, SCHEMA_VERSION, Verdict},
     routing::Overrides,
     settings::Plan,
 };
@@ -27,16 +27,38 @@ fn compare(path: &Path, schema: &serde_json::Value) {
     );
 }
 
-fn schema<T: JsonSchema>() -> serde_json::Value {
-    serde_json::to_value(schema_for!(T)).unwrap()
+/// The schema of a type, with the version of the contract in its id.
+fn schema<T: JsonSchema>(name: &str) -> serde_json::Value {
+    let mut schema = serde_json::to_value(schema_for!(T)).unwrap();
+    schema["$id"] = format!("urn:ofa-stream:{name}:{SCHEMA_VERSION}").into();
+    schema
+}
+
+/// As [`schema`], with an example that `read` understands.
+fn schema_with_example<T: JsonSchema>(name: &str, read: impl FnOnce(&[u8]) -> Result<(), String>) -> serde_json::Value {
+    let example = fs::read(repository("testdata/contract").join(format!("{name}.json"))).unwrap();
+    read(&example).unwrap_or_else(|error| panic!("the example of {name}: {error}"));
+    let mut schema = schema::<T>(name);
+    schema["examples"] = serde_json::Value::Array(vec![serde_json::from_slice(&example).unwrap()]);
+    schema
 }
 
 #[test]
 fn the_schemas_are_those_of_the_types() {
-    compare(&repository("schemas/request.schema.json"), &schema::<Request>());
-    compare(&repository("schemas/verdict.schema.json"), &schema::<Verdict>());
+    let bounds = Plan::read(&repository("pipeline.toml")).unwrap().limits.request;
+    let request = schema_with_example::<Request>("request", |json| {
+        Request::from_json(json, &bounds).map(drop).map_err(|error| error.to_string())
+    });
+    let verdict = schema_with_example::<Verdict>("verdict", |json| {
+        serde_json::from_slice::<Verdict>(json).map(drop).map_err(|error| error.to_string())
+    });
+    compare(&repository("schemas/request.schema.json"), &request);
+    compare(&repository("schemas/verdict.schema.json"), &verdict);
     compare(&repository("schemas/openapi.json"), &ofa_stream::admin::openapi());
-    compare(&repository("schemas/dead-letter-headers.schema.json"), &schema::<DeadLetterHeaders>());
+    compare(
+        &repository("schemas/dead-letter-headers.schema.json"),
+        &schema::<DeadLetterHeaders>("dead-letter-headers"),
+    );
 }
 
 #[test]

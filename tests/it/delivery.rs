@@ -99,7 +99,8 @@ fn every_request_gets_exactly_its_outcome_in_order_per_key_from_the_embedded_bro
     let metrics = page(&pages, "/metrics");
     assert!(metrics.contains("ofa_records_consumed_total 500"), "{metrics}");
     assert!(metrics.contains("ofa_model_state{version=\"ofa_base\",state=\"ready\"} 1"), "{metrics}");
-    assert!(metrics.contains("ofa_dead_letters_total{code=\"malformed_json\"} 5"), "{metrics}");
+    let malformed = "ofa_dead_letters_total{code=\"malformed_json\",experiment=\"none\",variant=\"none\"} 5";
+    assert!(metrics.contains(malformed), "{metrics}");
     assert!(
         page(&pages, "/healthz").starts_with("HTTP/1.1 200") && page(&pages, "/readyz").starts_with("HTTP/1.1 200")
     );

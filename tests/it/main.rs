@@ -43,5 +43,6 @@ mod slow;
 mod support;
 mod tools;
 mod topics;
+mod verdicts;
 mod versions;
 mod vocabulary;

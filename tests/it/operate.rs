@@ -1,5 +1,11 @@
 //! How operators reach a running instance: the admin API, and the commands that use it.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
 use ofa_stream::{
     admin::{ChangeRequest, Client, ClientError},
     control::{Applied, Report},
@@ -78,6 +84,105 @@ fn the_admin_api_lets_in_who_may_and_refuses_by_code() {
     assert!(addresses >= 11, "{addresses}");
 }
 
+/// A token that may do so much, and the codes that refuse it.
+const ROLES: [(&str, usize); 5] = [
+    ("a-token-that-is-unknown", 0),
+    ("token-of-a-looker", 1),
+    (READ_TOKEN, 1),
+    ("token-of-a-reviewer", 2),
+    ("token-of-an-operator", 3),
+];
+
+#[test]
+fn every_role_may_do_what_it_may_on_every_route_and_the_audit_has_the_name_of_the_token() {
+    let cluster = cluster();
+    let tokens = tempfile::tempdir().unwrap();
+    let mut people = String::new();
+    for (role, name, token) in [
+        ("look", "leo", "token-of-a-looker"),
+        ("review", "rui", "token-of-a-reviewer"),
+        ("operate", "ann", "token-of-an-operator"),
+    ] {
+        let file = tokens.path().join(name);
+        std::fs::write(&file, token).unwrap();
+        people +=
+            &format!("[[admin.people]]\nname = \"{name}\"\nrole = \"{role}\"\ntoken_file = \"{}\"\n", file.display());
+    }
+    let instance = Instance::start(&(operated(&cluster.bootstrap_servers()) + &people));
+    instance.running.log_line("Taking requests.");
+    let address = page_address(&instance);
+
+    let document: Value = instance.api.get("/v1/openapi.json").unwrap();
+    let mut walked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let needed = if method == "get" { 1 } else { 3 };
+            for (token, may) in ROLES {
+                let (method, path) = (method.to_uppercase(), path.replace(['{', '}'], ""));
+                let answer = client(&address, token).send::<Value>(&method, &path, String::new());
+                let code = match &answer {
+                    Ok(_) => "",
+                    Err(ClientError::Refused { code, .. }) => code,
+                    Err(error) => panic!("{method} {path}: {error}"),
+                };
+                let refused = ["unauthorized", "forbidden"].contains(&code);
+                assert_eq!(refused, may < needed, "{method} {path} with {token}: {code}");
+                walked += 1;
+            }
+        }
+    }
+    assert!(walked >= 60, "{walked}");
+
+    let ann = client(&address, "token-of-an-operator");
+    let claim = ChangeRequest { by: "bob".to_owned(), why: "a test".to_owned(), ..ChangeRequest::default() };
+    ann.post::<Applied>("/v1/experiments/both/pause", &claim).unwrap();
+    let audit: Value = instance.api.get("/v1/audit?limit=1").unwrap();
+    assert_eq!((audit[0]["by"].as_str(), audit[0]["claimed"].as_str()), (Some("ann"), Some("bob")));
+
+    // A token is changed, and one is taken away, without a restart.
+    std::fs::write(tokens.path().join("ann"), "another-token-of-ann").unwrap();
+    std::fs::remove_file(tokens.path().join("leo")).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    client(&address, "another-token-of-ann").get::<Report>("/v1/status").unwrap();
+    for gone in ["token-of-an-operator", "token-of-a-looker"] {
+        assert!(client(&address, gone).get::<Report>("/v1/status").is_err(), "{gone}");
+    }
+}
+
+#[test]
+fn the_door_refuses_foreign_names_and_origins() {
+    let cluster = cluster();
+    let allowed =
+        operated(&cluster.bootstrap_servers()).replace("[admin]\n", "[admin]\nallowed_hosts = [\"ops.example\"]\n");
+    let instance = Instance::start(&allowed);
+    instance.running.log_line("Taking requests.");
+    let address = page_address(&instance);
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(request.replace('\n', "\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let get = |host: &str| {
+        ask(&format!("GET /v1/status HTTP/1.1\nHost: {host}\nAuthorization: Bearer {TOKEN}\nConnection: close\n\n"))
+    };
+    for (host, status) in
+        [(address.as_str(), "200"), ("ops.example", "200"), ("localhost", "200"), ("evil.example", "421")]
+    {
+        let answer = get(host);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+        assert!(answer.contains("x-content-type-options: nosniff") && answer.contains("cache-control: no-store"));
+    }
+    assert!(get(&address).contains("etag: \""));
+    let post = format!(
+        "POST /v1/rollback HTTP/1.1\nHost: {address}\nOrigin: http://evil.example\nAuthorization: Bearer {TOKEN}\n\
+         Content-Length: 0\nConnection: close\n\n"
+    );
+    assert!(ask(&post).contains("origin_refused"));
+    assert!(ask(&format!("GET / HTTP/1.0\nHost: {address}\n\n")).contains("http_version"));
+}
+
 fn page_address(instance: &Instance) -> String {
     instance.api.address().trim_start_matches("http://").to_owned()
 }
@@ -101,7 +206,7 @@ fn the_commands_change_what_serves_and_show_it() {
         let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         // Times and digests differ from run to run; that they are there is what matters.
         let pattern =
-            regex::Regex::new(r"sha256:[0-9a-f]{12}|after [0-9.]+ ms|\S+:\d+ serves|20\d\d-\S+|127\S+").unwrap();
+            regex::Regex::new(r"sha256:[0-9a-f]{12}|after [0-9.]+ ms|\S+ serves by|20\d\d-\S+|127\S+").unwrap();
         pattern.replace_all(&format!("{out}{err}"), "…").into_owned()
     };
     let [next, batches, config_file] = [&next, &batches, &config].map(|file| file.to_str().unwrap());

@@ -19,7 +19,7 @@ use crate::{
     control::{self, ControlTopic, Controller, Storage},
     engine::Engine,
     kafka::Connection,
-    pipeline::{Pipeline, connection, engine_options, engine_specs},
+    pipeline::{Pipeline, connection, engine_options, engine_specs, instance_name},
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
@@ -113,8 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             if let Some(address) = plan.admin.listen {
                 let storage = plan.control.directory.as_deref().map(Storage::open).transpose()?;
                 let (listener, tokens) = run::bind_admin(&plan, address, storage.as_ref())?;
-                let limits = run::http_limits(&plan);
-                service.serve_admin(listener, &controller, tokens, plan.admin.body_bytes_max, limits)?;
+                service.serve_admin(listener, &controller, tokens, &plan)?;
             }
             say(report::how_to_go_on(&plan, &address));
             let stopping = service.heed_stops()?;
@@ -168,7 +167,7 @@ fn control(
         storage: None,
         topic,
         plan: plan.control.clone(),
-        instance: run::instance(),
+        instance: instance_name(plan),
         adapt,
     };
     Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)

@@ -231,6 +231,9 @@ mod tests {
         Verdict {
             request_id: format!("shop-{number:02}"),
             timestamp: String::new(),
+            source: None,
+            replayed_from: None,
+            instance: String::new(),
             result: answer.result,
             confidence: answer.confidence,
             scores,
@@ -250,6 +253,7 @@ mod tests {
                 reason: if rule.is_some() { "rule" } else { "experiment" }.to_owned(),
                 rule: rule.map(str::to_owned),
                 config_digest: String::new(),
+                probabilities: None,
             },
             image_hash: String::new(),
             text_preview: answer.text_preview,

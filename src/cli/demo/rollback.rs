@@ -290,7 +290,7 @@ impl Story<'_> {
     }
 
     fn command(&self, command: Command, why: &str) -> Result<Applied, CliError> {
-        let info = AuditInfo { by: "demo".to_owned(), why: why.to_owned() };
+        let info = AuditInfo { by: "demo".to_owned(), why: why.to_owned(), ..AuditInfo::default() };
         let request = CommandRequest::new(command, info);
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
         Ok(runtime.block_on(self.handle.command(request))?)

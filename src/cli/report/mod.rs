@@ -7,7 +7,7 @@ mod tables;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 
 use super::{CliError, SettingsArguments, failed, output};
 use crate::evidence::{Criteria, Language, Summary, VerdictSet};
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     bootstrap_servers: Option<String>,
     /// Read records of the topics from this time on: a time such as 2026-12-01T08:00:00Z, or an age
     /// such as 7d or 12h; without it, all that the topics hold
-    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "files")]
+    #[arg(long, value_name = "TIME", value_parser = super::since, conflicts_with = "files")]
     since: Option<Timestamp>,
     /// How long to wait for brokers that do not answer
     #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "files")]
@@ -112,14 +112,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         Format::Table => tables::print(&summary, arguments.lang.into()),
     }
     Ok(())
-}
-
-/// A time, or an age: how long ago it was.
-fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    let age = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-    let time = age.and_then(|age| Timestamp::now().checked_sub(age));
-    time.map_err(|_| "is no time: write 2026-12-01T08:00:00Z, or an age such as 7d".to_owned())
 }

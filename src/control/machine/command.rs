@@ -51,7 +51,7 @@ impl<P: Planner> Machine<P> {
             Err(error) => return self.reply(command.reply, Err(error)),
         };
         let recheck = draft.command.request.command.is_about_settings();
-        self.prepare(Goal::DryRun(command), plan, recheck);
+        self.prepare(Goal::DryRun(Box::new(command)), plan, recheck);
     }
 
     pub(super) fn on_client_gone(&mut self, reply: ReplyId) {
@@ -322,6 +322,7 @@ impl<P: Planner> Machine<P> {
             action,
             at: request.at.clone(),
             by: request.info.by.clone(),
+            claimed: request.info.claimed.clone(),
             why: request.info.why.clone(),
             instance: self.options.instance.clone(),
             forced: request.force && self.memory.unreadable.is_some(),

@@ -55,11 +55,12 @@ impl<P: Planner> Machine<P> {
                     let Phase::AwaitingEcho(published) = phase else { return };
                     let mut published = *published;
                     let own = published.draft.next.change.take();
-                    // What other instances read is in force. Format 1 drops the flags of a change.
+                    // What other instances read is in force. Format 1 drops some fields of a change.
                     (published.draft.next, published.draft.format) = (state, format);
                     if let (Some(own), Some(change)) = (own, &mut published.draft.next.change) {
                         change.forced |= own.forced;
                         change.restores_file |= own.restores_file;
+                        change.claimed = own.claimed;
                     }
                     self.commit(published);
                 } else {

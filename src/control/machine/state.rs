@@ -57,7 +57,7 @@ pub(super) struct Draft {
 /// What is being prepared.
 pub(super) enum Goal {
     Command(Box<Draft>),
-    DryRun(PendingCommand),
+    DryRun(Box<PendingCommand>),
     /// What this instance should serve; with another text of the settings file, if given.
     Reconcile {
         file: Option<String>,

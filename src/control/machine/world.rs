@@ -413,7 +413,7 @@ impl Instance {
 }
 
 pub(super) fn request(command: Command) -> CommandRequest {
-    let info = AuditInfo { by: "ann".to_owned(), why: "a test".to_owned() };
+    let info = AuditInfo { by: "ann".to_owned(), why: "a test".to_owned(), ..AuditInfo::default() };
     CommandRequest::new(command, info)
 }
 

@@ -50,7 +50,7 @@ fn texts(pairs: &[(&str, &str)]) -> Attributes {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Some(AttributeValue::Text((*value).to_owned())))).collect()
 }
 
-pub(super) fn features<'r>(request_id: &'r str, attributes: &'r Attributes) -> Features<'r> {
+pub(in crate::routing) fn features<'r>(request_id: &'r str, attributes: &'r Attributes) -> Features<'r> {
     Features {
         request_id,
         key: None,

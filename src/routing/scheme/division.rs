@@ -160,6 +160,19 @@ impl Division {
         Some(drawn.collect::<Vec<_>>().join(", "))
     }
 
+    /// The share of units that it takes.
+    pub(in crate::routing) fn exposure(&self) -> f64 {
+        match &self.arms {
+            Arms::Cumulative { ratio, .. } | Arms::Rendezvous { ratio, .. } => f64::from(*ratio) / f64::from(PARTS),
+            Arms::Unleash { percent, .. } => f64::from(*percent) / f64::from(unleash::PERCENT),
+            Arms::Optimizely(ranges) => {
+                let buckets: u32 = ranges.iter().map(|[from, to]| to - from).sum();
+                f64::from(buckets) / f64::from(BUCKETS)
+            }
+            Arms::Flagd(_) => 1.0,
+        }
+    }
+
     /// The share of each variant among the units that the experiment takes.
     pub(in crate::routing) fn propensities(&self) -> Vec<f64> {
         let shares: Vec<f64> = match &self.arms {

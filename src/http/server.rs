@@ -1,9 +1,15 @@
-//! Serves a router within bounds. Anybody who reaches a port may connect and send nothing: without bounds such connections take
-//! all of the process's file descriptors, and with them its brokers, its settings and its health page.
+//! Serves a router within bounds. A client may connect and send nothing. Without bounds such connections take all file
+//! descriptors of the process, and with them its brokers, its settings and its health page.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    middleware::{self, Next},
+    response::IntoResponse,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -13,6 +19,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+
+use super::Door;
 
 /// Bounds of an HTTP server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +42,13 @@ const HEADERS_MAX: usize = 64;
 ///
 /// # Errors
 /// Never; the type is that of a server.
-pub async fn serve_connections(listener: TcpListener, router: Router, limits: HttpLimits) -> io::Result<()> {
+pub async fn serve_connections(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    door: Door,
+) -> io::Result<()> {
+    let door = Arc::new(door);
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     loop {
         let stream = match listener.accept().await {
@@ -47,21 +61,29 @@ pub async fn serve_connections(listener: TcpListener, router: Router, limits: Ht
         };
         // Closed rather than kept waiting: its descriptor would count as well.
         let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-        let router = router.clone();
+        let (router, door) = (router.clone(), door.clone());
         tokio::spawn(async move {
-            serve_one(stream, router, limits).await;
+            serve_one(stream, router, limits, door).await;
             drop(permit);
         });
     }
 }
 
 /// Serves the requests of one connection, one after the other. Each has the time-out for its head, and once more for the rest.
-async fn serve_one(stream: TcpStream, router: Router, limits: HttpLimits) {
+async fn serve_one(stream: TcpStream, router: Router, limits: HttpLimits, door: Arc<Door>) {
     let HttpLimits { timeout, answer_timeout, .. } = limits;
-    let router = router.layer(axum::middleware::from_fn(move |request, next: axum::middleware::Next| async move {
-        match tokio::time::timeout(answer_timeout, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => axum::response::IntoResponse::into_response(axum::http::StatusCode::REQUEST_TIMEOUT),
+    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let door = door.clone();
+        async move {
+            let mut response = match door.refusal(&request) {
+                Some(refusal) => refusal,
+                None => match tokio::time::timeout(answer_timeout, next.run(request)).await {
+                    Ok(response) => response,
+                    Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+                },
+            };
+            Door::finish(&mut response);
+            response
         }
     }));
     let mut server = http1::Builder::new();
@@ -97,7 +119,7 @@ mod tests {
             .route("/slow", get(|| async { tokio::time::sleep(Duration::from_secs(60)).await }));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(serve_connections(listener, router, limits));
+        runtime.spawn(serve_connections(listener, router, limits, Door::default()));
         (runtime, address)
     }
 
