@@ -5,12 +5,17 @@
 //! * [`openapi()`]: the description that is published as `schemas/openapi.json`.
 //! * [`Client`]: what the program's own commands use.
 
+mod answer;
+mod api;
 mod auth;
+mod caller;
 mod client;
 mod openapi;
 mod routes;
+mod trials;
 
+pub use answer::Refusal;
 pub use auth::{Token, Tokens};
 pub use client::{ANSWER_MAX, Client, ClientError, Conditions};
 pub use openapi::document as openapi;
-pub use routes::{ChangeRequest, Refusal, serve};
+pub use routes::{ChangeRequest, serve};

@@ -4,7 +4,12 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::{ChangeRequest, Refusal};
-use crate::control::{Applied, Report};
+use crate::{
+    control::{Applied, ConfigInForce, ConfigListing, InstanceStatus, Report, ServedConfig},
+    message::{Request, Verdict},
+    pipeline::SimulationRequest,
+    routing::Shares,
+};
 
 /// The OpenAPI document, `schemas/openapi.json`.
 pub fn document() -> Value {
@@ -21,6 +26,28 @@ pub fn document() -> Value {
         parameter("If-Match", "header", "The ETag of `/v1/status` that must be in force; otherwise 412."),
         parameter("Idempotency-Key", "header", "The id of the change: a retry with it is not carried out twice."),
     ];
+    let request = takes::<Request>(&mut types);
+    let answer = returns::<Vec<Verdict>>(&mut types, "A verdict of each version.");
+    let versions =
+        [parameter("versions", "query", "Versions, separated by commas; without it, the one that it is routed to.")];
+    let summary = "Try a request on some versions: nothing is published";
+    let predict = operation(&mut types, summary, Some(&request), &versions, Some(answer));
+    let answer = json!({"description": "The route, and everything that was tried.",
+        "content": {"application/json": {"schema": {"type": "object"}}}});
+    let explain = operation(&mut types, "Explain the route of a request", Some(&request), &[], Some(answer));
+    let asked_shares = takes::<SimulationRequest>(&mut types);
+    let answer = returns::<Shares>(&mut types, "Shares of versions and arms, and what would move.");
+    let summary = "Route made-up units, by what is in force and by other settings";
+    let simulate = operation(&mut types, summary, Some(&asked_shares), &[], Some(answer));
+    let answer = returns::<Vec<InstanceStatus>>(&mut types, "The instances, by name.");
+    let instances = operation(&mut types, "The instances of the group, and which are behind", None, &[], Some(answer));
+    let answer = returns::<ConfigInForce>(&mut types, "The settings without local sections, and overrides.");
+    let config = operation(&mut types, "The settings in force on this instance", None, &[], Some(answer));
+    let answer = returns::<Vec<ConfigListing>>(&mut types, "Digests, the latest first.");
+    let configs = operation(&mut types, "The configurations that this instance served", None, &[], Some(answer));
+    let answer = returns::<ServedConfig>(&mut types, "The configuration.");
+    let digest = [parameter("digest", "path", "The digest, or at least 4 digits of its beginning.")];
+    let config_by_digest = operation(&mut types, "A configuration that was served", None, &digest, Some(answer));
     let changing = |types: &mut SchemaGenerator, summary: &str, body: Option<&Value>, parameters: &[Value]| {
         operation(types, summary, body, &[parameters, &conditions].concat(), None)
     };
@@ -36,7 +63,14 @@ pub fn document() -> Value {
     let name_and_variant = [experiment, parameter("variant", "path", "The variant that won.")];
     let paths = json!({
         "/v1/status": {"get": status},
+        "/v1/predict": {"post": predict},
+        "/v1/explain": {"post": explain},
+        "/v1/simulate": {"post": simulate},
+        "/v1/instances": {"get": instances},
+        "/v1/configs": {"get": configs},
+        "/v1/configs/{digest}": {"get": config_by_digest},
         "/v1/config": {
+            "get": config,
             "put": changing(&mut types, "Serve by these settings instead of the file's", Some(&text), &from_query),
             "delete": changing(&mut types, "Serve by the settings file again", None, &from_query)
         },

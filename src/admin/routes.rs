@@ -5,21 +5,27 @@ use std::{future::Future, io, sync::Arc};
 use axum::{
     Router,
     body::{Bytes, HttpBody},
-    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Query, Request, State},
-    http::{Method, StatusCode, header, request::Parts},
+    extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State},
+    http::{Method, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{MethodRouter, delete, get, post, put},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
-use super::auth::{Identity, Tokens};
+use super::{
+    answer::{json, refused, unreadable},
+    api::Api,
+    auth::Tokens,
+    caller::Caller,
+    trials::{TRIALS_MAX, explain, predict, simulate},
+};
 use crate::{
-    control::{AuditInfo, Command, CommandRequest, ControlError, Handle, ID_CHARACTERS_MAX},
+    control::{AuditInfo, Command, CommandRequest, ConfigStore, ControlError, Handle},
     http::{Door, HostRule, HttpLimits, serve_connections},
-    pipeline::SwitchError,
+    pipeline::{SwitchError, Switcher},
     settings::{AdminPlan, Role},
 };
 
@@ -35,66 +41,6 @@ pub struct ChangeRequest {
     pub dry_run: bool,
     /// Carry it out although a newer record of the control topic cannot be read. What that record changed is lost.
     pub force: bool,
-}
-
-/// Who makes a change, and its conditions, from its headers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Caller {
-    /// The name of the token, if it has one.
-    name: Option<String>,
-    /// `If-Match`: the `ETag` that must be in force.
-    if_match: Option<String>,
-    /// `Idempotency-Key`: the id of the change. A retry with the same id is not carried out twice.
-    id: Option<String>,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        // Other bytes than ASCII become characters that no ETag and no id has.
-        let text = |name: &str| {
-            let value = parts.headers.get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
-        };
-        let if_match = match text("if-match").as_deref() {
-            None | Some("*") => None,
-            Some(list) if list.contains(',') || list.starts_with("W/") => {
-                return Err(bad_header("if-match", "takes one ETag of `/v1/status`"));
-            }
-            Some(etag) => Some(etag.trim_matches('"').to_owned()),
-        };
-        let id = text("idempotency-key");
-        let is_id = |id: &String| {
-            !id.is_empty() && id.len() <= ID_CHARACTERS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if id.as_ref().is_some_and(|id| !is_id(id)) {
-            let reason = format!("takes up to {ID_CHARACTERS_MAX} visible ASCII characters");
-            return Err(bad_header("idempotency-key", &reason));
-        }
-        let name = parts.extensions.get::<Identity>().and_then(|identity| identity.name.clone());
-        Ok(Self { name, if_match, id })
-    }
-}
-
-fn bad_header(name: &str, reason: &str) -> Response {
-    refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the header `{name}` {reason}"))
-}
-
-/// Why something is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
-    /// A stable code.
-    pub code: String,
-    /// For people: what is wrong, where, and what to do.
-    pub message: String,
-}
-
-#[derive(Clone)]
-struct Api {
-    handle: Handle,
-    tokens: Arc<Tokens>,
-    body_bytes_max: usize,
 }
 
 /// A method of an address, with the role that it needs. There are no others.
@@ -113,6 +59,13 @@ fn routes() -> Vec<Route> {
         route("GET", "/v1/status", Role::Look, get(status)),
         route("GET", "/v1/audit", Role::Look, get(audit)),
         route("GET", "/v1/openapi.json", Role::Look, get(openapi)),
+        route("GET", "/v1/instances", Role::Look, get(instances)),
+        route("GET", "/v1/config", Role::Look, get(config)),
+        route("GET", "/v1/configs", Role::Look, get(configs)),
+        route("GET", "/v1/configs/{digest}", Role::Look, get(config_by_digest)),
+        route("POST", "/v1/predict", Role::Look, post(predict)),
+        route("POST", "/v1/explain", Role::Look, post(explain)),
+        route("POST", "/v1/simulate", Role::Look, post(simulate)),
         route("PUT", "/v1/config", Role::Operate, put(apply)),
         route("DELETE", "/v1/config", Role::Operate, delete(use_file)),
         route("DELETE", "/v1/overrides", Role::Operate, delete(clear)),
@@ -139,13 +92,14 @@ fn role_of(routes: &[(&'static str, &'static str, Role)], method: &Method, path:
 /// When the system does not let it.
 pub fn serve(
     listener: std::net::TcpListener,
-    handle: Handle,
+    (handle, switcher): (Handle, Switcher),
     tokens: Tokens,
     plan: &AdminPlan,
     limits: HttpLimits,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
     let body_bytes_max = plan.body_bytes_max;
-    let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max };
+    let trials = Arc::new(Semaphore::new(TRIALS_MAX));
+    let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max, switcher, trials };
     let hosts = HostRule { listen: listener.local_addr()?, allowed: plan.allowed_hosts.clone() };
     let door = Door { hosts: Some(hosts), http_1_1_only: true };
     listener.set_nonblocking(true)?;
@@ -192,7 +146,7 @@ async fn admit(
         return refused(StatusCode::FORBIDDEN, "forbidden", &message);
     }
     // A parameter in the wrong place would be overlooked, and a dry run would be a real change.
-    if method == Method::POST && request.uri().query().is_some() {
+    if method == Method::POST && needed == Role::Operate && request.uri().query().is_some() {
         let message = "a POST takes `by`, `why`, `dry_run` and `force` in its body";
         return refused(StatusCode::BAD_REQUEST, "bad_request", message);
     }
@@ -242,6 +196,38 @@ fn in_our_words(response: Response) -> Response {
 async fn status(State(api): State<Api>) -> Response {
     match api.handle.report().await {
         Ok(report) => with_etag(json(StatusCode::OK, &report), &report.etag),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn instances(State(api): State<Api>) -> Response {
+    match api.handle.instances().await {
+        Ok(instances) => json(StatusCode::OK, &instances),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn config(State(api): State<Api>) -> Response {
+    match api.handle.config().await {
+        Ok(config) => with_etag(json(StatusCode::OK, &config), &config.etag),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn configs(State(api): State<Api>) -> Response {
+    match api.handle.configs().map_or(Ok(Vec::new()), ConfigStore::list) {
+        Ok(configs) => json(StatusCode::OK, &configs),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn config_by_digest(State(api): State<Api>, Path(digest): Path<String>) -> Response {
+    let Some(configs) = api.handle.configs() else {
+        let message = "`control.directory` is off, so configurations are not kept";
+        return refused(StatusCode::NOT_FOUND, "unknown_name", message);
+    };
+    match configs.find(&digest) {
+        Ok(config) => json(StatusCode::OK, &config),
         Err(error) => refusal(&error),
     }
 }
@@ -355,10 +341,6 @@ fn read(body: &Bytes) -> Result<ChangeRequest, serde_json::Error> {
     serde_json::from_value(fields.into())
 }
 
-fn unreadable(error: &serde_json::Error) -> Response {
-    refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the body: {error}"))
-}
-
 fn refusal(error: &ControlError) -> Response {
     let status = match error {
         ControlError::Switch(SwitchError::Kafka(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -377,54 +359,5 @@ fn refusal(error: &ControlError) -> Response {
     refused(status, error.code(), &error.to_string())
 }
 
-fn refused(status: StatusCode, code: &str, message: &str) -> Response {
-    json(status, &Refusal { code: code.to_owned(), message: message.to_owned() })
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    // Plain data with string keys: serializing cannot fail.
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    /// The role that each method of each address needs. A route that is missing here fails the test.
-    const NEEDED: [(&str, &str, Role); 12] = [
-        ("GET", "/v1/status", Role::Look),
-        ("GET", "/v1/audit", Role::Look),
-        ("GET", "/v1/openapi.json", Role::Look),
-        ("PUT", "/v1/config", Role::Operate),
-        ("DELETE", "/v1/config", Role::Operate),
-        ("DELETE", "/v1/overrides", Role::Operate),
-        ("POST", "/v1/rollback", Role::Operate),
-        ("POST", "/v1/default/{version}", Role::Operate),
-        ("POST", "/v1/experiments/{name}/pause", Role::Operate),
-        ("POST", "/v1/experiments/{name}/resume", Role::Operate),
-        ("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate),
-        ("POST", "/v1/record-format", Role::Operate),
-    ];
-
-    #[test]
-    fn every_route_needs_the_role_of_the_table_and_is_described() {
-        let key = |method: &str, path: &str| format!("{method} {path}");
-        let expected: BTreeMap<String, Role> =
-            NEEDED.iter().map(|(method, path, role)| (key(method, path), *role)).collect();
-        let served: BTreeMap<String, Role> =
-            routes().iter().map(|route| (key(route.method, route.path), route.role)).collect();
-        assert_eq!(served, expected);
-
-        let document = super::super::openapi();
-        let paths = document["paths"].as_object().unwrap().iter();
-        let described = paths.flat_map(|(path, methods)| {
-            methods.as_object().unwrap().keys().map(move |method| key(&method.to_uppercase(), path))
-        });
-        let mut described: Vec<String> = described.collect();
-        described.sort();
-        assert_eq!(described, expected.into_keys().collect::<Vec<_>>());
-    }
-}
+mod tests;

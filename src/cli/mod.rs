@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod check;
+mod config;
 mod dead_letters;
 mod demo;
 mod eval;
@@ -14,8 +15,10 @@ mod report;
 mod requests;
 mod run;
 mod synth;
+mod topics;
 #[cfg(feature = "train")]
 mod train;
+mod verdicts;
 
 use std::{
     path::{Path, PathBuf},
@@ -62,8 +65,17 @@ enum Command {
     /// Look at dead letters, and put them back into the requests topic
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Create the topics that settings name
+    #[command(subcommand)]
+    Topics(topics::Command),
+    /// Look at verdicts
+    #[command(subcommand)]
+    Verdicts(verdicts::Command),
     #[command(flatten)]
     Operate(operate::Command),
+    /// Show configurations that a running instance served, by the digest that verdicts carry
+    #[command(subcommand)]
+    Config(config::Command),
     /// Compare the variants of experiments by their verdicts
     Report(report::Arguments),
     /// Measure versions on examples whose labels are known
@@ -198,7 +210,10 @@ fn run_command(command: &Command) -> Result<(), CliError> {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Produce(arguments) => produce::run(arguments),
         Command::DeadLetters(command) => dead_letters::run(command),
+        Command::Topics(command) => topics::run(command),
+        Command::Verdicts(command) => verdicts::run(command),
         Command::Operate(command) => operate::run(command),
+        Command::Config(command) => config::run(command),
         Command::Report(arguments) => report::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Synth(arguments) => synth::run(arguments),

@@ -1,6 +1,8 @@
 //! Commands for a running instance, and through it for its group: `status`, `rollback`, `set-default`, `pause`, `resume`,
 //! `promote`, `apply`, `use-file`, `clear`, `upgrade-control`, `audit`. Each uses the admin API.
 
+mod tables;
+
 use std::{os::unix::fs::MetadataExt, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Subcommand};
@@ -9,7 +11,7 @@ use serde_json::Value;
 use super::{CliError, SettingsArguments, failed, output};
 use crate::{
     admin::{ChangeRequest, Client, ClientError, Conditions, Token, Tokens},
-    control::{Applied, Outcome, Report, Storage, TOKEN},
+    control::{Applied, InstanceStatus, Outcome, Report, Storage, TOKEN},
     settings::{AdminPlan, Plan, Reach, Role, Secret, TokenSource},
 };
 
@@ -19,6 +21,9 @@ pub(super) enum Command {
     Status {
         #[command(flatten)]
         instance: Instance,
+        /// Show every instance of the group, and which are behind
+        #[arg(long)]
+        all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -124,12 +129,21 @@ pub(super) struct Change {
 
 pub(super) fn run(command: &Command) -> Result<(), CliError> {
     match command {
-        Command::Status { instance, json } => {
+        Command::Status { instance, all: true, json } => {
+            let instances: Vec<InstanceStatus> = instance.client()?.get("/v1/instances")?;
+            if *json {
+                output::json(&instances);
+            } else {
+                tables::instances(&instances);
+            }
+            Ok(())
+        }
+        Command::Status { instance, all: false, json } => {
             let report: Report = instance.client()?.get("/v1/status")?;
             if *json {
                 output::json(&report);
             } else {
-                show_report(&report);
+                tables::report(&report);
             }
             Ok(())
         }
@@ -138,7 +152,7 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
             if *json {
                 output::json(&lines);
             } else {
-                show_audit(&lines);
+                tables::audit(&lines);
             }
             Ok(())
         }
@@ -310,6 +324,21 @@ impl Change {
             output::line(format!("undone: {undone}"));
         }
         applied.warnings.iter().for_each(|warning| output::line(format!("warning: {warning}")));
+        if applied.dry_run || applied.instances.len() < 2 {
+            return;
+        }
+        let is_behind = |status: &&InstanceStatus| status.revision < applied.revision || status.sync != "in_sync";
+        let behind: Vec<&InstanceStatus> = applied.instances.iter().filter(is_behind).collect();
+        let (switched, all) = (applied.instances.len() - behind.len(), applied.instances.len());
+        output::line(format!("{switched} of {all} instances serve it"));
+        for InstanceStatus { instance, revision, behind, silent, .. } in behind {
+            let reason = match behind {
+                _ if *silent => "silent".to_owned(),
+                Some(reason) => reason.clone(),
+                None => format!("at revision {revision}"),
+            };
+            output::line(format!("not yet: {instance}, {reason}"));
+        }
     }
 }
 
@@ -340,60 +369,6 @@ fn of(experiment: &str, verb: &str) -> String {
 }
 
 /// A text as a part of an address.
-fn encoded(text: &str) -> impl std::fmt::Display {
+pub(super) fn encoded(text: &str) -> impl std::fmt::Display {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
-}
-
-fn show_report(report: &Report) {
-    let Report { instance, revision, config_digest, source, default, history, .. } = report;
-    let from = if source == "file" { "the settings file" } else { "applied settings" };
-    output::line(format!("{instance} serves by {from}, {}, revision {revision}", output::digest(config_digest)));
-    if let Some(reason) = &report.behind {
-        let word = if report.sync == "applying" { "APPLYING" } else { "BEHIND the group" };
-        output::line(format!("{word}: {reason}"));
-    }
-    if let Some(reason) = &report.file_refused {
-        output::line(format!("the settings file on disk is not in force: {reason}"));
-    }
-    if let Some(change) = &report.last_change {
-        output::line(format!("last change: {change}; {history} can be rolled back"));
-    }
-    if let Some(changes) = &report.rollback_changes {
-        output::line(format!("a rollback changes {changes}"));
-    }
-    if report.file_differs {
-        output::line("note: the settings file says something else; `ofa-stream use-file` follows it again");
-    }
-    report.warnings.iter().for_each(|warning| output::line(format!("note: {warning}")));
-    output::line(format!("default: {default}"));
-    let experiments = report.experiments.iter().map(|it| {
-        let share = format!("{} %", it.traffic_ratio * 100.0);
-        vec![it.name.clone(), it.position.clone(), share, it.variants.join(", ")]
-    });
-    if !report.experiments.is_empty() {
-        output::show(&output::table(&["experiment", "", "units", "variants"], &["units"], experiments));
-    }
-    let versions = report.versions.iter().map(|it| {
-        let named = match (it.named, it.state.as_str()) {
-            (true, _) => "",
-            (false, "loading") => "being made ready",
-            (false, _) => "not named",
-        };
-        let (device, precision) = (it.device.clone(), it.precision.clone());
-        vec![it.name.clone(), it.state.clone(), device, precision, output::digest(&it.digest), named.to_owned()]
-    });
-    output::show(&output::table(&["version", "state", "device", "precision", "digest", ""], &[], versions));
-}
-
-fn show_audit(lines: &[Value]) {
-    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
-    let rows = lines.iter().map(|line| {
-        let result = match line["reason"].as_str() {
-            None => format!("{} → {}", text(line, "result"), output::digest(&text(line, "to"))),
-            Some(reason) => format!("{}: {reason}", text(line, "result")),
-        };
-        let at = text(line, "at").chars().take("2026-11-24T20:00:00".len()).collect();
-        vec![line["revision"].to_string(), at, text(line, "by"), text(line, "action"), text(line, "why"), result]
-    });
-    output::show(&output::table(&["revision", "at", "by", "action", "why", "result"], &["revision"], rows));
 }

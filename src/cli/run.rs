@@ -16,7 +16,7 @@ use tokio::{
 use super::{CliError, SettingsArguments, VerifyArguments, failed, operate};
 use crate::{
     admin::{self, Tokens},
-    control::{self, ControlTopic, Controller, Restored, Sources, Storage, restore},
+    control::{self, ConfigStore, ControlTopic, Controller, Restored, Sources, Storage, restore},
     engine::Engine,
     http::HttpLimits,
     kafka::{Connection, EmbeddedBroker},
@@ -128,11 +128,17 @@ fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoro
         ask: ask && !connection.embedded,
         storage,
         topic,
+        configs: config_store(&plan),
         plan: plan.control.clone(),
         instance,
         adapt: |plan| plan,
     };
     Ok(Begun { pipeline: pipeline?, plan, start, admin })
+}
+
+/// Where configurations that were served are kept, if anywhere.
+fn config_store(plan: &Plan) -> Option<ConfigStore> {
+    plan.control.directory.as_deref().map(|directory| ConfigStore::new(directory, plan.control.configs_max))
 }
 
 /// Settings are read again while the program runs, which a pipe cannot be.
@@ -276,7 +282,8 @@ impl Service {
         let _inside = self.runtime.enter();
         // A change may have to load a large version first.
         let limits = HttpLimits { answer_timeout: admin::ANSWER_MAX, ..http_limits(plan) };
-        let server = admin::serve(listener, controller.handle(), tokens, &plan.admin, limits).map_err(failed)?;
+        let server = admin::serve(listener, (controller.handle(), controller.switcher()), tokens, &plan.admin, limits)
+            .map_err(failed)?;
         tracing::info!(%address, "Serving the admin API.");
         if !address.ip().is_loopback() {
             tracing::warn!(

@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{GroupState, RecordError, RecordFormat, TopicContents, driver::Message, wire};
+use super::{GroupState, RecordError, RecordFormat, TopicContents, handle::Message, wire};
 use crate::{
     kafka::{Connection, ControlEvent, ControlReader, ControlRecord, ControlWriter, KafkaError},
     settings::KafkaPlan,
@@ -50,7 +50,8 @@ impl ControlTopic {
             match opened.reader.next(POLL_TIMEOUT) {
                 Ok(Some(ControlEvent::CaughtUp)) => return Ok(Some(opened)),
                 Ok(Some(ControlEvent::Record(record))) => opened.contents.take(read(&record, topic)),
-                Ok(None) => {}
+                // What instances said before this start may be long ago.
+                Ok(Some(ControlEvent::Instance(..)) | None) => {}
                 // One broker of several that does not answer is such an error, and no reason to stop.
                 Err(error) => {
                     reason = format!("`{topic}` could not be read to its end: {error}");
@@ -76,7 +77,11 @@ impl ControlTopic {
                     Ok(Some(ControlEvent::Record(record))) => {
                         inbox.send(Message::Record(Box::new(read(&record, &topic)))).ok();
                     }
-                    Ok(_) => {}
+                    Ok(Some(ControlEvent::Instance(instance, status))) => {
+                        let status = status.and_then(|json| serde_json::from_slice(&json).ok());
+                        inbox.send(Message::Instance(instance, status.map(Box::new))).ok();
+                    }
+                    Ok(Some(ControlEvent::CaughtUp) | None) => {}
                     Err(error) => {
                         if logged.is_none_or(|logged| logged.elapsed() > LOG_INTERVAL) {
                             tracing::warn!(%error, "The control topic, or one of its brokers, cannot be read; retrying.");

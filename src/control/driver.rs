@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,126 +10,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::oneshot;
 
 use super::{
-    Applied, CommandRequest, ControlError, ControlTopic, GroupState, Memory, RecordError, RecordFormat, Report,
-    Storage,
+    Applied, ConfigStore, ControlError, GroupState, InstanceStatus, RecordFormat,
     audit::Audit,
     file_watch::{FileWatch, Poll},
+    handle::{Handle, Message, QUEUE_MAX, ReplySender, Start},
     machine::{Beginning, Effect, Event, Machine, MachineOptions, PendingCommand, ReplyId, Sync, Ticket},
     planner::SettingsPlanner,
     preparations::Preparations,
+    presence::{Presence, REPEAT_INTERVAL},
     report, wire,
 };
-use crate::{
-    engine::Reuse,
-    kafka::ControlWriter,
-    pipeline::{Serving, SwitchError, Switcher},
-    settings::{ControlPlan, Plan},
-    telemetry,
-};
+use crate::{engine::Reuse, kafka::ControlWriter, pipeline::Switcher, settings::Plan, telemetry};
 
-/// What a controller starts with.
-pub struct Start {
-    /// The settings file.
-    pub path: PathBuf,
-    /// Its text.
-    pub file: String,
-    /// What was restored.
-    pub memory: Memory,
-    /// Why the pipeline serves something else, if so.
-    pub out_of_sync: Option<String>,
-    /// True if the control topic lacks the accepted state.
-    pub republish: bool,
-    /// True if other instances must be asked for the state.
-    pub ask: bool,
-    /// The folder of this instance.
-    pub storage: Option<Storage>,
-    /// The control topic.
-    pub topic: Option<ControlTopic>,
-    /// Its settings.
-    pub plan: ControlPlan,
-    /// The name of this instance.
-    pub instance: String,
-    /// Reads settings of other kinds again from their sources, such as the demo's.
-    pub adapt: fn(Plan) -> Plan,
-}
-
-type ReplySender<T> = oneshot::Sender<T>;
-
-/// A message to the driver's thread.
-pub(super) enum Message {
-    Command(Box<CommandRequest>, ReplySender<Result<Applied, ControlError>>),
-    Report(ReplySender<Report>),
-    /// SIGHUP.
-    Reload,
-    Record(Box<Result<(GroupState, RecordFormat), RecordError>>),
-    PublishFailed {
-        id: String,
-        reason: String,
-        certain: bool,
-    },
-    Prepared(Ticket, Box<Result<Arc<Serving>, SwitchError>>),
-    Stop,
-}
-
-/// Messages that may wait, and commands that may wait.
-const QUEUE_MAX: usize = 64;
 /// The poll of a settings file that is not watched.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// Sends commands to the controller, from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    inbox: Sender<Message>,
-    storage: Option<Storage>,
-}
-
-impl Handle {
-    /// Carries out a command.
-    ///
-    /// # Errors
-    /// When it is refused: nothing has changed then. [`ControlError::OutcomeUnknown`] is the exception.
-    pub async fn command(&self, request: CommandRequest) -> Result<Applied, ControlError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Command(Box::new(request), reply))?;
-        answer.await.unwrap_or(Err(ControlError::Stopping))
-    }
-
-    /// The state of this instance.
-    ///
-    /// # Errors
-    /// When the program stops.
-    pub async fn report(&self) -> Result<Report, ControlError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Report(reply))?;
-        answer.await.map_err(|_| ControlError::Stopping)
-    }
-
-    /// Reads the settings file and the folders of versions again.
-    pub fn reload(&self) {
-        // If too many messages wait, the file is polled soon anyway.
-        self.send(Message::Reload).ok();
-    }
-
-    /// The folder of this instance.
-    pub fn storage(&self) -> Option<&Storage> {
-        self.storage.as_ref()
-    }
-
-    fn send(&self, message: Message) -> Result<(), ControlError> {
-        self.inbox.try_send(message).map_err(|error| match error {
-            TrySendError::Full(_) => ControlError::Busy,
-            TrySendError::Disconnected(_) => ControlError::Stopping,
-        })
-    }
-}
 
 /// The running controller.
 pub struct Controller {
     handle: Handle,
+    switcher: Switcher,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
     following: Option<JoinHandle<()>>,
@@ -147,9 +49,10 @@ impl Controller {
         let has_topic = start.topic.is_some();
         let followed = start.topic.map(|topic| topic.follow(sender.clone(), stop.clone())).transpose()?;
         let (writer, following) = followed.unzip();
-        let handle = Handle { inbox: sender.clone(), storage: start.storage.clone() };
+        let (storage, configs) = (start.storage.clone(), start.configs.clone());
+        let handle = Handle { inbox: sender.clone(), storage, configs };
 
-        let serving = switcher.serving();
+        let (served, serving) = (switcher.clone(), switcher.serving());
         let planner = SettingsPlanner {
             path: start.path.clone(),
             own_file: start.file.clone(),
@@ -186,16 +89,26 @@ impl Controller {
             replies: BTreeMap::new(),
             replies_given: 0,
             events: VecDeque::new(),
+            configs: start.configs,
+            presence: Presence::default(),
+            status: None,
+            unconfirmed: Vec::new(),
         };
         driver.carry_out(effects);
+        driver.remember_config();
         driver.set_metrics();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || driver.run(&inbox))?;
-        Ok(Self { handle, stop, thread, following })
+        Ok(Self { handle, switcher: served, stop, thread, following })
     }
 
     /// Sends commands to it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// The configuration that it changes.
+    pub fn switcher(&self) -> Switcher {
+        self.switcher.clone()
     }
 
     /// Stops it. Open commands are answered.
@@ -223,21 +136,46 @@ struct Driver {
     replies_given: ReplyId,
     /// Events that effects led to.
     events: VecDeque<Event<SettingsPlanner>>,
+    configs: Option<ConfigStore>,
+    presence: Presence,
+    /// The status that was published last, and when it is due again.
+    status: Option<(InstanceStatus, Instant)>,
+    /// Changes that are in force here; their callers wait for the other instances.
+    unconfirmed: Vec<Unconfirmed>,
 }
+
+/// An answer that waits until the other instances have settled.
+struct Unconfirmed {
+    reply: ReplySender<Result<Applied, ControlError>>,
+    applied: Applied,
+    until: Instant,
+}
+
+/// A command waits so long for the other instances. Then it lists those that are behind.
+const CONFIRM_WAIT: Duration = Duration::from_secs(1);
+/// Answers that wait; more are given at once.
+const UNCONFIRMED_MAX: usize = 64;
+/// A stop waits so long until its status is withdrawn.
+const WITHDRAW_WAIT: Duration = Duration::from_millis(500);
 
 impl Driver {
     fn run(&mut self, inbox: &Receiver<Message>) {
         let interval = self.watch_interval.unwrap_or(IDLE);
         let mut next_poll = Instant::now() + interval;
         loop {
-            let wake = self.machine.next_tick().into_iter().fold(next_poll, Instant::min);
+            let due = self.status.as_ref().map(|(_, due)| *due);
+            let until = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.until);
+            let wakes = self.machine.next_tick().into_iter().chain(due).chain(until);
+            let wake = wakes.fold(next_poll, Instant::min);
             match inbox.recv_timeout(wake.saturating_duration_since(Instant::now())) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.step(Event::Stop),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.stop(),
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.drop_closed();
             self.step(Event::Tick);
+            self.publish_status();
+            self.confirm();
             if Instant::now() >= next_poll {
                 next_poll = Instant::now() + interval;
                 self.poll_file();
@@ -256,6 +194,11 @@ impl Driver {
             }
             // The caller may be gone.
             Message::Report(reply) => drop(reply.send(report::of(&self.machine, &self.switcher))),
+            Message::Config(reply) => drop(reply.send(report::config_in_force(&self.machine))),
+            Message::Instances(reply) => drop(reply.send(self.presence.list(Instant::now()))),
+            Message::Instance(instance, status) => {
+                self.presence.heard(&instance, status.map(|status| *status), Instant::now());
+            }
             Message::Reload => {
                 self.step(Event::Reload);
                 match self.watch.read() {
@@ -270,6 +213,56 @@ impl Driver {
                 self.step(Event::Prepared(ticket, prepared.map_err(ControlError::from)));
             }
             Message::Stop => self.step(Event::Stop),
+        }
+    }
+
+    /// Answers everything, and withdraws the status of this instance.
+    fn stop(&mut self) {
+        self.step(Event::Stop);
+        for Unconfirmed { reply, applied, .. } in self.unconfirmed.drain(..) {
+            reply.send(Ok(applied)).ok();
+        }
+        if let Some(writer) = &self.writer {
+            writer.publish_status(self.machine.instance(), None);
+            writer.flush(WITHDRAW_WAIT);
+        }
+    }
+
+    /// Publishes the status of this instance when it changed, and at intervals.
+    fn publish_status(&mut self) {
+        let Some(writer) = &self.writer else { return };
+        let (now, status) = (Instant::now(), report::status(&self.machine));
+        let is_known = self.status.as_ref().is_some_and(|(known, due)| *known == status && now < *due);
+        if is_known {
+            return;
+        }
+        // Plain data with string keys: serializing cannot fail.
+        let json = serde_json::to_vec(&status).unwrap_or_default();
+        writer.publish_status(&status.instance, Some(&json));
+        self.presence.heard(&status.instance.clone(), Some(status.clone()), now);
+        self.status = Some((status, now + REPEAT_INTERVAL));
+    }
+
+    /// Answers the commands that all instances have settled on, or that waited long enough.
+    fn confirm(&mut self) {
+        let now = Instant::now();
+        let is_due = |waiting: &mut Unconfirmed| {
+            now >= waiting.until || self.presence.has_settled(waiting.applied.revision, now)
+        };
+        let due: Vec<Unconfirmed> = self.unconfirmed.extract_if(.., is_due).collect();
+        for Unconfirmed { reply, mut applied, .. } in due {
+            applied.instances = self.presence.list(now);
+            // The caller may be gone.
+            reply.send(Ok(applied)).ok();
+        }
+    }
+
+    fn remember_config(&self) {
+        let Some(configs) = &self.configs else { return };
+        let digest = &self.machine.serving().plan.config_digest;
+        if let Err(error) = configs.remember(digest, self.machine.memory()) {
+            telemetry::config_unwritten("configs");
+            tracing::warn!(%error, "The configuration in force cannot be kept for `config show`.");
         }
     }
 
@@ -314,7 +307,10 @@ impl Driver {
                 Effect::CancelPrepare(ticket) => self.preparations.cancel(ticket),
                 Effect::ReleaseUnused => self.preparations.release_unused(),
                 Effect::Publish(state, format) => self.publish(&state, format),
-                Effect::Serve(serving) => self.switcher.switch(serving),
+                Effect::Serve(serving) => {
+                    self.switcher.switch(serving);
+                    self.remember_config();
+                }
                 Effect::Save => unsaved = self.audit.save(self.machine.memory()),
                 Effect::Audit(entry) => self.audit.write(&entry),
                 Effect::Reply(id, answer) => {
@@ -323,11 +319,22 @@ impl Driver {
                         applied.warnings.extend(unsaved.clone());
                         applied
                     });
-                    // The caller may be gone.
-                    reply.send(answer).ok();
+                    self.answer(reply, answer);
                 }
                 Effect::Warn(event, text) => tracing::warn!(event, "Control: {text}."),
             }
+        }
+    }
+
+    /// Answers a caller; a change in a group waits until the other instances have settled.
+    fn answer(&mut self, reply: ReplySender<Result<Applied, ControlError>>, answer: Result<Applied, ControlError>) {
+        match answer {
+            Ok(applied) if self.writer.is_some() && !applied.dry_run && self.unconfirmed.len() < UNCONFIRMED_MAX => {
+                let until = Instant::now() + CONFIRM_WAIT;
+                self.unconfirmed.push(Unconfirmed { reply, applied, until });
+            }
+            // The caller may be gone.
+            answer => drop(reply.send(answer)),
         }
     }
 

@@ -15,19 +15,24 @@
 //! * [`restore`](restore()): the memory and the settings at a start; `join` joins the state file with the
 //!   control topic.
 //! * `planner`: settings, as the machine needs them. `file_watch`: polls the settings file.
+//! * [`ConfigStore`]: configurations that were served, by digest. `presence`: what instances tell each
+//!   other.
 
 mod audit;
 mod command;
+mod configs;
 mod control_topic;
 mod driver;
 mod error;
 mod file_watch;
 mod group_state;
+mod handle;
 mod join;
 pub mod machine;
 mod memory;
 mod planner;
 mod preparations;
+mod presence;
 mod report;
 mod restore;
 mod state_file;
@@ -35,13 +40,16 @@ mod storage;
 pub mod wire;
 
 pub use command::{Action, AuditInfo, Command, CommandRequest, ID_CHARACTERS_MAX};
+pub use configs::{ConfigListing, ConfigStore, ServedConfig};
 pub use control_topic::ControlTopic;
-pub use driver::{Controller, Handle, Start};
+pub use driver::Controller;
 pub use error::ControlError;
 pub use group_state::{Change, GroupState, Snapshot};
+pub use handle::{Handle, Start};
 pub use join::TopicContents;
 pub use memory::{FileMode, Memory, RollbackTarget};
-pub use report::{Applied, ExperimentReport, Outcome, Report, VersionReport};
+pub use presence::InstanceStatus;
+pub use report::{Applied, ConfigInForce, ExperimentReport, Outcome, Report, VersionReport};
 pub use restore::{Restored, Sources, restore};
 pub use storage::{Storage, TOKEN};
 pub use wire::{RecordError, RecordFormat};

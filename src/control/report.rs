@@ -6,14 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change,
+    Change, InstanceStatus,
     machine::{Machine, Sync},
     planner::SettingsPlanner,
 };
 use crate::{
     engine::Version,
     pipeline::Switcher,
-    routing::{ExperimentSpec, TableSpec, VariantSpec},
+    routing::{ExperimentSpec, Overrides, TableSpec, VariantSpec},
 };
 
 /// What a command did.
@@ -62,6 +62,25 @@ pub struct Applied {
     pub dry_run: bool,
     /// What works, and may not be what you meant.
     pub warnings: Vec<String>,
+    /// The instances of the group, and whether they serve the change. Empty without a control topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// The settings in force on one instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigInForce {
+    /// Identifies what is in force here, for `If-Match`.
+    pub etag: String,
+    /// SHA-256 of the configuration.
+    pub config_digest: String,
+    /// `file` or `applied`.
+    pub source: String,
+    /// The settings, without local sections.
+    pub text: String,
+    /// Changes of operators on top of them.
+    #[schemars(with = "serde_json::Value")]
+    pub overrides: Overrides,
 }
 
 /// What is in force on one instance.
@@ -142,15 +161,46 @@ pub struct VersionReport {
     pub named: bool,
 }
 
+/// The settings in force.
+pub(super) fn config_in_force(machine: &Machine<SettingsPlanner>) -> ConfigInForce {
+    let memory = machine.memory();
+    let desired = memory.desired();
+    ConfigInForce {
+        etag: machine.etag(),
+        config_digest: machine.serving().plan.config_digest.clone(),
+        source: if desired.config.is_some() { "applied" } else { "file" }.to_owned(),
+        text: desired.config.unwrap_or_else(|| memory.file.followed.clone()),
+        overrides: desired.overrides,
+    }
+}
+
+/// The status that other instances see.
+pub(super) fn status(machine: &Machine<SettingsPlanner>) -> InstanceStatus {
+    let (sync, behind) = sync_in_words(machine.sync());
+    InstanceStatus {
+        instance: machine.instance().to_owned(),
+        revision: machine.memory().revision(),
+        config_digest: machine.serving().plan.config_digest.clone(),
+        sync: sync.to_owned(),
+        behind: behind.filter(|_| sync == "out_of_sync"),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        silent: false,
+    }
+}
+
+fn sync_in_words(sync: &Sync) -> (&'static str, Option<String>) {
+    match sync {
+        Sync::InSync => ("in_sync", None),
+        Sync::Applying => ("applying", Some("the last change of the group is being prepared".to_owned())),
+        Sync::OutOfSync(reason) => ("out_of_sync", Some(reason.clone())),
+    }
+}
+
 /// The report of an instance.
 pub(super) fn of(machine: &Machine<SettingsPlanner>, switcher: &Switcher) -> Report {
     let memory = machine.memory();
     let plan = &machine.serving().plan;
-    let (sync, behind) = match machine.sync() {
-        Sync::InSync => ("in_sync", None),
-        Sync::Applying => ("applying", Some("the last change of the group is being prepared".to_owned())),
-        Sync::OutOfSync(reason) => ("out_of_sync", Some(reason.clone())),
-    };
+    let (sync, behind) = sync_in_words(machine.sync());
     let follows_file = memory.follows_file();
     Report {
         instance: machine.instance().to_owned(),

@@ -10,7 +10,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError as ClientError,
     message::DeliveryResult,
-    producer::{BaseRecord, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
 
@@ -34,6 +34,8 @@ pub struct ControlRecord {
 pub enum ControlEvent {
     /// A change.
     Record(ControlRecord),
+    /// The status of an instance of the group; without a value, it stopped.
+    Instance(String, Option<Vec<u8>>),
     /// All that there is has been read.
     CaughtUp,
 }
@@ -76,7 +78,7 @@ impl ControlReader {
         Ok(Self { client, group_id: group_id.to_owned() })
     }
 
-    /// What comes next, or none within the timeout. Records of other groups and deletions are left out.
+    /// The next event, or none within the timeout. Records of other groups, and deletions of changes, are left out.
     ///
     /// # Errors
     /// When the client cannot go on.
@@ -85,7 +87,11 @@ impl ControlReader {
             None => Ok(None),
             Some(Err(ClientError::PartitionEOF(_))) => Ok(Some(ControlEvent::CaughtUp)),
             Some(Err(error)) => Err(error.into()),
-            Some(Ok(message)) if message.key() != Some(self.group_id.as_bytes()) => Ok(None),
+            Some(Ok(message)) if message.key() != Some(self.group_id.as_bytes()) => {
+                let instance = message.key().and_then(|key| instance_of(key, &self.group_id));
+                let value = message.payload().map(<[u8]>::to_vec);
+                Ok(instance.map(|instance| ControlEvent::Instance(instance, value)))
+            }
             Some(Ok(message)) => Ok(message.payload().map(|payload| {
                 ControlEvent::Record(ControlRecord { offset: message.offset(), payload: payload.to_vec() })
             })),
@@ -129,6 +135,37 @@ impl ControlWriter {
         let record = record.partition(PARTITION).key(self.group_id.as_bytes()).payload(payload);
         self.client.send(record).map_err(|(error, _)| error.to_string())
     }
+
+    /// Publishes the status of an instance; without a value, withdraws it. A status that is lost comes again.
+    pub fn publish_status(&self, instance: &str, payload: Option<&[u8]>) {
+        let key = instance_key(&self.group_id, instance);
+        let ignored: Failed = Box::new(Box::new(|_: String, _: bool| {}));
+        let record = BaseRecord::<[u8], [u8], Failed>::with_opaque_to(&self.topic, ignored);
+        let mut record = record.partition(PARTITION).key(&key);
+        if let Some(payload) = payload {
+            record = record.payload(payload);
+        }
+        if let Err((error, _)) = self.client.send(record) {
+            tracing::debug!(%error, "The status of this instance was not published.");
+        }
+    }
+
+    /// Waits until everything is published, but not longer.
+    pub fn flush(&self, wait_max: Duration) {
+        self.client.flush(wait_max).ok();
+    }
+}
+
+/// Stands between the group and the instance in a key. No group's name has it.
+const SEPARATOR: u8 = 0;
+
+fn instance_key(group_id: &str, instance: &str) -> Vec<u8> {
+    [group_id.as_bytes(), &[SEPARATOR], instance.as_bytes()].concat()
+}
+
+fn instance_of(key: &[u8], group_id: &str) -> Option<String> {
+    let instance = key.strip_prefix(group_id.as_bytes())?.strip_prefix(&[SEPARATOR])?;
+    std::str::from_utf8(instance).ok().map(str::to_owned)
 }
 
 /// Called when a record was not published. Boxed twice: the client takes the address of one box.

@@ -10,6 +10,7 @@
 //! * [`EmbeddedBroker`]: a broker inside the process, for trying things out.
 //! * [`Feeder`]: publishes requests, never more than an embedded broker's log can hold.
 //! * `limits`: how large records may be in a topic; `backlog`: what a topic holds now, an [`Extent`] of it.
+//! * [`TopicPlan`]: topics that are to be created.
 //! * `topic_ids`: whether a topic is still the one that was read.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
@@ -17,6 +18,7 @@ mod backlog;
 mod connection;
 mod consumer;
 mod control;
+mod creation;
 mod embedded;
 mod feeder;
 mod identity;
@@ -35,6 +37,7 @@ pub use backlog::Extent;
 pub use connection::{Connection, KafkaError};
 pub use consumer::Consumer;
 pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
+pub use creation::TopicPlan;
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
 pub use identity::Identity;

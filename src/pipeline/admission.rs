@@ -117,7 +117,12 @@ impl Admission<'_> {
         self.admit_watched(record, &mut CountMissing)
     }
 
-    fn admit_watched(&self, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), AdmissionError> {
+    /// As [`Self::admit`]; `watch` sees how it is routed.
+    pub(super) fn admit_watched(
+        &self,
+        record: &Record,
+        watch: &mut impl Watch,
+    ) -> Result<(Admitted, Vec<u8>), AdmissionError> {
         let request = Request::from_record(record, &self.limits.request)
             .map_err(|error| AdmissionError { failure: error.into(), request_id: None })?;
         let request_id = request.request_id.clone();

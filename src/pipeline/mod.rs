@@ -37,6 +37,7 @@ mod specs;
 mod stages;
 mod tell;
 mod transact;
+mod trial;
 
 pub use admission::{Explained, explain};
 pub use cluster::check_cluster;
@@ -45,3 +46,4 @@ pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};
 pub use serving::{Serving, SwitchError, Switcher};
 pub use specs::{connection, engine_options, engine_specs, every_spec, image_limits, instance_name};
+pub use trial::{RouteExplanation, SimulationRequest, TrialError};

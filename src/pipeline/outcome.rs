@@ -149,7 +149,8 @@ impl<'a> Outcomes<'a> {
         Outcome { outgoing: Some(outgoing), told: Told::Verdict(Box::new(verdict)), record: Some(record) }
     }
 
-    fn verdict(&self, record: &Record, answered: Answered<'_>) -> Verdict {
+    /// The verdict on a request that the network answered.
+    pub(super) fn verdict(&self, record: &Record, answered: Answered<'_>) -> Verdict {
         let Answered { admitted, version, judged, latency, attempts } = answered;
         let Admitted { request, route, header, image, text_length, fetching, preparing, reading, .. } = admitted;
         let texts = request.text.as_slice();

@@ -7,6 +7,7 @@
 //! * [`condition`]: the language of rules.
 //! * `experiment`, `holdout`, `shadow`: who is compared, who is kept out of it, who judges beside.
 //! * `probability`: the probability of each version for one request, for estimates about other policies.
+//! * [`ShareCounter`]: the shares that a configuration gives, on many units.
 //! * `refused`: where an entry of the settings cannot work.
 //! * [`scheme`]: how units are divided; the frozen assignment scheme `m3v1` and those of other platforms.
 
@@ -20,12 +21,14 @@ mod probability;
 mod refused;
 pub mod scheme;
 mod shadow;
+mod simulation;
 mod spec;
 mod table;
 
 pub use decide::{Reason, Route, RouteError, Step, Watch};
 pub use features::{Features, Unit};
 pub use scheme::{Method, Scheme};
+pub use simulation::{AssumedRequest, Moved, Share, ShareCounter, Shares, hashed_attributes};
 pub use spec::{
     ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleDecision, RuleSpec, TableSpec, VariantSpec,
 };

@@ -28,6 +28,7 @@ fn ranges(raw: &Raw) -> Vec<(&'static str, u64, u64, u64)> {
         ("model_versions.keep_warm_ms", raw.model_versions.keep_warm_ms, 0, 7 * 24 * 3_600_000),
         ("control.watch_ms", raw.control.watch_ms, 0, 60_000),
         ("control.history", raw.control.history as u64, 1, 100),
+        ("control.configs_max", raw.control.configs_max as u64, 1, 100_000),
         ("admin.body_bytes_max", raw.admin.body_bytes_max as u64, 1_000, 1 << 26),
         ("kafka.embedded_partitions", raw.kafka.embedded_partitions.max(0) as u64, 1, 64),
         ("kafka.record_bytes_max", raw.kafka.record_bytes_max as u64, 1_000, 1_000_000_000),

@@ -24,6 +24,8 @@ pub struct ControlPlan {
     pub watch: Option<Duration>,
     /// Configurations that `rollback` can go back, at most.
     pub history: usize,
+    /// Configurations that were served and are kept for `config show`, at most.
+    pub configs_max: usize,
 }
 
 /// The admin API.
@@ -150,6 +152,7 @@ pub(super) fn plan(raw: raw::Control) -> ControlPlan {
         directory: (raw.directory != OFF).then(|| raw.directory.into()),
         watch: (raw.watch_ms > 0).then(|| Duration::from_millis(raw.watch_ms)),
         history: raw.history,
+        configs_max: raw.configs_max,
     }
 }
 

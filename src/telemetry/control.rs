@@ -20,7 +20,7 @@ pub(super) fn describe() {
     describe_counter!(REFUSED, "Changes that were refused, by error code");
     describe_counter!(UNWRITTEN, "Changes that were made and could not be written down, by file");
     counter!(SWITCHES).absolute(0);
-    for file in ["state", "audit"] {
+    for file in ["state", "audit", "configs"] {
         counter!(UNWRITTEN, "file" => file).absolute(0);
     }
 }

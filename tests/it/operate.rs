@@ -10,7 +10,7 @@ use ofa_stream::{
     admin::{ChangeRequest, Client, ClientError},
     control::{Applied, Report},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     broker::cluster,
@@ -116,7 +116,8 @@ fn every_role_may_do_what_it_may_on_every_route_and_the_audit_has_the_name_of_th
     let mut walked = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let needed = if method == "get" { 1 } else { 3 };
+            let looks = method == "get" || ["/v1/predict", "/v1/explain", "/v1/simulate"].contains(&path.as_str());
+            let needed = if looks { 1 } else { 3 };
             for (token, may) in ROLES {
                 let (method, path) = (method.to_uppercase(), path.replace(['{', '}'], ""));
                 let answer = client(&address, token).send::<Value>(&method, &path, String::new());
@@ -147,6 +148,44 @@ fn every_role_may_do_what_it_may_on_every_route_and_the_audit_has_the_name_of_th
     for gone in ["token-of-an-operator", "token-of-a-looker"] {
         assert!(client(&address, gone).get::<Report>("/v1/status").is_err(), "{gone}");
     }
+}
+
+#[test]
+fn a_request_is_tried_on_some_versions_and_explained() {
+    let cluster = cluster();
+    let instance = Instance::start(&operated(&cluster.bootstrap_servers()));
+    instance.running.log_line("Taking requests.");
+    let looking = client(&page_address(&instance), READ_TOKEN);
+    let request = |image: Value| json!({"request_id": "tried", "text": "a mug", "image": image}).to_string();
+    let mug = request(json!({"base64": crate::broker::image("mug.jpg")}));
+    let verdicts: Vec<Value> = looking.send("POST", "/v1/predict?versions=ofa_base,ofa_small", mug.clone()).unwrap();
+    let names: Vec<&str> = verdicts.iter().map(|verdict| verdict["model_version"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ofa_base", "ofa_small"]);
+    assert!(verdicts.iter().all(|verdict| verdict["request_id"] == "tried" && verdict.get("source").is_none()));
+    let routed: Vec<Value> = looking.send("POST", "/v1/predict", mug.clone()).unwrap();
+    let explained: Value = looking.send("POST", "/v1/explain", mug.clone()).unwrap();
+    assert_eq!(explained["version"], routed[0]["model_version"]);
+    assert_eq!(explained["probabilities"], json!({"ofa_base": 0.25, "ofa_small": 0.75}));
+    assert_eq!(explained["steps"][0]["decided"], true);
+
+    let settings = std::fs::read_to_string(instance.running.folder().join("pipeline.toml")).unwrap();
+    let half = settings.replace("traffic_ratio = 1.0", "traffic_ratio = 0.5");
+    let body = json!({"units": 10_000, "text": "a mug", "settings": half}).to_string();
+    let shares: Value = looking.send("POST", "/v1/simulate", body).unwrap();
+    assert_eq!(shares["units"], 10_000);
+    let moved = shares["against"]["moved"]["share"].as_f64().unwrap();
+    // Half of the units leave the experiment, and a quarter of them had the default version already.
+    assert!((moved - 0.375).abs() < 0.03, "{moved}");
+
+    let code = |path: &str, body: String| match looking.send::<Value>("POST", path, body) {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code("/v1/predict", request(json!({"url": "https://example.com/mug.jpg"}))), "image_url_refused");
+    assert_eq!(code("/v1/predict?versions=ofa_huge", mug), "unknown_name");
+    assert_eq!(code("/v1/predict", "{".to_owned()), "malformed_json");
+    assert_eq!(code("/v1/explain", request(json!({"base64": "AAAA"}))), "image_format_unsupported");
+    assert_eq!(instance.metric("ofa_records_consumed_total", ""), 0.0, "nothing of it is traffic");
 }
 
 #[test]

@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
         ],
     ),
     ("control", &["pipeline", "engine", "routing", "kafka", "settings", "telemetry"]),
-    ("admin", &["control", "http", "pipeline", "settings"]),
+    ("admin", &["control", "http", "message", "pipeline", "routing", "settings"]),
     ("telemetry", &["http"]),
     ("http", &[]),
 ];

@@ -120,4 +120,37 @@ fn a_replayed_request_says_which_dead_letter_it_was() {
     let verdict = receive(kafka.address(), &topics.name("verdicts"), 1).remove(0).json();
     assert_eq!(verdict["replayed_from"], json!({"topic": topics.name("dead-letters"), "partition": 0, "offset": 0}));
     assert_eq!(verdict["request_id"], "late");
+
+    let run = |arguments: &[&str]| {
+        let output = program().args(arguments).arg("--config").arg(&config).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = run(&["verdicts", "tail"]);
+    assert!(table.contains("late") && table.contains("both/"), "{table}");
+    let tail = run(&["verdicts", "tail", "--json", "--experiment", "both", "--since", "1h"]);
+    assert_eq!(serde_json::from_str::<Value>(tail.trim()).unwrap()["request_id"], "late");
+    assert_eq!(run(&["verdicts", "tail", "--json", "--experiment", "other"]), "");
+    let shown: Value = serde_json::from_str(&run(&["verdicts", "show", "late"])).unwrap();
+    assert_eq!(shown.as_array().unwrap().len(), 2, "the verdict and the dead letter");
+    assert_eq!(shown[1]["headers"]["ofa-error-code"], "image_file_unreadable");
+
+    // The topics that a start needs, where they are missing.
+    let elsewhere = running.folder().join("elsewhere.toml");
+    let text =
+        std::fs::read_to_string(&config).unwrap().replace(&topics.name("verdicts"), &topics.name("made-verdicts"));
+    std::fs::write(&elsewhere, text).unwrap();
+    let create = |arguments: &[&str]| {
+        let output = program()
+            .args(["topics", "create", "--partitions", "2", "--replication", "1", "--config"])
+            .arg(&elsewhere)
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let dry = create(&[]);
+    assert!(dry.contains("nothing was created") && dry.contains("--create --topic"), "{dry}");
+    assert!(create(&["--yes"]).contains("made-verdicts: created"));
+    assert!(create(&["--yes"]).contains("all topics exist"));
 }

@@ -166,6 +166,7 @@ fn control(
         ask: false,
         storage: None,
         topic,
+        configs: None,
         plan: plan.control.clone(),
         instance: instance_name(plan),
         adapt,

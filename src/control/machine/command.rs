@@ -345,6 +345,7 @@ impl<P: Planner> Machine<P> {
             took_ms: milliseconds(self.now.saturating_duration_since(command.received)),
             dry_run: command.request.dry_run,
             warnings: Vec::new(),
+            instances: Vec::new(),
         }
     }
 }

@@ -12,11 +12,12 @@ pub(in crate::settings) struct Control {
     pub(in crate::settings) directory: String,
     pub(in crate::settings) watch_ms: u64,
     pub(in crate::settings) history: usize,
+    pub(in crate::settings) configs_max: usize,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { directory: ".ofa-stream".to_owned(), watch_ms: 500, history: 10 }
+        Self { directory: ".ofa-stream".to_owned(), watch_ms: 500, history: 10, configs_max: 1_000 }
     }
 }
 
