@@ -92,6 +92,7 @@ impl Controller {
             configs: start.configs,
             presence: Presence::default(),
             status: None,
+            applying_since: None,
             unconfirmed: Vec::new(),
         };
         driver.carry_out(effects);
@@ -140,6 +141,8 @@ struct Driver {
     presence: Presence,
     /// The status that was published last, and when it is due again.
     status: Option<(InstanceStatus, Instant)>,
+    /// Since when a change is being prepared here.
+    applying_since: Option<Instant>,
     /// Changes that are in force here; their callers wait for the other instances.
     unconfirmed: Vec<Unconfirmed>,
 }
@@ -153,6 +156,8 @@ struct Unconfirmed {
 
 /// A command waits so long for the other instances. Then it lists those that are behind.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
+/// Other instances see that one is preparing a change when that takes longer than this.
+const APPLYING_SHOWN_AFTER: Duration = Duration::from_millis(200);
 /// Answers that wait; more are given at once.
 const UNCONFIRMED_MAX: usize = 64;
 /// A stop waits so long until its status is withdrawn.
@@ -163,11 +168,15 @@ impl Driver {
         let interval = self.watch_interval.unwrap_or(IDLE);
         let mut next_poll = Instant::now() + interval;
         loop {
-            let due = self.status.as_ref().map(|(_, due)| *due);
-            let until = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.until);
-            let wakes = self.machine.next_tick().into_iter().chain(due).chain(until);
+            let now = Instant::now();
+            let status_due = self.status.as_ref().map(|(_, due)| *due);
+            let applying_shown = self.applying_since.map(|since| since + APPLYING_SHOWN_AFTER);
+            // Those that have passed were handled, or wait for something else.
+            let status = status_due.into_iter().chain(applying_shown).filter(|at| *at > now);
+            let answers = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.until);
+            let wakes = self.machine.next_tick().into_iter().chain(status).chain(answers);
             let wake = wakes.fold(next_poll, Instant::min);
-            match inbox.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+            match inbox.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.stop(),
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -232,6 +241,11 @@ impl Driver {
     fn publish_status(&mut self) {
         let Some(writer) = &self.writer else { return };
         let (now, status) = (Instant::now(), report::status(&self.machine));
+        // A switch takes milliseconds, and most records of it would be about its middle.
+        self.applying_since = (status.sync == "applying").then(|| self.applying_since.unwrap_or(now));
+        if self.applying_since.is_some_and(|since| now < since + APPLYING_SHOWN_AFTER) {
+            return;
+        }
         let is_known = self.status.as_ref().is_some_and(|(known, due)| *known == status && now < *due);
         if is_known {
             return;
@@ -300,7 +314,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect<SettingsPlanner>>) {
-        let mut unsaved = None;
+        let (mut unsaved, mut has_switched) = (None, false);
         for effect in effects {
             match effect {
                 Effect::Prepare { ticket, plan, recheck } => self.prepare(ticket, *plan, recheck),
@@ -309,7 +323,7 @@ impl Driver {
                 Effect::Publish(state, format) => self.publish(&state, format),
                 Effect::Serve(serving) => {
                     self.switcher.switch(serving);
-                    self.remember_config();
+                    has_switched = true;
                 }
                 Effect::Save => unsaved = self.audit.save(self.machine.memory()),
                 Effect::Audit(entry) => self.audit.write(&entry),
@@ -323,6 +337,9 @@ impl Driver {
                 }
                 Effect::Warn(event, text) => tracing::warn!(event, "Control: {text}."),
             }
+        }
+        if has_switched {
+            self.remember_config();
         }
     }
 

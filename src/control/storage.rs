@@ -69,14 +69,17 @@ impl Storage {
         Ok(Some(memory))
     }
 
-    /// Saves the memory. After a crash the old or the new file is there, never a part.
+    /// Saves the memory. After a crash the old or the new file is there, never a part. Without a control topic this is the only copy,
+    /// so it must also survive a loss of power right now.
     pub(super) fn save(&self, memory: &Memory) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".state").tempfile_in(&self.folder)?;
         file.write_all(&state_file::write(memory))?;
         file.as_file().sync_all()?;
         file.persist(self.folder.join(STATE)).map_err(|error| error.error)?;
-        // Without this the rename may be lost with the power.
-        File::open(&self.folder)?.sync_all()
+        if memory.topic.is_empty() {
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Adds a line to the audit log.

@@ -112,8 +112,8 @@ impl<P: Planner> Machine<P> {
             self.effects.push(Effect::Save);
         } else {
             self.sync = Sync::Applying;
+            // It is saved when this instance serves it: until then the topic has it.
             self.need_reconcile(other_settings);
-            self.effects.push(Effect::Save);
         }
         self.rebase(goes_back);
         self.serve_uncertain();
