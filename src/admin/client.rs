@@ -72,6 +72,16 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// True if the instance decided on the change: it is made or refused.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => !["busy", "stopping", "outcome_unknown"].contains(&code.as_str()),
+            Self::Interrupted { .. } | Self::Unreachable { .. } | Self::Strange { .. } => false,
+        }
+    }
+}
+
 /// Conditions of a change.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {

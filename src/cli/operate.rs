@@ -233,6 +233,8 @@ fn read_token(file: &std::path::Path) -> Result<Secret, CliError> {
 /// Attempts at a change whose outcome is unknown, all with one id.
 const ATTEMPTS_MAX: usize = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// An `ETag` that no configuration has.
+const NO_ETAG: &str = "none";
 
 impl Change {
     fn post(&self, path: &str) -> Result<(), CliError> {
@@ -276,6 +278,10 @@ impl Change {
         if revision == expected {
             return Ok(Some(etag));
         }
+        if self.id.is_some() {
+            // A retry may find that its first attempt is in force; nothing else matches this.
+            return Ok(Some(NO_ETAG.to_owned()));
+        }
         let last = last_change.unwrap_or_else(|| "none".to_owned());
         let message = format!("revision {revision} is in force, not {expected}; the last change: {last}");
         Err(ClientError::Refused { code: "conflict".to_owned(), message }.into())
@@ -292,7 +298,7 @@ impl Change {
     ) -> Result<(), CliError> {
         let id = self.id.clone().unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
         let conditions = Conditions { if_match, id: Some(id) };
-        let mut attempt = 1;
+        let (mut attempt, mut unknown) = (1, None);
         loop {
             match client.send_if(method, path, body.to_owned(), &conditions) {
                 Ok(applied) => {
@@ -302,9 +308,11 @@ impl Change {
                 Err(error) if attempt < ATTEMPTS_MAX && error.is_unknown(attempt > 1) => {
                     output::error(format!("{error}; trying again with the same id"));
                     attempt += 1;
+                    unknown.get_or_insert(error);
                     thread::sleep(RETRY_PAUSE);
                 }
-                Err(error) => return Err(error.into()),
+                // No answer to a retry says nothing about the first attempt.
+                Err(error) => return Err(unknown.filter(|_| !error.is_definite()).unwrap_or(error).into()),
             }
         }
     }

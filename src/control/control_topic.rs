@@ -78,8 +78,11 @@ impl ControlTopic {
                         inbox.send(Message::Record(Box::new(read(&record, &topic)))).ok();
                     }
                     Ok(Some(ControlEvent::Instance(instance, status))) => {
-                        let status = status.and_then(|json| serde_json::from_slice(&json).ok());
-                        inbox.send(Message::Instance(instance, status.map(Box::new))).ok();
+                        // A status that cannot be read is of a newer release; its instance runs.
+                        let parsed = status.map(|json| serde_json::from_slice(&json).map(Box::new)).transpose();
+                        if let Ok(status) = parsed {
+                            inbox.send(Message::Instance(instance, status)).ok();
+                        }
                     }
                     Ok(Some(ControlEvent::CaughtUp) | None) => {}
                     Err(error) => {

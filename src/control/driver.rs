@@ -167,6 +167,7 @@ impl Driver {
     fn run(&mut self, inbox: &Receiver<Message>) {
         let interval = self.watch_interval.unwrap_or(IDLE);
         let mut next_poll = Instant::now() + interval;
+        self.publish_status();
         loop {
             let now = Instant::now();
             let status_due = self.status.as_ref().map(|(_, due)| *due);
@@ -206,6 +207,10 @@ impl Driver {
             Message::Config(reply) => drop(reply.send(report::config_in_force(&self.machine))),
             Message::Instances(reply) => drop(reply.send(self.presence.list(Instant::now()))),
             Message::Instance(instance, status) => {
+                if status.is_some() && !self.presence.knows(&instance) {
+                    // It does not know this instance either.
+                    self.status = None;
+                }
                 self.presence.heard(&instance, status.map(|status| *status), Instant::now());
             }
             Message::Reload => {
@@ -273,6 +278,10 @@ impl Driver {
 
     fn remember_config(&self) {
         let Some(configs) = &self.configs else { return };
+        // Otherwise something else serves than what is remembered.
+        if *self.machine.sync() != Sync::InSync {
+            return;
+        }
         let digest = &self.machine.serving().plan.config_digest;
         if let Err(error) = configs.remember(digest, self.machine.memory()) {
             telemetry::config_unwritten("configs");

@@ -61,6 +61,11 @@ impl Presence {
         self.0.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < FORGOTTEN_AFTER);
     }
 
+    /// True if an instance was heard of.
+    pub(super) fn knows(&self, instance: &str) -> bool {
+        self.0.contains_key(instance)
+    }
+
     /// All instances.
     pub(super) fn list(&self, now: Instant) -> Vec<InstanceStatus> {
         let status = |(status, heard): &(InstanceStatus, Instant)| InstanceStatus {

@@ -72,11 +72,13 @@ pub struct Applied {
 pub struct ConfigInForce {
     /// Identifies what is in force here, for `If-Match`.
     pub etag: String,
-    /// SHA-256 of the configuration.
+    /// SHA-256 of the configuration that serves.
     pub config_digest: String,
+    /// Why it is not the one below, if so: this instance is behind.
+    pub behind: Option<String>,
     /// `file` or `applied`.
     pub source: String,
-    /// The settings, without local sections.
+    /// The settings that the group wants, without local sections.
     pub text: String,
     /// Changes of operators on top of them.
     #[schemars(with = "serde_json::Value")]
@@ -168,6 +170,7 @@ pub(super) fn config_in_force(machine: &Machine<SettingsPlanner>) -> ConfigInFor
     ConfigInForce {
         etag: machine.etag(),
         config_digest: machine.serving().plan.config_digest.clone(),
+        behind: sync_in_words(machine.sync()).1,
         source: if desired.config.is_some() { "applied" } else { "file" }.to_owned(),
         text: desired.config.unwrap_or_else(|| memory.file.followed.clone()),
         overrides: desired.overrides,

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::{features::Features, table::Table};
+use super::{experiment::Experiment, features::Features, scheme::Scheme, table::Table};
 
 impl Table {
     /// The probability of each version, which sum to 1. None where two experiments, or two holdouts, hash
@@ -35,7 +35,9 @@ impl Table {
         for experiment in &self.experiments {
             let Some((slice, exposure)) = experiment.shares(features) else { continue };
             let layer = experiment.layer.as_ref().map(|layer| layer.name.as_str());
-            let is_hashed = exposure > 0.0 && exposure < 1.0;
+            // In scheme `optimizely` one bucket decides on exposure and arm, so it matters also where all are exposed.
+            let one_bucket = experiment.assigns.scheme == Scheme::Optimizely && experiment.winner().is_none();
+            let is_hashed = exposure > 0.0 && (exposure < 1.0 || one_bucket);
             if is_hashed && !inputs.is_independent(experiment.hash_input(), layer) {
                 return None;
             }
@@ -54,6 +56,15 @@ impl Table {
                 Some(layer) => *taken.entry(layer).or_default() += takes,
                 None => free *= 1.0 - takes,
             }
+        }
+        // Its layers are hashed as its experiments are: a salt that is a layer's name hashes the same.
+        let layered = self.experiments.iter().filter(|it| it.assigns.scheme == Scheme::Optimizely);
+        let is_shared = |it: &Experiment| {
+            let layer = it.layer.as_ref().map(|layer| layer.name.as_str());
+            layer.is_some_and(|layer| inputs.has(("optimizely", layer, it.unit.to_string())))
+        };
+        if layered.clone().any(is_shared) {
+            return None;
         }
         let untaken: f64 = free * taken.values().map(|share| 1.0 - share).product::<f64>();
         *shares.entry(&self.default).or_default() += untaken;
@@ -78,6 +89,12 @@ impl<'t> HashInputs<'t> {
             }
             Entry::Occupied(entry) => layer.is_some() && *entry.get() == layer,
         }
+    }
+}
+
+impl HashInputs<'_> {
+    fn has(&self, input: (&str, &str, String)) -> bool {
+        self.0.keys().any(|(scheme, salt, unit)| (*scheme, *salt, unit) == (input.0, input.1, &input.2))
     }
 }
 

@@ -250,6 +250,12 @@ fn a_change_lists_the_instances_that_serve_it_and_configurations_are_found_by_di
     let settings = operated(&cluster.bootstrap_servers());
     let named = |name: &str| settings.replace("[kafka.options]", &format!("instance_id = \"{name}\"\n[kafka.options]"));
     let [one, two] = running([named("one"), named("two")]);
+    let instances = |instance: &Instance| instance.api.get::<Vec<InstanceStatus>>("/v1/instances").unwrap();
+    let begun = Instant::now();
+    while [&one, &two].iter().any(|instance| instances(instance).len() < 2) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "they do not hear of each other");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let before = one.report();
     let paused = one.post("/v1/experiments/both/pause").unwrap();
     let listed: Vec<(&str, u64, &str)> =
@@ -292,11 +298,11 @@ fn a_change_lists_the_instances_that_serve_it_and_configurations_are_found_by_di
     three.running.stop();
     let begun = Instant::now();
     loop {
-        let instances: Vec<InstanceStatus> = one.api.get("/v1/instances").unwrap();
-        if instances.iter().all(|it| it.instance != "three") {
+        let listed = instances(&one);
+        if listed.iter().all(|it| it.instance != "three") {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{instances:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{listed:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

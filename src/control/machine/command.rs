@@ -10,14 +10,26 @@ use crate::{
     routing::Overrides,
 };
 
+/// Rollbacks that cancelled a command, and whose retries are recognised.
+const CANCELLING_MAX: usize = 64;
+
 impl<P: Planner> Machine<P> {
     pub(super) fn on_command(&mut self, command: PendingCommand) {
         let request = &command.request;
         if request.dry_run {
             return self.on_dry_run(command);
         }
+        if self.is_repeated(request) {
+            // A retried rollback must not cancel what was begun since.
+            return self.answer_repeated(&command);
+        }
         if request.command == Command::Rollback {
-            let is_rollback = |draft: &Draft| draft.command.request.command == Command::Rollback;
+            // A retry of the one in progress waits for its outcome.
+            let id = request.id.clone();
+            let is_rollback = |draft: &Draft| {
+                let request = &draft.command.request;
+                request.command == Command::Rollback && request.id != id
+            };
             let in_progress = match &self.phase {
                 Phase::Preparing { goal: Goal::Command(draft), .. } => is_rollback(draft),
                 Phase::AwaitingEcho(published) => is_rollback(&published.draft),
@@ -28,7 +40,8 @@ impl<P: Planner> Machine<P> {
                 // A second press must not go back twice.
                 return self.reply(command.reply, Err(ControlError::Busy));
             }
-            if let Phase::Preparing { goal: Goal::Command(_), .. } = self.phase {
+            let cancels = |draft: &Draft| draft.command.request.id != id;
+            if matches!(&self.phase, Phase::Preparing { goal: Goal::Command(draft), .. } if cancels(draft)) {
                 return self.cancel_pending(&command);
             }
         }
@@ -77,19 +90,32 @@ impl<P: Planner> Machine<P> {
         let note = format!("`{cancelled}` was not in force yet and is cancelled; nothing else is undone");
         let change = self.change(&rollback.request);
         self.audit(change, AuditResult::Unchanged, vec![note.clone()]);
+        if self.cancelling.len() >= CANCELLING_MAX {
+            self.cancelling.pop_front();
+        }
+        self.cancelling.push_back(rollback.request.id.clone());
         let mut applied = self.applied(rollback, Outcome::Cancelled);
         applied.undone = Some(format!("`{cancelled}`"));
         applied.warnings.push(note);
         self.reply(rollback.reply, Ok(applied));
     }
 
+    /// True for a retry: the first attempt is in force, or was.
+    fn is_repeated(&self, request: &CommandRequest) -> bool {
+        self.memory.accepted.recent.contains(&request.id) || self.cancelling.contains(&request.id)
+    }
+
+    fn answer_repeated(&mut self, command: &PendingCommand) {
+        let has_cancelled = self.cancelling.contains(&command.request.id);
+        let outcome = if has_cancelled { Outcome::Cancelled } else { Outcome::Repeated };
+        let applied = self.applied(command, outcome);
+        self.reply(command.reply, Ok(applied));
+    }
+
     /// Begins a command. Everything else that is being prepared gives way.
     pub(super) fn start_command(&mut self, command: PendingCommand) {
-        let id = &command.request.id;
-        if self.memory.accepted.recent.iter().any(|known| known == id) {
-            // A retry: the first attempt is in force, or was.
-            let applied = self.applied(&command, Outcome::Repeated);
-            return self.reply(command.reply, Ok(applied));
+        if self.is_repeated(&command.request) {
+            return self.answer_repeated(&command);
         }
         let expected = command.request.if_match.as_ref();
         if expected.is_some_and(|expected| *expected != self.etag()) {
@@ -242,6 +268,7 @@ impl<P: Planner> Machine<P> {
         let previous_digest = self.planner.digest(&self.serving);
 
         self.memory.accept(next, format);
+        self.forget_uncertain();
         self.audit_overtaken();
         let mut notes = warnings;
         if command.request.command.is_about_settings() {
@@ -289,7 +316,8 @@ impl<P: Planner> Machine<P> {
         self.audit(change, AuditResult::Unknown, vec![reason.clone()]);
         let mut memory = self.memory.clone();
         memory.accept(draft.next, draft.format);
-        self.uncertain = Some(Uncertain { id: id.clone(), desired: memory.desired(), file: draft.file, prepared });
+        let (revision, desired) = (memory.accepted.revision, memory.desired());
+        self.uncertain = Some(Uncertain { id: id.clone(), revision, desired, file: draft.file, prepared });
         self.reply(draft.command.reply, Err(ControlError::OutcomeUnknown { id, reason }));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Machine::step`] takes an event and returns effects. It has no clock, thread, file or topic. The
 //! driver carries out the effects and reports back with events. `simulation` plays several machines
-//! against random schedules; `schedules` has those that once went wrong.
+//! against random schedules; `schedules` and `crossings` have those that once went wrong.
 //!
 //! ```text
 //!                 command, record or file change
@@ -26,6 +26,8 @@
 //! back one step and not two.
 
 mod command;
+#[cfg(test)]
+mod crossings;
 mod events;
 mod file;
 mod reconcile;
@@ -58,6 +60,8 @@ use super::{
 pub(super) const ECHO_WAIT: Duration = Duration::from_secs(12);
 /// Other instances answer an instance that found an empty topic within this time.
 pub(super) const ANNOUNCE_WAIT: Duration = Duration::from_secs(3);
+/// Wait before a preparation is tried again for which there was no thread.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The author of a stale record has published it again by then.
 const REPUBLISH_DELAY_MIN: Duration = Duration::from_millis(500);
 /// Instances wait for different times, so that one of them publishes.
@@ -103,6 +107,10 @@ pub struct Machine<P: Planner> {
     unaudited: Vec<Change>,
     queue: VecDeque<PendingCommand>,
     uncertain: Option<Uncertain<P>>,
+    /// The ids of rollbacks that cancelled a command, the latest last.
+    cancelling: VecDeque<String>,
+    /// A preparation could not begin; it is tried again then.
+    retry_at: Option<Instant>,
     republish_at: Option<Instant>,
     tickets: Ticket,
     random: Rng,
@@ -129,6 +137,8 @@ impl<P: Planner> Machine<P> {
             unaudited: Vec::new(),
             queue: VecDeque::new(),
             uncertain: None,
+            cancelling: VecDeque::new(),
+            retry_at: None,
             republish_at: None,
             tickets: 0,
             now,
@@ -183,9 +193,17 @@ impl<P: Planner> Machine<P> {
                 continue;
             }
             let is_needed = self.reconcile.is_some() || self.candidate.is_some();
-            if !matches!(self.phase, Phase::Idle) || !is_needed {
+            if !is_needed || self.retry_at.is_some_and(|at| self.now < at) {
                 return;
             }
+            // A dry run must not delay a change of the group or of the file.
+            if matches!(self.phase, Phase::Preparing { goal: Goal::DryRun(_), .. }) {
+                self.cancel_preparation();
+            }
+            if !matches!(self.phase, Phase::Idle) {
+                return;
+            }
+            self.retry_at = None;
             self.start_reconcile();
         }
     }
@@ -230,7 +248,8 @@ impl<P: Planner> Machine<P> {
             Phase::AwaitingEcho(published) => Some(published.until),
             _ => None,
         };
-        phase.into_iter().chain(self.republish_at).min()
+        let retry = self.retry_at.filter(|_| matches!(self.phase, Phase::Idle));
+        phase.into_iter().chain(self.republish_at).chain(retry).min()
     }
 
     /// What survives a restart.

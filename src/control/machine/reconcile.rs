@@ -1,6 +1,8 @@
 //! Reconciliation: preparing and serving what the group wants and the settings file says.
 
-use super::{AuditResult, ControlError, Effect, Goal, Machine, Planner, RejectedFile, Snapshot, Sync, shared_text};
+use super::{
+    AuditResult, ControlError, Effect, Goal, Machine, Planner, RETRY_PAUSE, RejectedFile, Snapshot, Sync, shared_text,
+};
 
 impl<P: Planner> Machine<P> {
     /// Prepares what this instance should serve, with a new text of the followed file if there is one.
@@ -52,6 +54,11 @@ impl<P: Planner> Machine<P> {
 
     /// Nothing changes here. What served goes on.
     pub(super) fn reconcile_failed(&mut self, file: Option<String>, error: &ControlError) {
+        if matches!(error, ControlError::Busy) {
+            // Cancelled loads still end. A text of the file stays the candidate.
+            self.retry_at = Some(self.now + RETRY_PAUSE);
+            return self.need_reconcile(false);
+        }
         if let Some(text) = file {
             let change = self.file_change();
             self.audit(change, AuditResult::Refused(error.code()), vec![error.to_string()]);

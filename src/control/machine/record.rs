@@ -117,6 +117,15 @@ impl<P: Planner> Machine<P> {
         }
         self.rebase(goes_back);
         self.serve_uncertain();
+        self.forget_uncertain();
+    }
+
+    /// Releases what was prepared for a record that can no longer be accepted.
+    pub(super) fn forget_uncertain(&mut self) {
+        let revision = self.memory.accepted.revision;
+        if self.uncertain.take_if(|it| it.revision <= revision).is_some() {
+            self.effects.push(Effect::ReleaseUnused);
+        }
     }
 
     /// A record arrived whose caller got `outcome_unknown`: what was prepared for it serves at once.
@@ -160,6 +169,8 @@ impl<P: Planner> Machine<P> {
                 if keeps_target && !goes_back && self.memory.unreadable.is_none() {
                     // The caller meant what served before, not what came since.
                     draft.next.revision = self.memory.revision() + 1;
+                    // A rollback restores a configuration, not an older record format.
+                    draft.format = draft.format.max(self.memory.record_format);
                     let undone = in_words(self.memory.accepted.change.as_ref());
                     draft.warnings.push(format!("this also undoes {undone}, which came at the same moment"));
                     return;
@@ -199,6 +210,7 @@ impl<P: Planner> Machine<P> {
         self.warn(warnings::LOST_RACE, note.clone());
         draft.warnings.push(note);
         draft.next.revision = self.memory.revision() + 1;
+        draft.format = draft.format.max(self.memory.record_format);
         self.publish(draft, prepared);
     }
 

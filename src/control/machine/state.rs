@@ -75,6 +75,7 @@ pub(super) struct Published<P: Planner> {
 /// A published change whose outcome its caller does not know. It may still be read.
 pub(super) struct Uncertain<P: Planner> {
     pub(super) id: String,
+    pub(super) revision: u64,
     pub(super) desired: Snapshot,
     pub(super) file: String,
     pub(super) prepared: P::Prepared,

@@ -120,6 +120,16 @@ fn experiments_that_hash_the_same_have_no_known_probability() {
     let known = |spec: Value| table(spec).probabilities(&features("r", &none)).is_some();
     assert!(known(json!([experiment("e", Some("x")), experiment("f", Some("y"))])));
     assert!(!known(json!([experiment("e", Some("x")), experiment("f", Some("x"))])));
+    // One bucket decides on exposure and arm: the second experiment gets one arm only.
+    let bucket = |name: &str, ranges: Value| {
+        json!({"name": name, "salt": "x", "scheme": "optimizely", "traffic_ratio": 1.0,
+        "variants": ranges})
+    };
+    let half = json!([{"name": "v", "model_version": "b", "range": [0, 5000]}]);
+    let whole = json!([{"name": "v", "model_version": "a", "range": [0, 5000]},
+        {"name": "w", "model_version": "b", "range": [5000, 10000]}]);
+    assert!(known(json!([bucket("e", half.clone())])));
+    assert!(!known(json!([bucket("e", half), bucket("f", whole)])));
     let mut sliced = [experiment("e", Some("x")), experiment("f", Some("x"))];
     for (number, spec) in sliced.iter_mut().enumerate() {
         (spec["layer"], spec["slice"]) = (json!("l"), [json!([0.0, 0.5]), json!([0.5, 1.0])][number].clone());
