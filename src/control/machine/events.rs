@@ -105,7 +105,7 @@ pub enum Effect<P: Planner> {
     Publish(Box<GroupState>, RecordFormat),
     /// Route requests by this configuration from now on.
     Serve(P::Prepared),
-    /// Write [`Machine::memory`] to the state file.
+    /// Write the memory of the machine to the state file.
     Save,
     /// Add a line to the audit log.
     Audit(Box<AuditEntry>),
