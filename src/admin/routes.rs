@@ -1,4 +1,4 @@
-//! What is answered at which address.
+//! The routes of the admin API: addresses, roles and handlers.
 
 use std::{future::Future, io, sync::Arc};
 
@@ -78,8 +78,8 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// The role that a method of an address needs. An address that does not exist needs one that may look, so that
-/// nobody without a token learns which exist.
+/// The role that a method of an address needs. An address that does not exist needs one that may look, so that a
+/// caller without a token does not learn which exist.
 fn role_of(routes: &[(&'static str, &'static str, Role)], method: &Method, path: Option<&str>) -> Role {
     let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
     let found = routes.iter().find(|(known, at, _)| *known == method && Some(*at) == path);

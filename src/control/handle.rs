@@ -26,7 +26,7 @@ pub struct Start {
     pub out_of_sync: Option<String>,
     /// True if the control topic lacks the accepted state.
     pub republish: bool,
-    /// True if other instances must be asked for the state.
+    /// True if this instance must request the state from others.
     pub ask: bool,
     /// The folder of this instance.
     pub storage: Option<Storage>,

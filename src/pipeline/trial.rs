@@ -50,7 +50,7 @@ pub enum TrialError {
     /// The settings to compare with cannot work.
     #[error("{0}")]
     Settings(String),
-    /// Nobody waits any more, or the version did not answer in time.
+    /// The caller is gone, or the version did not answer in time.
     #[error("the trial was cancelled, or took longer than {TRIAL_TIMEOUT:?}")]
     Cancelled,
 }

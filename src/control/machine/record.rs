@@ -146,7 +146,7 @@ impl<P: Planner> Machine<P> {
     fn on_unreadable_record(&mut self, error: RecordError) {
         let is_newer = error.revision.is_some_and(|revision| revision > self.memory.revision());
         let Some(revision) = error.revision.filter(|_| is_newer) else {
-            // Another record came first, or nobody can tell: the accepted state stays.
+            // Another record came first, or it has no revision: the accepted state stays.
             self.warn(warnings::UNREADABLE_RECORD, error.reason);
             return self.schedule_republish();
         };
