@@ -1,7 +1,7 @@
 //! The description of the API, made from the types that it takes and gives.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{ChangeRequest, Refusal};
 use crate::{
@@ -14,100 +14,10 @@ use crate::{
 /// The OpenAPI document, `schemas/openapi.json`.
 pub fn document() -> Value {
     let mut types = SchemaSettings::openapi3().into_generator();
-    let report = returns::<Report>(&mut types, "What is in force on this instance.");
-    let audited = json!({
-        "description": "Changes and refusals with who, when and why, the latest first.",
-        "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
-    });
-    let text = json!({"required": true, "content": {"text/plain": {"schema": {"type": "string"}}}});
-    let asked = takes::<ChangeRequest>(&mut types);
-    let status = operation(&mut types, "What is in force on this instance", None, &[], Some(report));
-    let conditions = [
-        parameter("If-Match", "header", "The ETag of `/v1/status` that must be in force; otherwise 412."),
-        parameter("Idempotency-Key", "header", "The id of the change: a retry with it is not carried out twice."),
-    ];
-    let request = takes::<Request>(&mut types);
-    let answer = returns::<Vec<Verdict>>(&mut types, "A verdict of each version.");
-    let versions =
-        [parameter("versions", "query", "Versions, separated by commas; without it, the one that it is routed to.")];
-    let summary = "Try a request on some versions: nothing is published";
-    let predict = operation(&mut types, summary, Some(&request), &versions, Some(answer));
-    let answer = json!({"description": "The route, and everything that was tried.",
-        "content": {"application/json": {"schema": {"type": "object"}}}});
-    let explain = operation(&mut types, "Explain the route of a request", Some(&request), &[], Some(answer));
-    let asked_shares = takes::<SimulationRequest>(&mut types);
-    let answer = returns::<Shares>(&mut types, "Shares of versions and arms, and what would move.");
-    let summary = "Route made-up units, by what is in force and by other settings";
-    let simulate = operation(&mut types, summary, Some(&asked_shares), &[], Some(answer));
-    let answer = returns::<Vec<InstanceStatus>>(&mut types, "The instances, by name.");
-    let instances = operation(&mut types, "The instances of the group, and which are behind", None, &[], Some(answer));
-    let answer = returns::<ConfigInForce>(&mut types, "The settings without local sections, and overrides.");
-    let config = operation(&mut types, "The settings in force on this instance", None, &[], Some(answer));
-    let answer = returns::<Vec<ConfigListing>>(&mut types, "Digests, the latest first.");
-    let configs = operation(&mut types, "The configurations that this instance served", None, &[], Some(answer));
-    let answer = returns::<ServedConfig>(&mut types, "The configuration.");
-    let digest = [parameter("digest", "path", "The digest, or at least 4 digits of its beginning.")];
-    let config_by_digest = operation(&mut types, "A configuration that was served", None, &digest, Some(answer));
-    let changing = |types: &mut SchemaGenerator, summary: &str, body: Option<&Value>, parameters: &[Value]| {
-        operation(types, summary, body, &[parameters, &conditions].concat(), None)
-    };
-    let from_query = [
-        parameter("by", "query", "Who, for the audit log."),
-        parameter("why", "query", "Why, for the audit log."),
-        parameter("dry_run", "query", "`true` prepares everything and changes nothing."),
-        parameter("force", "query", "`true` carries it out although a newer record cannot be read."),
-    ];
-    let experiment = parameter("name", "path", "The experiment.");
-    let name = [experiment.clone()];
-    let version = [parameter("version", "path", "The version.")];
-    let name_and_variant = [experiment, parameter("variant", "path", "The variant that won.")];
-    let paths = json!({
-        "/v1/status": {"get": status},
-        "/v1/predict": {"post": predict},
-        "/v1/explain": {"post": explain},
-        "/v1/simulate": {"post": simulate},
-        "/v1/instances": {"get": instances},
-        "/v1/configs": {"get": configs},
-        "/v1/configs/{digest}": {"get": config_by_digest},
-        "/v1/config": {
-            "get": config,
-            "put": changing(&mut types, "Serve by these settings instead of the file's", Some(&text), &from_query),
-            "delete": changing(&mut types, "Serve by the settings file again", None, &from_query)
-        },
-        "/v1/overrides": {
-            "delete": changing(&mut types, "Remove all overrides", None, &from_query)
-        },
-        "/v1/rollback": {
-            "post": changing(&mut types, "Go back to the configuration before the last change", Some(&asked), &[])
-        },
-        "/v1/default/{version}": {
-            "post": changing(&mut types, "Override the default version", Some(&asked), &version)
-        },
-        "/v1/experiments/{name}/pause": {
-            "post": changing(&mut types, "Pause an experiment: it takes no requests", Some(&asked), &name)
-        },
-        "/v1/experiments/{name}/resume": {
-            "post": changing(&mut types, "Let an experiment run, whatever settings say", Some(&asked), &name)
-        },
-        "/v1/experiments/{name}/promote/{variant}": {
-            "post": changing(&mut types, "Let the version of one variant answer all", Some(&asked), &name_and_variant)
-        },
-        "/v1/record-format": {
-            "post": changing(&mut types, "Write control records in the newest format", Some(&asked), &[])
-        },
-        "/v1/audit": {
-            "get": operation(
-                &mut types,
-                "The audit log of this instance",
-                None,
-                &[parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")],
-                Some(audited),
-            )
-        },
-        "/v1/openapi.json": {
-            "get": operation(&mut types, "This document", None, &[], Some(json!({"description": "This document."})))
-        }
-    });
+    let mut paths = reads(&mut types);
+    paths.extend(trials(&mut types));
+    merge(&mut paths, changes(&mut types));
+
     json!({
         "openapi": "3.0.3",
         "info": {
@@ -122,6 +32,147 @@ pub fn document() -> Value {
             "schemas": types.take_definitions(true)
         }
     })
+}
+
+/// Operations by address and method.
+type Paths = Map<String, Value>;
+
+/// Adds operations; an address may have some already.
+fn merge(paths: &mut Paths, others: Paths) {
+    for (path, methods) in others {
+        let known = paths.entry(path).or_insert_with(|| json!({}));
+        if let (Some(known), Value::Object(methods)) = (known.as_object_mut(), methods) {
+            known.extend(methods);
+        }
+    }
+}
+
+fn paths<const N: usize>(operations: [(&str, &str, Value); N]) -> Paths {
+    let mut all = Paths::new();
+    for (method, path, operation) in operations {
+        merge(&mut all, Paths::from_iter([(path.to_owned(), json!({ method: operation }))]));
+    }
+    all
+}
+
+/// Operations that read.
+fn reads(types: &mut SchemaGenerator) -> Paths {
+    let mut read = |summary: &str, parameters: &[Value], answer: fn(&mut SchemaGenerator) -> Value| {
+        let answer = answer(types);
+        operation(types, summary, None, parameters, Some(answer))
+    };
+    let digest = [parameter("digest", "path", "The digest, or at least 4 digits of its beginning.")];
+    let limit = [parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")];
+
+    paths([
+        (
+            "get",
+            "/v1/status",
+            read("What is in force on this instance", &[], |types| {
+                returns::<Report>(types, "What is in force on this instance.")
+            }),
+        ),
+        (
+            "get",
+            "/v1/instances",
+            read("The instances of the group, and which are behind", &[], |types| {
+                returns::<Vec<InstanceStatus>>(types, "The instances, by name.")
+            }),
+        ),
+        (
+            "get",
+            "/v1/config",
+            read("The settings in force on this instance", &[], |types| {
+                returns::<ConfigInForce>(types, "The settings without local sections, and overrides.")
+            }),
+        ),
+        (
+            "get",
+            "/v1/configs",
+            read("The configurations that this instance served", &[], |types| {
+                returns::<Vec<ConfigListing>>(types, "Digests, the latest first.")
+            }),
+        ),
+        (
+            "get",
+            "/v1/configs/{digest}",
+            read("A configuration that was served", &digest, |types| {
+                returns::<ServedConfig>(types, "The configuration.")
+            }),
+        ),
+        (
+            "get",
+            "/v1/audit",
+            read("The audit log of this instance", &limit, |_| {
+                let lines = json!({"type": "array", "items": {"type": "object"}});
+                described("Changes and refusals with who, when and why, the latest first.", &lines)
+            }),
+        ),
+        ("get", "/v1/openapi.json", read("This document", &[], |_| json!({"description": "This document."}))),
+    ])
+}
+
+/// Operations that try something and change nothing.
+fn trials(types: &mut SchemaGenerator) -> Paths {
+    let request = takes::<Request>(types);
+    let summary = "Try a request on some versions: nothing is published";
+    let named = "Versions, separated by commas; without it, the one that it is routed to.";
+    let versions = [parameter("versions", "query", named)];
+    let answer = returns::<Vec<Verdict>>(types, "A verdict of each version.");
+    let predict = operation(types, summary, Some(&request), &versions, Some(answer));
+
+    let answer = described("The route, and everything that was tried.", &json!({"type": "object"}));
+    let explain = operation(types, "Explain the route of a request", Some(&request), &[], Some(answer));
+
+    let units = takes::<SimulationRequest>(types);
+    let summary = "Route made-up units, by what is in force and by other settings";
+    let answer = returns::<Shares>(types, "Shares of versions and arms, and what would move.");
+    let simulate = operation(types, summary, Some(&units), &[], Some(answer));
+
+    paths([("post", "/v1/predict", predict), ("post", "/v1/explain", explain), ("post", "/v1/simulate", simulate)])
+}
+
+/// Operations that change the configuration.
+fn changes(types: &mut SchemaGenerator) -> Paths {
+    let text = json!({"required": true, "content": {"text/plain": {"schema": {"type": "string"}}}});
+    let body = takes::<ChangeRequest>(types);
+    let conditions = [
+        parameter("If-Match", "header", "The ETag of `/v1/status` that must be in force; otherwise 412."),
+        parameter("Idempotency-Key", "header", "The id of the change: a retry with it is not carried out twice."),
+    ];
+    let in_query = [
+        parameter("by", "query", "Who, for the audit log."),
+        parameter("why", "query", "Why, for the audit log."),
+        parameter("dry_run", "query", "`true` prepares everything and changes nothing."),
+        parameter("force", "query", "`true` carries it out although a newer record cannot be read."),
+    ];
+    let name = parameter("name", "path", "The experiment.");
+    let variant = parameter("variant", "path", "The variant that won.");
+    let version = parameter("version", "path", "The version.");
+    let mut change = |summary: &str, body: Option<&Value>, parameters: &[Value]| {
+        operation(types, summary, body, &[parameters, &conditions].concat(), None)
+    };
+
+    let (pause, resume) =
+        ("Pause an experiment: it takes no requests", "Let an experiment run, also if settings pause it");
+    let promote = "Let the version of one variant answer all";
+    let experiment = [name.clone()];
+    paths([
+        ("put", "/v1/config", change("Serve by these settings instead of the file's", Some(&text), &in_query)),
+        ("delete", "/v1/config", change("Serve by the settings file again", None, &in_query)),
+        ("delete", "/v1/overrides", change("Remove all overrides", None, &in_query)),
+        ("post", "/v1/rollback", change("Go back to the configuration before the last change", Some(&body), &[])),
+        ("post", "/v1/default/{version}", change("Override the default version", Some(&body), &[version])),
+        ("post", "/v1/experiments/{name}/pause", change(pause, Some(&body), &experiment)),
+        ("post", "/v1/experiments/{name}/resume", change(resume, Some(&body), &experiment)),
+        ("post", "/v1/experiments/{name}/promote/{variant}", change(promote, Some(&body), &[name, variant])),
+        ("post", "/v1/record-format", change("Write control records in the newest format", Some(&body), &[])),
+    ])
+}
+
+/// An answer with a schema of its own.
+fn described(description: &str, schema: &Value) -> Value {
+    json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }
 
 fn operation(

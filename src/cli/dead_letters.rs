@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf, str::FromStr, time::Duration
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CliError, SettingsArguments, failed, output};
+use super::{CliError, brokers::Brokers, failed, output};
 use crate::{
     kafka::{Connection, Extent, RecordLimits, TransactionError, TransactionOptions, TransactionalPublisher},
     message::{Outgoing, Record, Refusal, binary, replayed, text_header},
-    pipeline::{FAILURE_CODES, connection},
+    pipeline::FAILURE_CODES,
     settings::Plan,
 };
 
@@ -27,10 +27,7 @@ pub(super) enum Command {
 #[derive(Args)]
 struct Where {
     #[command(flatten)]
-    settings: SettingsArguments,
-    /// Where the brokers are, instead of what the settings say
-    #[arg(long, value_name = "HOST:PORT")]
-    bootstrap_servers: Option<String>,
+    brokers: Brokers,
     /// How long to wait for brokers that say nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait_max: u64,
@@ -141,22 +138,6 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
 }
 
 impl Where {
-    fn connect(&self) -> Result<(Plan, Connection), CliError> {
-        let plan = self.settings.plan()?;
-        let mut connection = connection(&plan, None);
-        if let Some(bootstrap_servers) = &self.bootstrap_servers {
-            connection.bootstrap_servers.clone_from(bootstrap_servers);
-        }
-        if connection.bootstrap_servers.is_empty() {
-            Err(failed(
-                "the settings name the embedded broker, which lives inside `run --embedded` or `demo --keep-running`: give the \
-                 address that it printed with --bootstrap-servers",
-            ))
-        } else {
-            Ok((plan, connection))
-        }
-    }
-
     /// Dead letters that `wanted` wants, with what their headers tell, oldest first; their values only where they are asked
     /// for, because a topic may hold many.
     fn read(
@@ -228,7 +209,7 @@ fn letter(Found { record, refusal, bytes }: &Found) -> Letter {
 
 fn list(arguments: &ListArguments) -> Result<(), CliError> {
     arguments.selection.check()?;
-    let (plan, connection) = arguments.place.connect()?;
+    let (plan, connection) = arguments.place.brokers.connect()?;
     let taken = |record: &Record, refusal: &Refusal| arguments.selection.takes(record, refusal);
     let found = arguments.place.read(&plan, &connection, &arguments.selection.extent(), false, taken)?;
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -265,7 +246,7 @@ fn table(letters: &[Letter]) {
 }
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {
-    let (plan, connection) = arguments.place.connect()?;
+    let (plan, connection) = arguments.place.brokers.connect()?;
     let extent = extent(&[arguments.letter]);
     let found =
         arguments.place.read(&plan, &connection, &extent, true, |record, _| place(record) == arguments.letter)?;
@@ -311,7 +292,7 @@ fn replay(arguments: &ReplayArguments) -> Result<(), CliError> {
     let repaired =
         value.as_ref().map(|file| fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display()))));
     let repaired = repaired.transpose()?;
-    let (plan, connection) = from.connect()?;
+    let (plan, connection) = from.brokers.connect()?;
     let extent = if letters.is_empty() { selection.extent() } else { extent(letters) };
     // Without values: a topic may hold more than there is memory. They are read again in parts.
     let found = from.read(&plan, &connection, &extent, false, |record, refusal| {

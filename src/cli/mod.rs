@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod brokers;
 mod check;
 mod config;
 mod dead_letters;

@@ -2,10 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, SettingsArguments, failed, output};
+use super::{CliError, brokers::Brokers, output};
 use crate::{
     kafka::{KafkaError, TopicPlan},
-    pipeline::connection,
     settings::Plan,
 };
 
@@ -19,10 +18,7 @@ pub(super) enum Command {
 #[derive(Args)]
 pub(super) struct CreateArguments {
     #[command(flatten)]
-    settings: SettingsArguments,
-    /// Where the brokers are, instead of what the settings say
-    #[arg(long, value_name = "HOST:PORT")]
-    bootstrap_servers: Option<String>,
+    brokers: Brokers,
     /// Partitions of requests, verdicts, dead letters, shadows and retries: as many instances can work
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     partitions: i32,
@@ -36,15 +32,7 @@ pub(super) struct CreateArguments {
 
 pub(super) fn run(command: &Command) -> Result<(), CliError> {
     let Command::Create(arguments) = command;
-    let plan = arguments.settings.plan()?;
-    let mut connection = connection(&plan, None);
-    if let Some(bootstrap_servers) = &arguments.bootstrap_servers {
-        connection.bootstrap_servers.clone_from(bootstrap_servers);
-    }
-    if connection.bootstrap_servers.is_empty() {
-        return Err(failed("the settings name the embedded broker, which makes its topics by itself"));
-    }
-
+    let (plan, connection) = arguments.brokers.connect()?;
     let (mut missing, mut rows) = (Vec::new(), Vec::new());
     for topic in topics(&plan, arguments.partitions, arguments.replication) {
         let state = match connection.partitions(&[&topic.name]) {

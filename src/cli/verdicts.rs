@@ -6,12 +6,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CliError, SettingsArguments, failed, output};
+use super::{CliError, brokers::Brokers, failed, output};
 use crate::{
     kafka::{Connection, Extent, KafkaError},
     message::{Record, Verdict, header},
-    pipeline::connection,
-    settings::Plan,
 };
 
 /// Look at verdicts
@@ -26,10 +24,7 @@ pub(super) enum Command {
 #[derive(Args)]
 struct Where {
     #[command(flatten)]
-    settings: SettingsArguments,
-    /// Where the brokers are, instead of what the settings say
-    #[arg(long, value_name = "HOST:PORT")]
-    bootstrap_servers: Option<String>,
+    brokers: Brokers,
     /// Only records written at this time or later: 2026-12-01T08:00:00Z, or an age such as 2h
     #[arg(long, value_name = "TIME", value_parser = super::since)]
     since: Option<Timestamp>,
@@ -75,20 +70,6 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
 }
 
 impl Where {
-    fn connect(&self) -> Result<(Plan, Connection), CliError> {
-        let plan = self.settings.plan()?;
-        let mut connection = connection(&plan, None);
-        if let Some(bootstrap_servers) = &self.bootstrap_servers {
-            connection.bootstrap_servers.clone_from(bootstrap_servers);
-        }
-        if connection.bootstrap_servers.is_empty() {
-            let reason =
-                "the settings name the embedded broker: give the address that it printed with --bootstrap-servers";
-            return Err(failed(reason));
-        }
-        Ok((plan, connection))
-    }
-
     fn read(
         &self,
         connection: &Connection,
@@ -101,7 +82,7 @@ impl Where {
 }
 
 fn tail(arguments: &TailArguments) -> Result<(), CliError> {
-    let (plan, connection) = arguments.place.connect()?;
+    let (plan, connection) = arguments.place.brokers.connect()?;
     let since = match arguments.place.since {
         Some(since) => since,
         None => Timestamp::now().checked_sub(RECENT).map_err(failed)?,
@@ -160,7 +141,7 @@ fn tail(arguments: &TailArguments) -> Result<(), CliError> {
 }
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {
-    let (plan, connection) = arguments.place.connect()?;
+    let (plan, connection) = arguments.place.brokers.connect()?;
     let extent = match arguments.place.since {
         Some(since) => Extent::Since(since.as_millisecond()),
         None => Extent::All,

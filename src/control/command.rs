@@ -28,7 +28,7 @@ pub enum Command {
         /// The experiment's name.
         experiment: String,
     },
-    /// Let an experiment run, whatever the settings say.
+    /// Let an experiment run, also if the settings pause it.
     Resume {
         /// The experiment's name.
         experiment: String,

@@ -262,7 +262,7 @@ fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = String>) 
     ControlError::Unknown { kind, name: name.to_owned(), known: known.into_iter().collect() }
 }
 
-/// True if two texts of settings say the same, whatever the order of their keys.
+/// True if two texts of settings have the same keys and values, in any order.
 pub(super) fn same_settings(one: &str, other: &str) -> bool {
     let table = |text: &str| text.parse::<toml::Table>().ok();
     one == other || table(one).is_some_and(|one| Some(one) == table(other))

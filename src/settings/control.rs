@@ -39,7 +39,7 @@ pub struct AdminPlan {
     pub read_token: Option<Secret>,
     /// People and programs with their own tokens.
     pub people: Vec<PersonPlan>,
-    /// Names beside its own address under which it may be addressed.
+    /// Values of `Host` that are allowed in addition to its own address.
     pub allowed_hosts: Vec<String>,
     /// Largest body of a request.
     pub body_bytes_max: usize,

@@ -8,15 +8,9 @@ use super::{
 };
 use crate::control::{Action, Command, FileMode, Outcome, RecordFormat};
 
-fn settled(count: usize) -> World {
-    let mut world = World::new(count, 1);
-    world.settle();
-    world
-}
-
 #[test]
 fn a1_an_unknown_outcome_is_not_a_refusal_and_a_retry_is_not_made_twice() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     world.carry_out(0, pause("e1"));
     let rollback = request(Command::Rollback);
@@ -45,7 +39,7 @@ fn a1_an_unknown_outcome_is_not_a_refusal_and_a_retry_is_not_made_twice() {
 
 #[test]
 fn a2_two_rollbacks_that_expect_the_same_go_back_once() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     world.carry_out(0, pause("e1"));
     let conditional = |world: &World, at: usize| {
@@ -67,7 +61,7 @@ fn a2_two_rollbacks_that_expect_the_same_go_back_once() {
 
 #[test]
 fn a3_a_rollback_says_what_it_undid_and_conflicts_with_a_file_that_changed() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, pause("e0"));
     let mut expected = request(Command::Rollback);
     expected.if_match = Some(world.instances[0].machine.etag());
@@ -81,7 +75,7 @@ fn a3_a_rollback_says_what_it_undid_and_conflicts_with_a_file_that_changed() {
 
 #[test]
 fn a4_commands_to_one_instance_are_carried_out_in_order() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     let replies = ["e0", "e1", "e2"].map(|experiment| world.command(0, pause(experiment)));
     world.settle();
     for reply in replies {
@@ -92,7 +86,7 @@ fn a4_commands_to_one_instance_are_carried_out_in_order() {
 
 #[test]
 fn a5_a_crossing_rollback_says_which_change_it_also_undoes() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     let (pausing, rollback) = (world.command(0, pause("e1")), world.command(1, Command::Rollback));
     world.settle();
@@ -106,7 +100,7 @@ fn a5_a_crossing_rollback_says_which_change_it_also_undoes() {
 
 #[test]
 fn a9_publishing_again_keeps_the_etag() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     let etag = world.instances[1].machine.etag();
     let revision = world.memory(1).revision();
@@ -118,7 +112,7 @@ fn a9_publishing_again_keeps_the_etag() {
 
 #[test]
 fn a10_applying_differs_from_out_of_sync() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.instances[1].lacks = Some("large");
     let reply = world.command(0, set_default("large"));
     world.finish_load(0, 0);
@@ -136,7 +130,7 @@ fn a10_applying_differs_from_out_of_sync() {
 
 #[test]
 fn a11_settings_are_compared_by_what_they_say() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, apply(&settings("b", "applied")));
     assert_eq!(world.memory(0).file.mode, FileMode::Detached);
     world.write_file(0, "versions = [\"a\", \"b\", \"large\"]\n# other order\ndefault = \"b\"\n");
@@ -151,7 +145,7 @@ fn a11_settings_are_compared_by_what_they_say() {
 
 #[test]
 fn a_file_ahead_of_the_group_is_not_undone_by_a_peers_pause() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, apply(&settings("b", "")));
     world.write_file(0, &settings("b", "became it"));
     world.write_file(0, &settings("large", "went on"));
@@ -167,7 +161,7 @@ fn a_file_ahead_of_the_group_is_not_undone_by_a_peers_pause() {
 
 #[test]
 fn a_group_moves_to_format_2_by_command_only() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     assert_eq!(world.memory(1).record_format, RecordFormat::V1);
     let applied = world.carry_out(0, Command::UpgradeFormat);
@@ -183,7 +177,7 @@ fn a_group_moves_to_format_2_by_command_only() {
 
 #[test]
 fn a_stop_answers_every_command() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     let published = world.command(0, pause("e0"));
     world.finish_load(0, 0);
     let waiting = world.command(0, pause("e1"));

@@ -38,6 +38,8 @@ mod schedules;
 mod simulation;
 mod state;
 #[cfg(test)]
+mod toy_settings;
+#[cfg(test)]
 mod world;
 
 use std::{

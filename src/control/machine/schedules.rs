@@ -6,12 +6,6 @@ use super::{
 };
 use crate::control::{Command, FileMode, Outcome, RecordFormat};
 
-fn settled(count: usize) -> World {
-    let mut world = World::new(count, 1);
-    world.settle();
-    world
-}
-
 #[test]
 fn d1_a_topic_turned_on_later_keeps_a_pause() {
     let mut world = World::new(0, 1);
@@ -26,7 +20,7 @@ fn d1_a_topic_turned_on_later_keeps_a_pause() {
 
 #[test]
 fn d3_a_command_does_not_forget_a_reload() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.instances[0].weights = 7;
     world.step(0, Event::Reload);
     let reply = world.command(0, pause("e0"));
@@ -37,7 +31,7 @@ fn d3_a_command_does_not_forget_a_reload() {
 
 #[test]
 fn d4_a_new_comment_is_nothing_to_roll_back() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, pause("e0"));
     world.write_file(0, &settings("a", "another comment"));
     world.settle();
@@ -48,7 +42,7 @@ fn d4_a_new_comment_is_nothing_to_roll_back() {
 
 #[test]
 fn d5_a_peers_command_keeps_the_history_of_the_local_file() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.write_file(1, &settings("b", ""));
     world.settle();
     world.carry_out(0, pause("e0"));
@@ -57,7 +51,7 @@ fn d5_a_peers_command_keeps_the_history_of_the_local_file() {
     world.carry_out(1, Command::Rollback);
     assert_eq!(world.default(1), "a", "then the change of the file");
     // The reverse: a command of the instance with the new file does not publish its old file.
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.write_file(1, &settings("b", ""));
     world.settle();
     world.carry_out(1, pause("e0"));
@@ -66,7 +60,7 @@ fn d5_a_peers_command_keeps_the_history_of_the_local_file() {
 
 #[test]
 fn d6_a_dry_run_does_not_block_a_rollback() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, set_default("large"));
     let mut tried = request(Command::Rollback);
     tried.dry_run = true;
@@ -80,7 +74,7 @@ fn d6_a_dry_run_does_not_block_a_rollback() {
 
 #[test]
 fn a_retry_of_a_rollback_that_cancelled_undoes_nothing() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, pause("e0"));
     world.command(0, set_default("large"));
     let rollback = request(Command::Rollback);
@@ -94,7 +88,7 @@ fn a_retry_of_a_rollback_that_cancelled_undoes_nothing() {
 
 #[test]
 fn a_dry_run_delays_neither_the_group_nor_the_file() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     let mut tried = request(set_default("large"));
     tried.dry_run = true;
     let tried_first = world.send(0, tried.clone());
@@ -112,7 +106,7 @@ fn a_dry_run_delays_neither_the_group_nor_the_file() {
 
 #[test]
 fn a_crossing_rollback_keeps_the_newer_record_format() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     let (upgrade, rollback) = (world.command(0, Command::UpgradeFormat), world.command(1, Command::Rollback));
     world.settle();
@@ -123,7 +117,7 @@ fn a_crossing_rollback_keeps_the_newer_record_format() {
 
 #[test]
 fn d7_a_revision_at_the_limit_is_refused_and_another_topic_begins_at_1() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.carry_out(0, pause("e0"));
     let limit = crate::control::group_state::REVISION_MAX;
     let mut state = world.memory(0).accepted.clone();
@@ -148,7 +142,7 @@ fn d7_a_revision_at_the_limit_is_refused_and_another_topic_begins_at_1() {
 
 #[test]
 fn d8_garbage_does_not_block_emergencies() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     world.log.push(b"{".to_vec());
     world.read(0);
@@ -176,7 +170,7 @@ fn d8_garbage_does_not_block_emergencies() {
 
 #[test]
 fn d9_superseded_loads_are_cancelled() {
-    let mut world = settled(1);
+    let mut world = World::settled(1);
     world.command(0, set_default("large"));
     let rollback = world.command(0, Command::Rollback);
     assert!(world.instances[0].loads[0].cancelled);
@@ -206,7 +200,7 @@ fn d10_no_secret_is_saved() {
 
 #[test]
 fn d11_an_instance_that_finds_an_empty_topic_asks_before_it_takes_commands() {
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     world.carry_out(0, pause("e0"));
     world.log.clear();
     world.instances.iter_mut().for_each(|instance| instance.position = 0);
@@ -233,7 +227,7 @@ fn d12_every_change_has_an_audit_line() {
         let entry = |entry: &super::AuditEntry| (entry.change.action.in_words(), entry.result.clone());
         world.instances[at].audit.iter().map(entry).collect()
     };
-    let mut world = settled(2);
+    let mut world = World::settled(2);
     // A rollback that cancels, and the command that it cancels.
     world.command(0, set_default("large"));
     world.command(0, Command::Rollback);

@@ -2,7 +2,7 @@
 //! restarts with older state files, settings files that change, an emptied or compacted topic, models
 //! that do not load, garbage, and instances of the previous release.
 //!
-//! What must hold, whatever happens:
+//! What must hold in every schedule:
 //!
 //! 1. The accepted revision of an instance never falls (checked at each step).
 //! 2. Each command is answered once.
