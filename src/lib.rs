@@ -47,6 +47,7 @@ pub mod delivery;
 pub mod engine;
 pub mod evaluation;
 pub mod evidence;
+pub mod evidence_store;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

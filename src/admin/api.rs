@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use tokio::sync::Semaphore;
 
 use super::auth::Tokens;
-use crate::{control::Handle, pipeline::Switcher};
+use crate::{control::Handle, evidence_store::Access, pipeline::Switcher};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -16,4 +17,11 @@ pub(super) struct Api {
     pub(super) switcher: Switcher,
     /// Trials at a time.
     pub(super) trials: Arc<Semaphore>,
+    pub(super) evidence: Option<Access>,
+}
+
+impl FromRef<Api> for Option<Access> {
+    fn from_ref(api: &Api) -> Self {
+        api.evidence.clone()
+    }
 }

@@ -1,6 +1,6 @@
 //! The admin API: what operators do from outside, over HTTP with a bearer token.
 //!
-//! * [`serve`]: serves the routes; `routes` has the table of routes and roles, and a function for each address.
+//! * [`serve`]: serves the routes; [`serve_evidence`]: that of evidence alone; `routes` has the table of routes and roles, and a function for each address.
 //! * [`Tokens`]: whose tokens there are, and what they may do.
 //! * [`openapi()`]: the description that is published as `schemas/openapi.json`.
 //! * [`Client`]: what the program's own commands use.
@@ -10,6 +10,7 @@ mod api;
 mod auth;
 mod caller;
 mod client;
+mod evidence;
 mod openapi;
 mod routes;
 mod trials;
@@ -18,4 +19,4 @@ pub use answer::Refusal;
 pub use auth::{Token, Tokens};
 pub use client::{ANSWER_MAX, Client, ClientError, Conditions};
 pub use openapi::document as openapi;
-pub use routes::{ChangeRequest, serve};
+pub use routes::{ChangeRequest, Served, serve, serve_evidence};

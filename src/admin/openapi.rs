@@ -62,6 +62,15 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
         operation(types, summary, None, parameters, Some(answer))
     };
     let digest = [parameter("digest", "path", "The digest, or at least 4 digits of its beginning.")];
+    let evidence = [
+        parameter("control", "query", "The control's variant; `control`, or the first by name, where it is not given."),
+        parameter("alpha", "query", "The rate of false findings over all metrics; 0.05 where it is not given."),
+        parameter(
+            "min_effect",
+            "query",
+            "The smallest difference of a share that matters; 0.01 where it is not given.",
+        ),
+    ];
     let limit = [parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")];
 
     paths([
@@ -106,6 +115,13 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
             read("The audit log of this instance", &limit, |_| {
                 let lines = json!({"type": "array", "items": {"type": "object"}});
                 described("Changes and refusals with who, when and why, the latest first.", &lines)
+            }),
+        ),
+        (
+            "get",
+            "/v1/evidence",
+            read("The comparison of variants, how current it is, and what guards conclude", &evidence, |_| {
+                described("As `ofa-stream report --format json`, with progress and guards.", &json!({"type": "object"}))
             }),
         ),
         ("get", "/v1/openapi.json", read("This document", &[], |_| json!({"description": "This document."}))),

@@ -5,7 +5,7 @@ use std::{future::Future, io, sync::Arc};
 use axum::{
     Router,
     body::{Bytes, HttpBody},
-    extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State},
+    extract::{DefaultBodyLimit, FromRef, MatchedPath, Path, Query, Request, State},
     http::{Method, StatusCode, header},
     middleware::{self, Next},
     response::Response,
@@ -20,10 +20,12 @@ use super::{
     api::Api,
     auth::Tokens,
     caller::Caller,
+    evidence::evidence,
     trials::{TRIALS_MAX, explain, predict, simulate},
 };
 use crate::{
     control::{AuditInfo, Command, CommandRequest, ConfigStore, ControlError, Handle},
+    evidence_store::Access,
     http::{Door, HostRule, HttpLimits, serve_connections},
     pipeline::{SwitchError, Switcher},
     settings::{AdminPlan, Role},
@@ -44,19 +46,28 @@ pub struct ChangeRequest {
 }
 
 /// A method of an address, with the role that it needs. There are no others.
-struct Route {
+struct Route<S> {
     method: &'static str,
     path: &'static str,
     role: Role,
-    handler: MethodRouter<Api>,
+    handler: MethodRouter<S>,
+}
+
+/// The route of evidence.
+fn evidence_route<S: Clone + Send + Sync + 'static>() -> Route<S>
+where
+    Option<Access>: FromRef<S>,
+{
+    Route { method: "GET", path: "/v1/evidence", role: Role::Look, handler: get(evidence) }
 }
 
 /// Every route. A test compares them with the OpenAPI document, and walks them with every role.
-fn routes() -> Vec<Route> {
+fn routes() -> Vec<Route<Api>> {
     let route = |method, path, role, handler| Route { method, path, role, handler };
     let openapi = || async { json(StatusCode::OK, &super::openapi()) };
     vec![
         route("GET", "/v1/status", Role::Look, get(status)),
+        evidence_route(),
         route("GET", "/v1/audit", Role::Look, get(audit)),
         route("GET", "/v1/openapi.json", Role::Look, get(openapi)),
         route("GET", "/v1/instances", Role::Look, get(instances)),
@@ -92,34 +103,77 @@ fn role_of(routes: &[(&'static str, &'static str, Role)], method: &Method, path:
 /// When the system does not let it.
 pub fn serve(
     listener: std::net::TcpListener,
-    (handle, switcher): (Handle, Switcher),
+    served: Served,
     tokens: Tokens,
     plan: &AdminPlan,
     limits: HttpLimits,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
-    let body_bytes_max = plan.body_bytes_max;
+    let Served { handle, switcher, evidence } = served;
     let trials = Arc::new(Semaphore::new(TRIALS_MAX));
-    let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max, switcher, trials };
+    let api = Api { handle, tokens: Arc::new(tokens), body_bytes_max: plan.body_bytes_max, switcher, trials, evidence };
+    serve_router(listener, router(api), plan, limits)
+}
+
+/// What the routes are about.
+pub struct Served {
+    /// Changes the configuration.
+    pub handle: Handle,
+    /// Serves it.
+    pub switcher: Switcher,
+    /// Evidence, where this instance reads it.
+    pub evidence: Option<Access>,
+}
+
+/// As [`serve`], for a program that only reads evidence.
+///
+/// # Errors
+/// When the system does not let it.
+pub fn serve_evidence(
+    listener: std::net::TcpListener,
+    evidence: Access,
+    tokens: Tokens,
+    plan: &AdminPlan,
+    limits: HttpLimits,
+) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
+    let router = router_of(vec![evidence_route()], Some(evidence), Arc::new(tokens), plan.body_bytes_max);
+    serve_router(listener, router, plan, limits)
+}
+
+fn serve_router(
+    listener: std::net::TcpListener,
+    router: Router,
+    plan: &AdminPlan,
+    limits: HttpLimits,
+) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
     let hosts = HostRule { listen: listener.local_addr()?, allowed: plan.allowed_hosts.clone() };
     let door = Door { hosts: Some(hosts), http_1_1_only: true };
     listener.set_nonblocking(true)?;
-    Ok(serve_connections(TcpListener::from_std(listener)?, router(api), limits, door))
+    Ok(serve_connections(TcpListener::from_std(listener)?, router, limits, door))
 }
 
 fn router(api: Api) -> Router {
-    let roles: Vec<_> = routes().iter().map(|route| (route.method, route.path, route.role)).collect();
-    let (roles, tokens, body_bytes_max) = (Arc::new(roles), api.tokens.clone(), api.body_bytes_max);
+    let (tokens, body_bytes_max) = (api.tokens.clone(), api.body_bytes_max);
+    router_of(routes(), api, tokens, body_bytes_max)
+}
+
+fn router_of<S: Clone + Send + Sync + 'static>(
+    routes: Vec<Route<S>>,
+    state: S,
+    tokens: Arc<Tokens>,
+    body_bytes_max: usize,
+) -> Router {
+    let roles: Vec<_> = routes.iter().map(|route| (route.method, route.path, route.role)).collect();
+    let roles = Arc::new(roles);
     let admit = move |request: Request, next: Next| {
         let (roles, tokens) = (roles.clone(), tokens.clone());
         async move { admit(&roles, &tokens, body_bytes_max, request, next).await }
     };
-    let all = routes().into_iter();
-    let router = all.fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    let router = routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
     router
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "no_such_address", "see /v1/openapi.json") })
         .layer(middleware::from_fn(admit))
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .with_state(api)
+        .with_state(state)
 }
 
 /// Lets a request in if its token allows it.

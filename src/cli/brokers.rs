@@ -9,7 +9,7 @@ use crate::{kafka::Connection, pipeline::connection, settings::Plan};
 #[derive(Args)]
 pub(super) struct Brokers {
     #[command(flatten)]
-    settings: SettingsArguments,
+    pub(super) settings: SettingsArguments,
     /// Where the brokers are, instead of what the settings say
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap_servers: Option<String>,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{CliError, SettingsArguments, VerifyArguments, failed, output};
 use crate::{
     engine::Engine,
-    pipeline::{check_cluster, connection, engine_options, every_spec},
+    pipeline::{check_cluster, cluster_problems, connection, engine_options, every_spec},
     settings::Plan,
     store::Thoroughness,
     telemetry::logging,
@@ -61,6 +61,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         if plan.kafka.bootstrap_servers.is_none() {
             return Err(failed("`kafka.bootstrap_servers` is \"embedded\": there is no cluster to ask"));
         }
+        let problems = cluster_problems(&plan, &connection)?;
+        if !problems.is_empty() {
+            let listed: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+            let remedy = "`ofa-stream topics create` shows how topics should be";
+            return Err(failed(format!("the cluster is not ready ({remedy}):{listed}")));
+        }
+        // Warns of a control topic that is not compacted.
         check_cluster(&plan, &connection)?;
     }
     let versions = if arguments.settings_only { Vec::new() } else { load(&plan, arguments.verify.thoroughness())? };

@@ -6,6 +6,7 @@ mod config;
 mod dead_letters;
 mod demo;
 mod eval;
+mod evidence;
 mod explain;
 mod models;
 mod operate;
@@ -79,6 +80,8 @@ enum Command {
     Config(config::Command),
     /// Compare the variants of experiments by their verdicts
     Report(report::Arguments),
+    /// Read the topics of outcomes, and serve reports of them, without answering requests
+    Evidence(evidence::Arguments),
     /// Measure versions on examples whose labels are known
     Eval(eval::Arguments),
     /// Make up a data set of pictures and statements to train and measure on
@@ -180,7 +183,7 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     // A service's last words belong into its log, where they are looked for.
-    let is_service = matches!(command, Command::Run(_));
+    let is_service = matches!(command, Command::Run(_) | Command::Evidence(_));
     let done = run_command(&command);
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -216,6 +219,7 @@ fn run_command(command: &Command) -> Result<(), CliError> {
         Command::Operate(command) => operate::run(command),
         Command::Config(command) => config::run(command),
         Command::Report(arguments) => report::run(arguments),
+        Command::Evidence(arguments) => evidence::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Synth(arguments) => synth::run(arguments),
         #[cfg(feature = "train")]

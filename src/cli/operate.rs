@@ -93,10 +93,10 @@ pub(super) struct Instance {
     pub(super) settings: SettingsArguments,
     /// Its admin API; without it, the one in the settings
     #[arg(long, value_name = "URL", env = "OFA_STREAM_ADMIN")]
-    admin: Option<String>,
+    pub(super) admin: Option<String>,
     /// The file with its token; without it, the one in the settings or in `control.directory`
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// A change, who asks for it, and why.

@@ -18,6 +18,7 @@ use crate::{
     admin::{self, Tokens},
     control::{self, ConfigStore, ControlTopic, Controller, Restored, Sources, Storage, restore},
     engine::Engine,
+    evidence_store::{Guards, Reader, ReaderOptions},
     http::HttpLimits,
     kafka::{Connection, EmbeddedBroker},
     pipeline::{self, Monitor, Pipeline, connection, engine_options, engine_specs},
@@ -65,7 +66,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let connection = connection(&plan, address);
     let (path, thoroughness) = (path.to_owned(), arguments.verify.thoroughness());
     // Brokers, disks and models may each keep a start waiting; a stop signal is heard meanwhile.
-    let Some(begun) = service.unless_stopped(&mut stopping, move || begin(plan, &connection, path, thoroughness))?
+    let beginning = connection.clone();
+    let Some(begun) = service.unless_stopped(&mut stopping, move || begin(plan, &beginning, path, thoroughness))?
     else {
         tracing::info!("Stopped while it was starting; no request was left half done.");
         service.end();
@@ -73,8 +75,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     };
     let Begun { plan, pipeline, start, admin } = begun?;
     let controller = Controller::start(start, pipeline.switcher(thoroughness)).map_err(failed)?;
+    let reader = start_evidence(&plan, &connection, &controller)?;
     if let Some((listener, tokens)) = admin {
-        service.serve_admin(listener, &controller, tokens, &plan)?;
+        service.serve_admin(listener, &controller, reader.as_ref(), tokens, &plan)?;
     }
     tracing::info!(config_digest = plan.config_digest, "Taking requests.");
     match service.until_stopped(stopping, pipeline, controller)? {
@@ -134,6 +137,21 @@ fn begin(plan: Plan, connection: &Connection, path: PathBuf, thoroughness: Thoro
         adapt: |plan| plan,
     };
     Ok(Begun { pipeline: pipeline?, plan, start, admin })
+}
+
+/// Starts reading evidence, unless settings turn it off.
+pub(super) fn start_evidence(
+    plan: &Plan,
+    connection: &Connection,
+    controller: &Controller,
+) -> Result<Option<Reader>, CliError> {
+    let store = &plan.evidence.store;
+    if !store.enabled {
+        return Ok(None);
+    }
+    let guards = Guards::new(controller.switcher(), controller.handle(), store.behind_max);
+    let options = ReaderOptions::of(connection.clone(), &plan.kafka, store);
+    Reader::start(options, Some(guards)).map(Some).map_err(failed)
 }
 
 /// Where configurations that were served are kept, if anywhere.
@@ -265,6 +283,26 @@ impl Service {
         })
     }
 
+    /// Serves until the program ends.
+    pub(super) fn spawn<F>(&self, server: impl FnOnce() -> std::io::Result<F>) -> Result<(), CliError>
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let _inside = self.runtime.enter();
+        let server = server().map_err(failed)?;
+        self.runtime.spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "The admin API ended.");
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits for a stop signal.
+    pub(super) fn wait_for_stop(&self, stopping: &mut Stopping) {
+        self.runtime.block_on(stopping.asked());
+    }
+
     /// Ends without waiting for what still runs.
     fn end(self) {
         self.runtime.shutdown_background();
@@ -275,26 +313,22 @@ impl Service {
         &self,
         listener: TcpListener,
         controller: &Controller,
+        reader: Option<&Reader>,
         tokens: Tokens,
         plan: &Plan,
     ) -> Result<(), CliError> {
         let address = listener.local_addr().map_err(failed)?;
-        let _inside = self.runtime.enter();
         // A change may have to load a large version first.
         let limits = HttpLimits { answer_timeout: admin::ANSWER_MAX, ..http_limits(plan) };
-        let server = admin::serve(listener, (controller.handle(), controller.switcher()), tokens, &plan.admin, limits)
-            .map_err(failed)?;
+        let evidence = reader.map(Reader::access);
+        let served = admin::Served { handle: controller.handle(), switcher: controller.switcher(), evidence };
+        self.spawn(|| admin::serve(listener, served, tokens, &plan.admin, limits))?;
         tracing::info!(%address, "Serving the admin API.");
         if !address.ip().is_loopback() {
             tracing::warn!(
                 "The admin API is reachable from other machines, without TLS: put a proxy with TLS before it."
             );
         }
-        self.runtime.spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "The admin API ended.");
-            }
-        });
         Ok(())
     }
 

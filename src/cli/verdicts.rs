@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{CliError, brokers::Brokers, failed, output};
 use crate::{
-    kafka::{Connection, Extent, KafkaError},
+    kafka::{Connection, Extent, KafkaError, Tail},
     message::{Record, Verdict, header},
 };
 
@@ -46,6 +46,9 @@ pub(super) struct TailArguments {
     /// Only verdicts with this decision: approve, reject or review
     #[arg(long, value_parser = ["approve", "reject", "review"])]
     decision: Option<String>,
+    /// Go on, and show verdicts as they come
+    #[arg(long, short)]
+    follow: bool,
     /// Print JSON, one verdict per line
     #[arg(long)]
     json: bool,
@@ -87,18 +90,14 @@ fn tail(arguments: &TailArguments) -> Result<(), CliError> {
         Some(since) => since,
         None => Timestamp::now().checked_sub(RECENT).map_err(failed)?,
     };
-    let wanted = |record: &Record| {
-        let is = |name: &str, value: &Option<String>| {
-            value.as_ref().is_none_or(|value| header(&record.headers, name) == Some(value))
-        };
-        is("ofa-experiment", &arguments.experiment) && is("ofa-decision", &arguments.decision)
-    };
+    // Before the backlog is read, so that nothing between the two is lost.
+    let follower = arguments.follow.then(|| Tail::from_end(&connection, &[&plan.kafka.verdicts])).transpose()?;
     let limit = arguments.limit as usize;
     // As many as are shown are held, in the order of their times.
     let mut latest: VecDeque<Record> = VecDeque::new();
     let extent = Extent::Since(since.as_millisecond());
     arguments.place.read(&connection, &plan.kafka.verdicts, &extent, |record| {
-        if !wanted(&record) || record.payload.is_none() {
+        if !arguments.wants(&record) {
             return;
         }
         let place = latest.partition_point(|other| other.timestamp_ms <= record.timestamp_ms);
@@ -111,33 +110,66 @@ fn tail(arguments: &TailArguments) -> Result<(), CliError> {
     let verdicts =
         latest.iter().filter_map(|record| serde_json::from_slice::<Verdict>(record.payload.as_deref()?).ok());
     if arguments.json {
-        for verdict in verdicts {
-            // Plain data with string keys: serializing cannot fail.
-            output::line(serde_json::to_string(&verdict).unwrap_or_default());
-        }
-        return Ok(());
+        verdicts.for_each(|verdict| output::line(as_json(&verdict)));
+    } else {
+        let now = Timestamp::now();
+        let rows = verdicts.map(|verdict| {
+            let made = verdict.timestamp.parse().map_or_else(|_| String::new(), |at| output::age(now, at));
+            row(made, &verdict)
+        });
+        let columns = ["made", "request", "version", "arm", "result", "confidence", "decision", "ms"];
+        output::show(&output::table(&columns, &["confidence", "ms"], rows));
     }
-    let now = Timestamp::now();
-    let rows = verdicts.map(|verdict| {
-        let made = verdict.timestamp.parse().map_or_else(|_| String::new(), |at| output::age(now, at));
-        let arm = match (&verdict.ab_experiment, &verdict.ab_variant) {
-            (Some(experiment), Some(variant)) => format!("{experiment}/{variant}"),
-            _ => verdict.route.reason.clone(),
+    follower.map_or(Ok(()), |follower| follow(arguments, &follower))
+}
+
+/// Shows verdicts as they come, until the program is stopped.
+fn follow(arguments: &TailArguments, follower: &Tail) -> Result<(), CliError> {
+    loop {
+        let Some(record) = follower.next(Duration::from_millis(500))? else { continue };
+        if !arguments.wants(&record) {
+            continue;
+        }
+        let payload = record.payload.as_deref().unwrap_or_default();
+        let Ok(verdict) = serde_json::from_slice::<Verdict>(payload) else { continue };
+        output::line(if arguments.json {
+            as_json(&verdict)
+        } else {
+            row(verdict.timestamp.clone(), &verdict).join("  ")
+        });
+    }
+}
+
+impl TailArguments {
+    fn wants(&self, record: &Record) -> bool {
+        let is = |name: &str, value: &Option<String>| {
+            value.as_ref().is_none_or(|value| header(&record.headers, name) == Some(value))
         };
-        vec![
-            made,
-            verdict.request_id,
-            verdict.model_version,
-            arm,
-            verdict.result.as_str().to_owned(),
-            format!("{:.3}", verdict.confidence),
-            verdict.decision.as_str().to_owned(),
-            format!("{:.1}", verdict.latency_ms),
-        ]
-    });
-    let columns = ["made", "request", "version", "arm", "result", "confidence", "decision", "ms"];
-    output::show(&output::table(&columns, &["confidence", "ms"], rows));
-    Ok(())
+        record.payload.is_some() && is("ofa-experiment", &self.experiment) && is("ofa-decision", &self.decision)
+    }
+}
+
+fn as_json(verdict: &Verdict) -> String {
+    // Plain data with string keys: serializing cannot fail.
+    serde_json::to_string(verdict).unwrap_or_default()
+}
+
+/// What the table shows of a verdict. `made` is when it was made.
+fn row(made: String, verdict: &Verdict) -> Vec<String> {
+    let arm = match (&verdict.ab_experiment, &verdict.ab_variant) {
+        (Some(experiment), Some(variant)) => format!("{experiment}/{variant}"),
+        _ => verdict.route.reason.clone(),
+    };
+    vec![
+        made,
+        verdict.request_id.clone(),
+        verdict.model_version.clone(),
+        arm,
+        verdict.result.as_str().to_owned(),
+        format!("{:.3}", verdict.confidence),
+        verdict.decision.as_str().to_owned(),
+        format!("{:.1}", verdict.latency_ms),
+    ]
 }
 
 fn show(arguments: &ShowArguments) -> Result<(), CliError> {

@@ -50,7 +50,8 @@ impl Controller {
         let followed = start.topic.map(|topic| topic.follow(sender.clone(), stop.clone())).transpose()?;
         let (writer, following) = followed.unzip();
         let (storage, configs) = (start.storage.clone(), start.configs.clone());
-        let handle = Handle { inbox: sender.clone(), storage, configs };
+        let instance = start.instance.as_str().into();
+        let handle = Handle { inbox: sender.clone(), storage, configs, instance };
 
         let (served, serving) = (switcher.clone(), switcher.serving());
         let planner = SettingsPlanner {
@@ -258,6 +259,9 @@ impl Driver {
         // Plain data with string keys: serializing cannot fail.
         let json = serde_json::to_vec(&status).unwrap_or_default();
         writer.publish_status(&status.instance, Some(&json));
+        for gone in self.presence.forget_silent(now) {
+            writer.publish_status(&gone, None);
+        }
         self.presence.heard(&status.instance.clone(), Some(status.clone()), now);
         self.status = Some((status, now + REPEAT_INTERVAL));
     }

@@ -72,9 +72,35 @@ pub struct Handle {
     pub(super) inbox: Sender<Message>,
     pub(super) storage: Option<Storage>,
     pub(super) configs: Option<ConfigStore>,
+    pub(super) instance: Arc<str>,
 }
 
 impl Handle {
+    /// The name of this instance.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// As [`Self::command`], for a thread outside of a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn command_blocking(&self, request: CommandRequest) -> Result<Applied, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Command(Box::new(request), reply))?;
+        answer.blocking_recv().unwrap_or(Err(ControlError::Stopping))
+    }
+
+    /// As [`Self::instances`], for a thread outside of a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::instances`].
+    pub fn instances_blocking(&self) -> Result<Vec<InstanceStatus>, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Instances(reply))?;
+        answer.blocking_recv().map_err(|_| ControlError::Stopping)
+    }
+
     /// Carries out a command.
     ///
     /// # Errors

@@ -70,11 +70,17 @@ impl Planner for SettingsPlanner {
             && one.plan.devices == other.plan.devices
             && one.plan.limits == other.plan.limits
             && one.plan.keep_warm == other.plan.keep_warm
+            && one.plan.table_spec == other.plan.table_spec
+            && one.plan.evidence == other.plan.evidence
             && one.plan.telemetry == other.plan.telemetry
             && one.fleet.versions().all(same_version)
     }
 
     fn missing(&self, before: &Arc<Serving>, after: &Arc<Serving>) -> Vec<(&'static str, String)> {
         after.plan.table_spec.gone_since(&before.plan.table_spec)
+    }
+
+    fn redefined(&self, before: &Arc<Serving>, after: &Arc<Serving>) -> Vec<String> {
+        after.plan.table_spec.redefined_since(&before.plan.table_spec)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each instance publishes its status in the control topic, under a key of its own: at a change, and at
 //! intervals. Programs before 2026-12 ignore these keys. An instance that stops withdraws its status; one
-//! that was killed is silent after some intervals.
+//! that was killed is silent after some intervals, and after an hour another instance deletes its status.
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +58,13 @@ impl Presence {
                 }
             }
         }
-        self.0.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < FORGOTTEN_AFTER);
+    }
+
+    /// Forgets instances that were silent for long, and returns their names. Their records in the control topic can be
+    /// deleted: a killed instance without `kafka.instance_id` has another name when it starts again.
+    pub(super) fn forget_silent(&mut self, now: Instant) -> Vec<String> {
+        let is_over = |heard: Instant| now.saturating_duration_since(heard) >= FORGOTTEN_AFTER;
+        self.0.extract_if(.., |_, (_, heard)| is_over(*heard)).map(|(instance, _)| instance).collect()
     }
 
     /// True if an instance was heard of.
@@ -110,6 +116,7 @@ mod tests {
         presence.heard("three", None, later);
         assert_eq!(presence.list(later).len(), 2, "one that stopped is gone");
         presence.heard("four", Some(status("four", 1, "in_sync")), begun + FORGOTTEN_AFTER);
-        assert_eq!(presence.list(later).len(), 1, "those that were silent for long are forgotten");
+        assert_eq!(presence.forget_silent(begun + FORGOTTEN_AFTER), ["one", "two"], "silent for long");
+        assert_eq!(presence.list(later).len(), 1);
     }
 }

@@ -1,9 +1,9 @@
 //! What variants are compared by.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A metric of a variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Mean probability of the label that was given.

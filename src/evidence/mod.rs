@@ -1,27 +1,40 @@
 //! From verdicts to a comparison of variants.
 //!
 //! ```text
-//! verdicts, shadow verdicts ─▶ VerdictSet ─▶ sums of integers ─▶ Summary ─▶ reports
+//! verdicts, shadows, dead letters ─▶ Ledger ─▶ Sums ─▶ Summary ─▶ reports
+//!                                      │
+//!                                    Index
 //! ```
 //!
-//! * [`VerdictSet`]: one verdict for each request; [`Excluded`]: how many do not count.
+//! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on the order of reading.
+//! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in a store.
+//! * `breakdown`: the comparison by segment and by hour.
+//! * [`judge`]: what guards conclude.
 //! * [`Metric`]: what variants are compared by.
 //! * [`Summary`]: every figure of a report; [`sentence()`]: the one that an owner reads first.
 //!
 //! `docs/evidence.md` says what each figure means.
 
+mod arm;
+mod breakdown;
+mod guard;
+mod index;
+mod ledger;
 mod metric;
 mod observation;
 mod sentence;
 mod summary;
-mod sums;
 #[cfg(test)]
-mod tests;
-mod verdict_set;
+pub(crate) mod tests;
 
+pub use arm::{Arm, Cluster, Hour, MetricSums};
+pub use breakdown::{HourOfVariant, SegmentComparison};
+pub use guard::{GuardState, Judgement, judge};
+pub use index::{First, FirstOutcome, FirstPair, FirstVerdict, Index, MemoryIndex, Slice};
+pub use ledger::{Excluded, ExperimentSums, Ledger, Sums, Touched, VerdictSet};
 pub use metric::Metric;
+pub use observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair};
 pub use sentence::{Language, sentence, status_word};
 pub use summary::{
     Compared, Comparison, Criteria, Experiment, Paired, Percentile, SampleRatio, Status, Summary, Variant,
 };
-pub use verdict_set::{Excluded, VerdictSet};

@@ -1,8 +1,9 @@
-//! One verdict, as the integers that evidence needs.
+//! One record, as the integers that evidence needs.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::message::{Decision, Label, Role, Verdict};
+use crate::message::{Decision, Label, Record, Role, Verdict, header};
 
 /// Probabilities are counted in steps of 2⁻³².
 pub(super) const PROBABILITY_STEPS: f64 = 4_294_967_296.0;
@@ -11,15 +12,16 @@ pub(super) const PROBABILITY_STEPS: f64 = 4_294_967_296.0;
 const LATENCY_MS_MAX: f64 = 1e9;
 
 /// An experiment in one definition. Only verdicts with the same key may be compared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ExperimentKey {
-    pub(super) experiment: String,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ExperimentKey {
+    /// Its name.
+    pub experiment: String,
     /// Counts deliberate re-randomisations.
-    pub(super) epoch: u32,
+    pub epoch: u32,
     /// Digest of the definition. Verdicts of earlier releases have the digest of all settings.
-    pub(super) definition: String,
+    pub definition: String,
     /// The field whose values are divided among the variants.
-    pub(super) unit: String,
+    pub unit: String,
 }
 
 impl ExperimentKey {
@@ -29,52 +31,71 @@ impl ExperimentKey {
     }
 }
 
+/// A variant of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ArmKey {
+    /// The experiment in one definition.
+    pub experiment: ExperimentKey,
+    /// The variant's name.
+    pub variant: String,
+}
+
 /// A live verdict of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Observation {
-    pub(super) key: ExperimentKey,
-    pub(super) variant: String,
-    pub(super) version: String,
+pub struct Observation {
+    /// The variant.
+    pub arm: ArmKey,
+    /// The version that answered.
+    pub version: String,
     /// The variant's share of the experiment's units, in millionths.
-    pub(super) share: u64,
+    pub share: u64,
     /// Verdicts of one cluster are not independent. A cluster is a unit, or a picture where each
     /// request is a unit.
-    pub(super) cluster: u128,
-    pub(super) label: Label,
-    pub(super) decision: Decision,
+    pub cluster: u128,
+    /// The label.
+    pub label: Label,
+    /// What was decided.
+    pub decision: Decision,
     /// In steps of 2⁻³².
-    pub(super) confidence: u64,
-    pub(super) latency_us: u64,
+    pub confidence: u64,
+    /// In microseconds.
+    pub latency_us: u64,
     /// The answer came from the cache, so its latency is not measured.
-    pub(super) is_cached: bool,
+    pub is_cached: bool,
+    /// Names and values of the segments that settings declared.
+    pub segments: Vec<(String, String)>,
 }
 
 /// A live and a shadow verdict of one request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Pair {
-    pub(super) live_version: String,
-    pub(super) shadow_version: String,
-    pub(super) live: Label,
-    pub(super) shadow: Label,
-    pub(super) picture: u128,
+pub struct Pair {
+    /// Live and shadow version.
+    pub versions: (String, String),
+    /// Live and shadow label.
+    pub labels: (Label, Label),
+    /// A digest of the picture.
+    pub picture: u128,
 }
 
-/// A verdict as evidence. The earlier of two is the lesser one; of two at the same moment, their
+/// A record as evidence. The earlier of two is the lesser one; of two at the same moment, their
 /// content decides. The order therefore never depends on the order of reading.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Evidence {
+pub struct Evidence {
     /// Milliseconds since 1970.
-    pub(super) time_ms: i64,
-    pub(super) kind: Kind,
+    pub time_ms: i64,
+    /// What it contributes.
+    pub kind: Kind,
 }
 
-/// What a verdict contributes.
+/// What a record contributes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A live verdict whose variant was assigned at random.
     Live(Observation),
     /// A shadow verdict with its live one.
     Pair(Pair),
+    /// A request of a variant that became a dead letter; with the unit's digest, where it has one.
+    DeadLetter(ArmKey, Option<u128>),
     /// Settings forced the variant.
     Forced,
     /// No experiment took the request.
@@ -102,16 +123,34 @@ impl Evidence {
         };
         Some(Self { time_ms, kind })
     }
+
+    /// Reads the headers of a dead letter, and gives the id of its request. None where no experiment took the request.
+    pub(super) fn of_dead_letter(record: &Record) -> Option<(String, Self)> {
+        let text = |name: &str| header(&record.headers, name).map(str::to_owned);
+        let arm = ArmKey {
+            experiment: ExperimentKey {
+                experiment: text("ofa-error-experiment")?,
+                epoch: text("ofa-error-epoch")?.parse().ok()?,
+                definition: text("ofa-error-definition")?,
+                unit: text("ofa-error-unit")?,
+            },
+            variant: text("ofa-error-variant")?,
+        };
+        let unit = text("ofa-error-unit-hash").map(|unit| hash(&[&unit]));
+        if unit.is_none() && !arm.experiment.is_by_request() {
+            return None;
+        }
+        let evidence = Self { time_ms: record.timestamp_ms?, kind: Kind::DeadLetter(arm, unit) };
+        Some((text("ofa-error-request-id")?, evidence))
+    }
 }
 
 impl Kind {
     fn of_shadow(verdict: &Verdict) -> Self {
         let Some(live) = &verdict.live else { return Self::Outside };
         Self::Pair(Pair {
-            live_version: live.model_version.clone(),
-            shadow_version: verdict.model_version.clone(),
-            live: live.result,
-            shadow: verdict.result,
+            versions: (live.model_version.clone(), verdict.model_version.clone()),
+            labels: (live.result, verdict.result),
             picture: hash(&[&verdict.image_hash]),
         })
     }
@@ -139,8 +178,7 @@ impl Kind {
         };
 
         Self::Live(Observation {
-            key,
-            variant: variant.clone(),
+            arm: ArmKey { experiment: key, variant: variant.clone() },
             version: verdict.model_version.clone(),
             share: (ab.propensity * 1e6).round() as u64,
             cluster: hash(&[cluster]),
@@ -149,6 +187,7 @@ impl Kind {
             confidence: (f64::from(verdict.confidence) * PROBABILITY_STEPS).round() as u64,
             latency_us: (verdict.latency_ms * 1e3).round() as u64,
             is_cached: verdict.cached,
+            segments: verdict.segments.clone().into_iter().collect(),
         })
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
+    arm::{Arm, MetricSums},
+    breakdown::{self, HourOfVariant, SegmentComparison},
+    ledger::{Excluded, ExperimentSums, Sums},
     metric::Metric,
     observation::ExperimentKey,
-    sums::Arm,
-    verdict_set::{Arms, Excluded, VerdictSet},
 };
 use crate::{
     message::Label,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// When a difference counts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Criteria {
     /// The share of experiments without any difference in which one is seen, at most, however often
     /// one looks. It is divided over all metrics and treatments (Bonferroni).
@@ -37,7 +38,7 @@ impl Default for Criteria {
 }
 
 /// The conclusion about a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// A variant has too few observations.
@@ -53,7 +54,7 @@ pub enum Status {
 }
 
 /// A metric of two variants.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compared {
     /// The metric.
     pub metric: Metric,
@@ -73,6 +74,9 @@ pub struct Compared {
     /// The p-value that holds however often one looks, adjusted by Holm over all metrics and
     /// treatments of the experiment.
     pub p_value: Option<f64>,
+    /// The logarithm of the evidence against a difference of zero, before any adjustment.
+    #[serde(default)]
+    pub ln_e_value: Option<f64>,
     /// A second opinion: how probable it is that the treatment is better, with a flat prior.
     pub probability_better: Option<f64>,
     /// The share of the planned information that has come.
@@ -82,7 +86,7 @@ pub struct Compared {
 }
 
 /// A variant's traffic.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
     /// Its name.
     pub name: String,
@@ -96,13 +100,16 @@ pub struct Variant {
     pub observations: u64,
     /// Answers that were kept from an earlier request.
     pub cached: u64,
+    /// Requests that became dead letters.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Latency in milliseconds at 50, 95 and 99 %, each with the interval that holds however often
     /// one looks; an end that nothing bounds is none.
     pub latency_ms: Vec<Percentile>,
 }
 
 /// A percentile of latency.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Percentile {
     /// 0.5, 0.95 or 0.99.
     pub quantile: f64,
@@ -113,7 +120,7 @@ pub struct Percentile {
 }
 
 /// Whether units are divided as settings say.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRatio {
     /// The p-value that holds however often one looks (Lindon & Malek 2022).
     pub p_value: f64,
@@ -122,7 +129,7 @@ pub struct SampleRatio {
 }
 
 /// A treatment against the control.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The treatment's variant.
     pub treatment: String,
@@ -131,7 +138,7 @@ pub struct Comparison {
 }
 
 /// An experiment in one definition.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
     /// Its name.
     pub experiment: String,
@@ -151,10 +158,16 @@ pub struct Experiment {
     pub sample_ratio: SampleRatio,
     /// Every treatment against the control.
     pub comparisons: Vec<Comparison>,
+    /// The same within each value of each segment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentComparison>,
+    /// Verdicts by hour and variant, without intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<HourOfVariant>,
 }
 
 /// Two versions on the same requests.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paired {
     /// The version of the live verdicts.
     pub live_version: String,
@@ -177,7 +190,7 @@ pub struct Paired {
 }
 
 /// Everything that a report shows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// When a difference counted.
     pub criteria: Criteria,
@@ -192,50 +205,65 @@ pub struct Summary {
 impl Summary {
     /// Computes all figures. `control` names the control's variant: experiments without it are left out.
     /// Where none is named it is `control`, or the first by name.
-    pub fn of(verdicts: &VerdictSet, criteria: Criteria, control: Option<&str>) -> Self {
-        let summarize =
-            |(key, (period, arms)): (ExperimentKey, ([i64; 2], Arms))| summarize(key, period, &arms, criteria, control);
-        let mut experiments: Vec<Experiment> = verdicts.experiments().into_iter().filter_map(summarize).collect();
+    pub fn of(sums: &Sums, criteria: Criteria, control: Option<&str>) -> Self {
+        let summarize = |(key, of)| summarize(key, of, criteria, control);
+        let mut experiments: Vec<Experiment> = sums.experiments.iter().filter_map(summarize).collect();
         experiments.sort_by(|a, b| (&a.experiment, a.epoch, &a.period[0]).cmp(&(&b.experiment, b.epoch, &b.period[0])));
-        Self { criteria, experiments, paired: pairs(verdicts), excluded: verdicts.excluded() }
+        Self { criteria, experiments, paired: pairs(sums), excluded: sums.excluded }
     }
 }
 
+/// Variants that have a verdict or a dead letter, by name.
+pub(super) type Arms<'s> = BTreeMap<&'s str, &'s Arm>;
+
+pub(super) fn arms_of(sums: &ExperimentSums) -> Arms<'_> {
+    let counted = sums.arms.iter().filter(|(_, arm)| !arm.is_empty());
+    counted.map(|(variant, arm)| (variant.as_str(), arm)).collect()
+}
+
+/// The control and its name: the variant that is named, or `control`, or the first by name.
+pub(super) fn control_of<'s>(arms: &Arms<'s>, named: Option<&str>) -> Option<(&'s str, &'s Arm)> {
+    let found = match named {
+        Some(named) => arms.get_key_value(named),
+        None => arms.get_key_value("control").or_else(|| arms.first_key_value()),
+    };
+    found.map(|(name, arm)| (*name, *arm))
+}
+
 fn summarize(
-    key: ExperimentKey,
-    period: [i64; 2],
-    arms: &Arms,
+    key: &ExperimentKey,
+    sums: &ExperimentSums,
     criteria: Criteria,
     control: Option<&str>,
 ) -> Option<Experiment> {
-    let (name, control) = match control {
-        Some(named) => arms.get_key_value(named)?,
-        None => arms.get_key_value("control").or_else(|| arms.iter().next())?,
-    };
+    let arms = arms_of(sums);
+    let (name, control) = control_of(&arms, control)?;
 
-    let treatments = || arms.iter().filter(|(other, _)| *other != name);
+    let treatments = || arms.iter().filter(|(other, _)| **other != name);
     let tests = Metric::ALL.len() * treatments().count();
     let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
 
     let mut comparisons: Vec<Comparison> = treatments()
         .map(|(treatment, arm)| Comparison {
-            treatment: treatment.clone(),
-            metrics: Metric::ALL.map(|metric| compare(metric, control, arm, divided)).to_vec(),
+            treatment: (*treatment).to_owned(),
+            metrics: Metric::ALL.map(|metric| compare(metric, &control.sums, &arm.sums, divided)).to_vec(),
         })
         .collect();
     adjust(&mut comparisons);
 
     Some(Experiment {
-        experiment: key.experiment,
+        experiment: key.experiment.clone(),
         epoch: key.epoch,
-        definition: key.definition,
-        unit: key.unit,
-        period: period.map(|ms| {
+        definition: key.definition.clone(),
+        unit: key.unit.clone(),
+        period: sums.period_ms.unwrap_or_default().map(|ms| {
             jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
         }),
-        control: name.clone(),
+        control: name.to_owned(),
         variants: arms.iter().map(|(name, arm)| variant(name, arm, criteria)).collect(),
-        sample_ratio: sample_ratio_of(arms),
+        sample_ratio: sample_ratio_of(&arms, key.is_by_request()),
+        segments: breakdown::segments(&arms, name, criteria),
+        hours: breakdown::hours(&arms),
         comparisons,
     })
 }
@@ -270,18 +298,21 @@ fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {
         name: name.to_owned(),
         version: arm.version.clone(),
         share: arm.share as f64 / 1e6,
-        verdicts: arm.verdicts,
-        observations: arm.clusters(),
+        verdicts: arm.sums.verdicts,
+        observations: arm.sums.clusters,
         cached: arm.cached,
+        dead_letters: arm.dead_letters,
         latency_ms: [0.5, 0.95, 0.99].map(percentile).to_vec(),
     }
 }
 
+/// A smaller p-value of the sample ratio is an alarm.
+pub(super) const ALARM: f64 = 0.001;
+
 /// Tests how units are divided. If the shares of the variants do not add up to one, a variant has no
 /// verdict at all; it counts as an arm with the remaining share.
-fn sample_ratio_of(arms: &Arms) -> SampleRatio {
-    const ALARM: f64 = 0.001;
-    let mut counts: Vec<u64> = arms.values().map(Arm::units).collect();
+pub(super) fn sample_ratio_of(arms: &Arms<'_>, is_by_request: bool) -> SampleRatio {
+    let mut counts: Vec<u64> = arms.values().map(|arm| arm.units(is_by_request)).collect();
     let mut shares: Vec<u64> = arms.values().map(|arm| arm.share).collect();
     let missing = 1_000_000_u64.saturating_sub(shares.iter().sum());
     // Shares are rounded to millionths.
@@ -306,8 +337,8 @@ fn sample_ratio_of(arms: &Arms) -> SampleRatio {
 /// The variance of fewer clusters is too uncertain.
 const CLUSTERS_MIN: f64 = 10.0;
 
-fn compare(metric: Metric, control: &Arm, treatment: &Arm, criteria: Criteria) -> Compared {
-    let (a, b) = (control.sums(metric), treatment.sums(metric));
+pub(super) fn compare(metric: Metric, control: &MetricSums, treatment: &MetricSums, criteria: Criteria) -> Compared {
+    let (a, b) = (control.of(metric), treatment.of(metric));
     let value = |sums: &UnitSums| (sums.n > 0.0).then(|| sums.ratio());
     let nothing = Compared {
         metric,
@@ -317,6 +348,7 @@ fn compare(metric: Metric, control: &Arm, treatment: &Arm, criteria: Criteria) -
         interval: None,
         fixed_n_interval: None,
         p_value: None,
+        ln_e_value: None,
         probability_better: None,
         information: None,
         status: Status::NoData,
@@ -341,12 +373,14 @@ fn compare(metric: Metric, control: &Arm, treatment: &Arm, criteria: Criteria) -
     let around = |half: f64| [(estimate - half).max(lowest), (estimate + half).min(highest)];
     let interval = around(half);
 
+    let ln_e_value = mixture::ln_e_value(estimate, variance, g);
     let once = normal_quantile(1.0 - 0.5 * criteria.alpha) * difference.standard_error();
     let directed = Difference { estimate: estimate * metric.direction(), variance };
     Compared {
         interval: Some(interval),
         fixed_n_interval: Some(around(once)),
-        p_value: Some((-mixture::ln_e_value(estimate, variance, g)).exp().min(1.0)),
+        p_value: Some((-ln_e_value).exp().min(1.0)),
+        ln_e_value: Some(ln_e_value),
         probability_better: Some(bayes::probability_positive(directed)),
         information: Some(plan::information(planned, variance)),
         status: status(metric, interval, min_effect),
@@ -367,13 +401,8 @@ fn status(metric: Metric, [low, high]: [f64; 2], min_effect: f64) -> Status {
     }
 }
 
-fn pairs(verdicts: &VerdictSet) -> Vec<Paired> {
-    let mut tables: BTreeMap<(&str, &str), [[u64; 3]; 3]> = BTreeMap::new();
-    for pair in verdicts.pairs() {
-        let table = tables.entry((&pair.live_version, &pair.shadow_version)).or_default();
-        table[pair.live as usize][pair.shadow as usize] += 1;
-    }
-    tables.into_iter().map(|((live, shadow), labels)| paired_of(live, shadow, labels)).collect()
+fn pairs(sums: &Sums) -> Vec<Paired> {
+    sums.pairs.iter().map(|((live, shadow), labels)| paired_of(live, shadow, *labels)).collect()
 }
 
 fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {

@@ -12,6 +12,7 @@
 //! * `limits`: how large records may be in a topic; `backlog`: what a topic holds now, an [`Extent`] of it.
 //! * [`TopicPlan`]: topics that are to be created.
 //! * `topic_ids`: whether a topic is still the one that was read.
+//! * [`Follower`]: follows whole topics from offsets that the caller keeps.
 //! * [`Tail`]: reads whole topics from the beginning, outside any group.
 
 mod backlog;
@@ -21,6 +22,7 @@ mod control;
 mod creation;
 mod embedded;
 mod feeder;
+mod follower;
 mod identity;
 mod inbox;
 mod limits;
@@ -40,6 +42,7 @@ pub use control::{ControlEvent, ControlReader, ControlRecord, ControlWriter};
 pub use creation::TopicPlan;
 pub use embedded::EmbeddedBroker;
 pub use feeder::{Feeder, FeederOptions};
+pub use follower::{Followed, Follower, TopicPartition};
 pub use identity::Identity;
 pub use member::{Change, ConsumerOptions, Fetched, GroupProtocol, GroupStatistics};
 pub use publisher::{PublishError, Publisher, RecordLimits, RecordRefusal};

@@ -21,10 +21,22 @@ impl Tail {
     /// # Errors
     /// When no broker answers or a topic does not exist.
     pub fn new(connection: &Connection, topics: &[&str]) -> Result<Self, KafkaError> {
+        Self::from(connection, topics, Offset::Beginning)
+    }
+
+    /// Reads what is written from now on.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_end(connection: &Connection, topics: &[&str]) -> Result<Self, KafkaError> {
+        Self::from(connection, topics, Offset::End)
+    }
+
+    fn from(connection: &Connection, topics: &[&str], offset: Offset) -> Result<Self, KafkaError> {
         let mut list = TopicPartitionList::new();
         for (topic, partitions) in connection.partitions(topics)? {
             for partition in 0..partitions {
-                list.add_partition_offset(&topic, partition, Offset::Beginning)?;
+                list.add_partition_offset(&topic, partition, offset)?;
             }
         }
         let client = connection.reader("ofa-stream-tail")?;

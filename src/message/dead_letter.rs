@@ -10,6 +10,7 @@ use super::{
     Header, Outgoing, Record, RecordPosition, SCHEMA_VERSION,
     headers::{CONNECT, header, text_header},
     retry::{Origin, retry_attempt, without_retries},
+    verdict::Assignment,
 };
 
 /// Where on its way a record failed.
@@ -51,7 +52,7 @@ pub struct DeadLetter {
 }
 
 /// How far a failed request came: failures belong to an arm of an experiment, too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FailureContext {
     /// The request's id, once it was read.
     pub request_id: Option<String>,
@@ -61,6 +62,8 @@ pub struct FailureContext {
     pub variant: Option<String>,
     /// The version that it was routed to.
     pub version: Option<String>,
+    /// How its unit was assigned to the variant.
+    pub assignment: Option<Assignment>,
     /// The digest of the configuration that routed it.
     pub config_digest: Option<String>,
 }
@@ -114,6 +117,18 @@ pub struct DeadLetterHeaders {
     /// The digest of the configuration that routed it.
     #[serde(rename = "ofa-error-config-digest", skip_serializing_if = "Option::is_none")]
     config_digest: Option<String>,
+    /// The digest of the experiment's definition, as in `ab.definition`. Absent for a tester's request.
+    #[serde(rename = "ofa-error-definition", skip_serializing_if = "Option::is_none")]
+    definition: Option<String>,
+    /// The experiment's epoch.
+    #[serde(rename = "ofa-error-epoch", skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    /// Which field is the unit, as in `ab.unit`.
+    #[serde(rename = "ofa-error-unit", skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    /// The digest of the unit, as in `ab.unit_hash`.
+    #[serde(rename = "ofa-error-unit-hash", skip_serializing_if = "Option::is_none")]
+    unit_hash: Option<String>,
 }
 
 impl DeadLetterHeaders {
@@ -125,7 +140,7 @@ impl DeadLetterHeaders {
 }
 
 /// What was added to a record when it became a dead letter. None is a header of a request: a replay removes them.
-const ADDED: [&str; 9] = [
+const ADDED: [&str; 13] = [
     "ofa-error-code",
     "ofa-attempts",
     "ofa-schema-version",
@@ -134,6 +149,10 @@ const ADDED: [&str; 9] = [
     "ofa-error-variant",
     "ofa-error-version",
     "ofa-error-config-digest",
+    "ofa-error-definition",
+    "ofa-error-epoch",
+    "ofa-error-unit",
+    "ofa-error-unit-hash",
     OMITTED,
 ];
 
@@ -214,6 +233,8 @@ impl DeadLetter {
     /// [`DeadLetterHeaders`].
     pub fn into_record(self, record: Record, topic: &str, context: &FailureContext) -> Outgoing {
         let (origin, attempts) = (Origin::of(&record), retry_attempt(&record) + 1);
+        // A tester's variant was not drawn, so the failure says nothing about it.
+        let drawn = context.assignment.as_ref().filter(|assignment| !assignment.forced);
         let added = DeadLetterHeaders {
             topic: origin.topic,
             partition: origin.partition.to_string(),
@@ -230,6 +251,10 @@ impl DeadLetter {
             variant: context.variant.clone(),
             version: context.version.clone(),
             config_digest: context.config_digest.clone(),
+            definition: drawn.and_then(|drawn| drawn.definition.clone()),
+            epoch: drawn.map(|drawn| drawn.epoch.to_string()),
+            unit: drawn.map(|drawn| drawn.unit.clone()),
+            unit_hash: drawn.and_then(|drawn| drawn.unit_hash.clone()),
         };
         let mut headers = without_retries(&record.headers);
         headers.extend(added.into_headers());

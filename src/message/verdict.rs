@@ -151,8 +151,12 @@ pub struct Assignment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<String>,
     /// A digest of the unit, where it is not the request's id. It differs from experiment to experiment.
+    /// With `evidence.unit_salt_file` it is salted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_hash: Option<String>,
+    /// The unit itself, where `evidence.unit_values` is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_value: Option<String>,
     /// Which field was hashed: `request_id`, `key` or an attribute's name.
     pub unit: String,
     /// The assignment scheme.
@@ -311,6 +315,9 @@ pub struct Verdict {
     pub ab: Option<Assignment>,
     /// Why this version answered.
     pub route: RouteTaken,
+    /// The value of each segment that `[evidence]` declares: one of the declared values, `other`, or `missing`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub segments: BTreeMap<String, String>,
     /// SHA-256 of the encoded image.
     pub image_hash: String,
     /// The beginning of the text, as far as settings allow.

@@ -1,14 +1,17 @@
 //! From a record to a request that is parsed, checked and routed, with its image.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{decision::Reading, failure::Failure, specs::image_limits};
 use crate::{
     engine::ImageId,
     fetch::{Blame, FetchError, Fetcher, Files},
-    message::{FailureContext, ImageSource, Origin, Record, Request, RequestError, decode_base64},
-    routing::{Features, Route, Step, Table, Watch},
-    settings::{EmptyText, LimitsPlan, Plan},
+    message::{Assignment, FailureContext, ImageSource, Origin, Record, Request, RequestError, decode_base64},
+    routing::{Features, Route, Step, Table, Watch, salted_unit_hash},
+    settings::{EmptyText, EvidencePlan, LimitsPlan, Plan},
     telemetry,
     text::{self, Script},
     vision::{self, Header, Limits},
@@ -19,6 +22,7 @@ pub(super) struct Admission<'a> {
     pub(super) table: &'a Table,
     pub(super) limits: &'a LimitsPlan,
     pub(super) images: Limits,
+    pub(super) evidence: &'a EvidencePlan,
     pub(super) sources: &'a ImageSources,
 }
 
@@ -39,6 +43,8 @@ impl ImageSources {
 pub(super) struct Admitted {
     pub(super) request: Request,
     pub(super) route: Route,
+    /// The value of each segment.
+    pub(super) segments: BTreeMap<String, String>,
     pub(super) header: Header,
     pub(super) image: ImageId,
     /// Whether the image was read from a file.
@@ -61,6 +67,7 @@ impl Admitted {
             experiment,
             variant,
             version: Some(self.route.version.clone()),
+            assignment: self.route.assignment.clone(),
             config_digest: None,
         }
     }
@@ -105,13 +112,19 @@ pub struct Explained {
 /// Why it would become a dead letter before it is judged.
 pub fn explain(plan: &Plan, table: &Table, record: &Record, watch: &mut impl Watch) -> Result<Explained, Failure> {
     let sources = ImageSources::new(&plan.limits);
-    let admission = Admission { table, limits: &plan.limits, images: image_limits(plan), sources: &sources };
+    let admission = Admission { table, ..Admission::of(plan, &sources) };
     let admitted = admission.admit_watched(record, watch).map_err(|refused| refused.failure)?;
     let (Admitted { request, route, header, text_length, .. }, image) = admitted;
     Ok(Explained { route, request_id: request.request_id, header, image_bytes: image.len(), text_length })
 }
 
-impl Admission<'_> {
+impl<'a> Admission<'a> {
+    /// Admission by the settings.
+    pub(super) fn of(plan: &'a Plan, sources: &'a ImageSources) -> Self {
+        let Plan { table, limits, evidence, .. } = plan;
+        Self { table, limits, images: image_limits(plan), evidence, sources }
+    }
+
     /// Takes a record as far as its route is known; returns its encoded image too.
     pub(super) fn admit(&self, record: &Record) -> Result<(Admitted, Vec<u8>), AdmissionError> {
         self.admit_watched(record, &mut CountMissing)
@@ -165,12 +178,15 @@ impl Admission<'_> {
             attributes: &request.attributes,
             forced_version: request.model_version.as_deref(),
         };
-        let route = self.table.decide(&features, watch)?;
+        let mut route = self.table.decide(&features, watch)?;
+        route.assignment = route.assignment.map(|assignment| shown(assignment, self.evidence));
+        let segments = self.evidence.segments.of(&features);
 
         let (id, preparing, reading) = (ImageId::of(&image), Duration::ZERO, Reading::default());
         let admitted = Admitted {
             request,
             route,
+            segments,
             header,
             image: id,
             is_file,
@@ -218,6 +234,19 @@ impl Admission<'_> {
             }
             Some(root) => self.sources.files.read(root, path, self.images.bytes_max, read_timeout, read_threads_max),
         }
+    }
+}
+
+/// The assignment as far as verdicts show it: the unit itself by setting only, and its digest with the salt.
+fn shown(assignment: Assignment, plan: &EvidencePlan) -> Assignment {
+    let salted = |hash: String| match &plan.store.unit_salt {
+        Some(salt) => salted_unit_hash(salt.reveal(), &hash),
+        None => hash,
+    };
+    Assignment {
+        unit_value: assignment.unit_value.filter(|_| plan.unit_values),
+        unit_hash: assignment.unit_hash.map(salted),
+        ..assignment
     }
 }
 

@@ -37,21 +37,53 @@ pub fn check_cluster(plan: &Plan, connection: &Connection) -> Result<(), KafkaEr
     Ok(())
 }
 
-/// What records may be in the topics: none on an embedded broker, an error where brokers do not say.
-type Limits = Option<Result<BTreeMap<String, usize>, KafkaError>>;
+/// Everything on the cluster that is not as it must be: missing topics, and topics that take too small records.
+///
+/// # Errors
+/// When no broker answers.
+pub fn cluster_problems(plan: &Plan, connection: &Connection) -> Result<Vec<KafkaError>, KafkaError> {
+    let mut problems = Vec::new();
+    let mut existing = Vec::new();
+    let control = plan.kafka.control.as_deref();
+    for topic in named_topics(plan).into_iter().chain(control) {
+        match connection.partitions(&[topic]) {
+            Ok(_) => existing.push(topic),
+            Err(error @ KafkaError::TopicMissing { .. }) => problems.push(error),
+            Err(error) => return Err(error),
+        }
+    }
 
-fn topics(plan: &Plan, connection: &Connection) -> Result<Limits, KafkaError> {
+    if !connection.is_mock()? {
+        // The control topic holds no requests.
+        existing.retain(|topic| Some(*topic) != control);
+        problems.extend(too_small(plan, &connection.record_limits(&existing)?));
+    }
+    Ok(problems)
+}
+
+/// The topics of requests and their outcomes.
+fn named_topics(plan: &Plan) -> Vec<&str> {
     let kafka = &plan.kafka;
     let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters];
     topics.extend(plan.table.has_shadows().then_some(kafka.shadows.as_str()));
     topics.extend(kafka.retries.iter().map(|retry| retry.topic.as_str()));
+    topics
+}
+
+/// What records may be in the topics: none on an embedded broker, an error where brokers do not say.
+type Limits = Option<Result<BTreeMap<String, usize>, KafkaError>>;
+
+fn topics(plan: &Plan, connection: &Connection) -> Result<Limits, KafkaError> {
+    let topics = named_topics(plan);
     connection.partitions(&topics)?;
     if connection.is_mock()? {
         return Ok(None);
     }
     let limits = connection.record_limits(&topics);
-    if let Ok(limits) = &limits {
-        fits(plan, limits)?;
+    if let Ok(limits) = &limits
+        && let Some(problem) = too_small(plan, limits).into_iter().next()
+    {
+        return Err(problem);
     }
     Ok(Some(limits))
 }
@@ -116,25 +148,19 @@ fn compacted(kafka: &KafkaPlan, connection: &Connection) -> BTreeSet<String> {
 }
 
 /// Every request must fit into the topics that it may go to as a whole, and into a record that this program may publish.
-fn fits(plan: &Plan, limits: &BTreeMap<String, usize>) -> Result<(), KafkaError> {
+/// Returns what is too small for that.
+fn too_small(plan: &Plan, limits: &BTreeMap<String, usize>) -> Vec<KafkaError> {
     let kafka = &plan.kafka;
-    let Some(wanted) = limits.get(&kafka.requests).copied() else { return Ok(()) };
-    if kafka.record_bytes_max < wanted {
-        return Err(KafkaError::TooSmall {
-            what: "`kafka.record_bytes_max`".to_owned(),
-            bytes: kafka.record_bytes_max,
-            requests: kafka.requests.clone(),
-            wanted,
-        });
-    }
+    let Some(wanted) = limits.get(&kafka.requests).copied() else { return Vec::new() };
+
+    let own = ("`kafka.record_bytes_max`".to_owned(), kafka.record_bytes_max);
     let whole = std::iter::once(&kafka.dead_letters).chain(kafka.retries.iter().map(|retry| &retry.topic));
-    for topic in whole {
-        if let Some(bytes) = limits.get(topic).copied().filter(|bytes| *bytes < wanted) {
-            let what = format!("`max.message.bytes` of topic `{topic}`");
-            return Err(KafkaError::TooSmall { what, bytes, requests: kafka.requests.clone(), wanted });
-        }
-    }
-    Ok(())
+    let of_topic = |topic: &String| Some((format!("`max.message.bytes` of topic `{topic}`"), *limits.get(topic)?));
+    std::iter::once(own)
+        .chain(whole.filter_map(of_topic))
+        .filter(|(_, bytes)| *bytes < wanted)
+        .map(|(what, bytes)| KafkaError::TooSmall { what, bytes, requests: kafka.requests.clone(), wanted })
+        .collect()
 }
 
 /// The topics that are read: [`Source::topic`](crate::message::Source::topic) is an index into them.

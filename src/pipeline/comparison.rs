@@ -173,7 +173,7 @@ fn beside(live: &Verdict, shadow: &Shadow, rules: &DecisionRules) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::{collections::BTreeMap, sync::mpsc::channel};
 
     use super::*;
     use crate::{
@@ -211,6 +211,7 @@ mod tests {
                 config_digest: String::new(),
                 probabilities: None,
             },
+            segments: BTreeMap::new(),
             image_hash: String::new(),
             text_preview: answer.text_preview,
             text_length: 5,

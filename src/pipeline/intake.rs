@@ -293,13 +293,7 @@ type PreparedRequest = Result<(Admitted, Work), Ended>;
 impl Thread {
     /// Takes a record as far as its jobs are ready. A failure after the routing comes with its context.
     fn prepare(&self, serving: &Serving, ticket: Ticket, record: &Record) -> PreparedRequest {
-        let plan = &serving.plan;
-        let admission = Admission {
-            table: &plan.table,
-            limits: &plan.limits,
-            images: image_limits(plan),
-            sources: &serving.sources,
-        };
+        let admission = Admission::of(&serving.plan, &serving.sources);
         let _stage = self.shared.stages.enter("reading a request and its image", ticket);
         let (mut admitted, image) = admission.admit(record)?;
         let begun = Instant::now();

@@ -40,7 +40,7 @@ mod transact;
 mod trial;
 
 pub use admission::{Explained, explain};
-pub use cluster::check_cluster;
+pub use cluster::{check_cluster, cluster_problems};
 pub use failure::{Consequence, FAILURE_CODES, Failure, Trouble};
 pub use monitor::Monitor;
 pub use run::{Pipeline, PipelineError};

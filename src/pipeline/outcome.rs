@@ -152,7 +152,8 @@ impl<'a> Outcomes<'a> {
     /// The verdict on a request that the network answered.
     pub(super) fn verdict(&self, record: &Record, answered: Answered<'_>) -> Verdict {
         let Answered { admitted, version, judged, latency, attempts } = answered;
-        let Admitted { request, route, header, image, text_length, fetching, preparing, reading, .. } = admitted;
+        let Admitted { request, route, segments, header, image, text_length, fetching, preparing, reading, .. } =
+            admitted;
         let texts = request.text.as_slice();
         let answer = |(scores, text): (&Scores, &String)| Answer::new(*scores, text, self.preview_characters);
         let answers: Vec<Answer> = judged.scores.iter().zip(texts).map(answer).collect();
@@ -189,6 +190,7 @@ impl<'a> Outcomes<'a> {
                 config_digest: self.config_digest.to_owned(),
                 probabilities: route.probabilities,
             },
+            segments,
             image_hash: image.to_string(),
             text_length,
             text_tokens: reading.tokens,

@@ -86,6 +86,7 @@ pub(super) fn context_of(verdict: Verdict) -> FailureContext {
         experiment: verdict.ab_experiment,
         variant: verdict.ab_variant,
         version: Some(verdict.model_version),
+        assignment: verdict.ab,
         config_digest: Some(verdict.route.config_digest),
     }
 }

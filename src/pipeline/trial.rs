@@ -287,8 +287,7 @@ fn record(serving: &Serving, json: &[u8]) -> Result<Record, TrialError> {
 }
 
 fn admit(serving: &Serving, record: &Record, watch: &mut impl Watch) -> Result<(Admitted, Vec<u8>), TrialError> {
-    let plan = &serving.plan;
-    let sources = &serving.sources;
-    let admission = Admission { table: &plan.table, limits: &plan.limits, images: image_limits(plan), sources };
-    admission.admit_watched(record, watch).map_err(|refused| refused.failure.into())
+    Admission::of(&serving.plan, &serving.sources)
+        .admit_watched(record, watch)
+        .map_err(|refused| refused.failure.into())
 }

@@ -268,6 +268,7 @@ fn assigned(experiment: &Experiment, variant: &Variant, features: &Features<'_>,
     let assignment = Assignment {
         definition: Some(experiment.definition.clone()),
         unit_hash: unit.as_ref().filter(|_| !is_request).map(|unit| unit_hash(&experiment.definition, unit)),
+        unit_value: unit.as_deref().map(str::to_owned),
         unit: experiment.unit.to_string(),
         scheme: experiment.assigns.scheme.as_str().to_owned(),
         assignment: experiment.assigns.method.as_str().to_owned(),

@@ -24,6 +24,11 @@ pub(super) fn unit_hash(definition: &str, unit: &str) -> String {
     digest(&format!("{definition}:{unit}"))
 }
 
+/// A unit's hash with a secret salt: who does not know the salt cannot check a guess.
+pub fn salted_unit_hash(salt: &str, unit_hash: &str) -> String {
+    digest(&format!("{}:{salt}:{unit_hash}", salt.len()))
+}
+
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text)).chars().take(CHARACTERS).collect()
 }

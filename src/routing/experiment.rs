@@ -8,6 +8,7 @@ use super::{
     condition::{Condition, Truth},
     definition::definition,
     features::{Features, Unit},
+    guard,
     refused::{Refused, refused, refused_variant},
     scheme::{Division, Placement, Scheme, Spot, m3v1::LAYER_PARTS},
     shadow::Shadows,
@@ -107,6 +108,9 @@ impl Experiment {
             }
             version_exists(model_version).map_err(|reason| refused_variant(index, ".model_version", reason))?;
         }
+
+        let names: Vec<&str> = spec.variants.iter().map(|variant| variant.name.as_str()).collect();
+        guard::check(&spec.guards, &names, spec.unit == "request_id")?;
 
         let division = Division::new(spec)?;
         let time = |field, text: &Option<String>| match text.as_deref().map(str::parse::<Timestamp>).transpose() {

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::scheme::{Method, Scheme};
+use super::{
+    definition::definition,
+    guard::GuardSpec,
+    scheme::{Method, Scheme},
+};
 
 /// What a table is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +38,31 @@ impl TableSpec {
             .filter(|name| !now.contains(name))
             .map(|(kind, name)| (kind, name.to_owned()))
             .collect()
+    }
+
+    /// Warnings about experiments that have a variant with another version than before, but the same epoch and salt:
+    /// the verdicts of such a variant are of two versions, and a comparison by variant mixes them.
+    pub fn redefined_since(&self, before: &Self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for experiment in &self.experiments {
+            let earlier = before.experiments.iter().find(|earlier| earlier.name == experiment.name);
+            let Some(earlier) = earlier.filter(|it| (it.epoch, &it.salt) == (experiment.epoch, &experiment.salt))
+            else {
+                continue;
+            };
+
+            for variant in &experiment.variants {
+                let earlier = earlier.variants.iter().find(|earlier| earlier.name == variant.name);
+                if let Some(earlier) = earlier.filter(|earlier| earlier.model_version != variant.model_version) {
+                    warnings.push(format!(
+                        "variant `{}` of experiment `{}` has version `{}` instead of `{}`, and the epoch is still {}: \
+                         comparisons by variant mix two versions. Raise `epoch`",
+                        variant.name, experiment.name, variant.model_version, earlier.model_version, experiment.epoch
+                    ));
+                }
+            }
+        }
+        warnings
     }
 
     /// Everything that has a name, with its kind.
@@ -139,6 +168,9 @@ pub struct ExperimentSpec {
     /// Who gets a variant whatever the hash says, for testers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forced: Vec<ForcedSpec>,
+    /// What pauses it when a treatment does harm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardSpec>,
     /// Whether it takes nobody, until it is resumed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused: bool,
@@ -151,6 +183,13 @@ pub struct ExperimentSpec {
     /// The share of what it takes that they judge, 0 to 1.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub shadow_fraction: f64,
+}
+
+impl ExperimentSpec {
+    /// The digest of what decides which unit meets which version, as verdicts carry it in `ab.definition`.
+    pub fn definition(&self) -> String {
+        definition(self)
+    }
 }
 
 /// A variant.

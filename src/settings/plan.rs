@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{
     bounds,
     control::{self, AdminPlan, ControlPlan},
+    evidence::{self, EvidencePlan},
     kafka::{self, KafkaPlan},
     load::{SettingsError, Source},
     raw::{self, Raw},
@@ -54,6 +55,8 @@ pub struct Plan {
     pub control: ControlPlan,
     /// The admin API.
     pub admin: AdminPlan,
+    /// What verdicts say for evidence, and how evidence is kept.
+    pub evidence: EvidencePlan,
 }
 
 /// From scores to decisions.
@@ -200,11 +203,13 @@ impl Plan {
     ) -> Result<Self, SettingsError> {
         let (source, own) = (Source::new(path, text), Source::new(path, own).parse()?);
         let mut raw: Raw = source.parse()?;
-        let Raw { kafka, pipeline, breaker, control, admin, telemetry, .. } = own;
+        let Raw { kafka, pipeline, breaker, control, admin, telemetry, evidence, .. } = own;
         let text_preview_characters = raw.telemetry.text_preview_characters;
         raw.telemetry = raw::Telemetry { text_preview_characters, ..telemetry };
         (raw.kafka, raw.pipeline, raw.breaker) = (kafka, pipeline, breaker);
         (raw.control, raw.admin) = (control, admin);
+        let raw::Evidence { segments, unit_values, .. } = raw.evidence;
+        raw.evidence = raw::Evidence { segments, unit_values, ..evidence };
         Self::from_raw(&source, raw, overrides, running)
     }
 
@@ -223,6 +228,7 @@ impl Plan {
             ("telemetry", shown(self) == shown(other)),
             ("control", self.control == other.control),
             ("admin", self.admin == other.admin),
+            ("evidence", self.evidence.store == other.evidence.store),
         ];
         sections.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
     }
@@ -284,6 +290,7 @@ impl Plan {
             telemetry: telemetry(source, raw.telemetry)?,
             control: control::plan(raw.control),
             admin: control::admin(source, raw.admin)?,
+            evidence: evidence::plan(source, raw.evidence, running.map(|running| &running.evidence))?,
         })
     }
 }
@@ -342,6 +349,9 @@ fn digest(
     let images = (limits.image_bytes_max, limits.image_pixels_max, limits.decode_bytes_max, limits.path_root.is_some());
     let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
     let limits = (requests, texts, images, (hosts, schemes, ports, networks, redirects_max));
+    // Guards watch answers, and decide none.
+    let mut table = table.clone();
+    table.experiments.iter_mut().for_each(|experiment| experiment.guards.clear());
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
     let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
     let mut digest = Sha256::new_with_prefix(&json);

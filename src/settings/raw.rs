@@ -1,12 +1,14 @@
 //! The settings as they are written. Every key and its default is explained in `pipeline.toml`,
 //! which a test compares with these.
 
+mod evidence;
 mod operators;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub(super) use evidence::Evidence;
 pub(super) use operators::{Admin, Control, Person};
 
 use super::written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};
@@ -46,6 +48,8 @@ pub(super) struct Raw {
     pub(super) control: Control,
     #[serde(default)]
     pub(super) admin: Admin,
+    #[serde(default)]
+    pub(super) evidence: Evidence,
 }
 
 #[derive(Deserialize)]

@@ -36,6 +36,20 @@ impl Histogram {
         *self.bins.entry(bin_of(value)).or_default() += 1;
     }
 
+    /// Takes a value back that was counted.
+    pub fn remove(&mut self, value: u64) {
+        if let Some(count) = self.bins.get_mut(&bin_of(value)) {
+            *count = count.saturating_sub(1);
+        }
+        // A histogram of the same values is equal, whatever was counted in between.
+        self.bins.retain(|_, count| *count > 0);
+    }
+
+    /// How many values are greater than a limit: those in the bins above that of the limit.
+    pub fn count_above(&self, limit: u64) -> u64 {
+        self.bins.range(bin_of(limit) + 1..).map(|(_, count)| count).sum()
+    }
+
     /// Adds the counts of another.
     pub fn merge(&mut self, other: &Self) {
         for (bin, count) in &other.bins {

@@ -8,6 +8,7 @@
 //!   observation.
 //! * [`proportion`]: shares, for a fixed number; [`sample_ratio`]: whether arms get their shares, and
 //!   whether rare events are equally frequent.
+//! * [`excess`]: whether a treatment has rare events more often.
 //! * [`Histogram`], [`quantile`]: latency.
 //! * [`paired`]: two versions on the same requests; [`agreement`]: of versions and of reviewers.
 //! * [`strata`]: several hours or segments; [`weighting`]: labels of a sample.
@@ -18,6 +19,7 @@ pub mod agreement;
 pub mod bayes;
 pub mod bounded;
 mod difference;
+pub mod excess;
 mod histogram;
 pub mod mixture;
 mod moments;

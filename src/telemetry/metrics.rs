@@ -8,7 +8,7 @@ use std::{
 use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{control, delivery, passes};
+use super::{control, delivery, evidence, passes};
 
 const RECORDS_CONSUMED: &str = "ofa_records_consumed_total";
 const RECORDS_EVICTED: &str = "ofa_embedded_records_evicted_total";
@@ -66,6 +66,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = builder.install_recorder()?;
     passes::describe();
     control::describe();
+    evidence::describe();
     delivery::describe();
     describe_counter!(RECORDS_CONSUMED, "Records read from the requests topic");
     describe_counter!(RECORDS_EVICTED, "Records that the embedded broker dropped before they were read");

@@ -17,6 +17,7 @@ mod contract;
 mod control;
 mod delivery;
 mod edges;
+mod evidence;
 mod exactly_once;
 mod fleet;
 mod formats;

@@ -111,6 +111,8 @@ directory = "off"
 watch_ms = 0
 [admin]
 listen = "off"
+[evidence]
+enabled = false
 "#
     )
 }

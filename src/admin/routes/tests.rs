@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// The role that each method of each address needs. A route that is missing here fails the test.
-const NEEDED: [(&str, &str, Role); 19] = [
+const NEEDED: [(&str, &str, Role); 20] = [
     ("POST", "/v1/simulate", Role::Look),
     ("POST", "/v1/predict", Role::Look),
     ("POST", "/v1/explain", Role::Look),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str, Role); 19] = [
     ("PUT", "/v1/config", Role::Operate),
     ("DELETE", "/v1/config", Role::Operate),
     ("DELETE", "/v1/overrides", Role::Operate),
+    ("GET", "/v1/evidence", Role::Look),
     ("POST", "/v1/rollback", Role::Operate),
     ("POST", "/v1/default/{version}", Role::Operate),
     ("POST", "/v1/experiments/{name}/pause", Role::Operate),

@@ -2,22 +2,29 @@
 //!
 //! * `collect`: feeds the requests and gathers what comes out.
 //! * `report`: the tables; `sheet`: the pictures.
-//! * `rollback`: an experiment that goes wrong, and the way back.
+//! * `rollback`: an experiment that goes wrong, and the way back; `guard`: one that a guard pauses; `stage`: what both share.
 
 mod collect;
+mod guard;
 mod report;
 mod rollback;
 mod sheet;
+mod stage;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CliError, SettingsArguments, VerifyArguments, failed, output, run};
+use super::{CliError, SettingsArguments, VerifyArguments, failed, output, report::html, run};
 use crate::{
     control::{self, ControlTopic, Controller, Storage},
     engine::Engine,
+    evidence::{Criteria, Language},
+    evidence_store::{EvidenceReport, Reader, ReaderOptions},
     kafka::Connection,
     pipeline::{Pipeline, connection, engine_options, engine_specs, instance_name},
     settings::Plan,
@@ -40,6 +47,12 @@ pub(super) struct Arguments {
     /// Instead, run an experiment, have its treatment break, and roll back
     #[arg(long, conflicts_with_all = ["requests", "keep_running"])]
     rollback: bool,
+    /// Instead, run an experiment, have its treatment break, and watch a guard pause it
+    #[arg(long, conflicts_with_all = ["requests", "keep_running", "rollback", "sheet"])]
+    guard: bool,
+    /// Where to write the comparison of the variants, as a page
+    #[arg(long, value_name = "FILE.html", conflicts_with = "rollback")]
+    report: Option<PathBuf>,
     /// Leave broker and pipeline running afterwards, and say how to use them
     #[arg(long)]
     keep_running: bool,
@@ -60,6 +73,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         // The story tells what happens; every failure that is part of it would be a line.
         logging::start("off", run::log_style(&plan))?;
         return rollback::tell(arguments);
+    }
+    if arguments.guard {
+        logging::start("off", run::log_style(&plan))?;
+        return guard::tell(arguments);
     }
     logging::start("error", run::log_style(&plan))?;
     let say = |text: String| {
@@ -106,14 +123,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
         None => say("to see the pictures with their verdicts, add --sheet demo.html".to_owned()),
     }
+    if let Some(file) = &arguments.report {
+        let options = ReaderOptions::of(connection.clone(), &plan.kafka, &plan.evidence.store);
+        let reader = Reader::start(options, None).map_err(failed)?;
+        super::evidence::until_caught_up(&reader)?;
+        html_report(file, &reader.access().report(Criteria::default(), None))?;
+        say(format!("the comparison of the variants: {}", file.display()));
+    }
     match service {
         Some(service) => {
             let (settings, thoroughness) = (&arguments.settings, arguments.verify.thoroughness());
             let controller = control(&plan, settings, &connection, &pipeline, thoroughness, on_this_machine)?;
+            let reader = run::start_evidence(&plan, &connection, &controller)?;
             if let Some(address) = plan.admin.listen {
                 let storage = plan.control.directory.as_deref().map(Storage::open).transpose()?;
                 let (listener, tokens) = run::bind_admin(&plan, address, storage.as_ref())?;
-                service.serve_admin(listener, &controller, tokens, &plan)?;
+                service.serve_admin(listener, &controller, reader.as_ref(), tokens, &plan)?;
             }
             say(report::how_to_go_on(&plan, &address));
             let stopping = service.heed_stops()?;
@@ -128,6 +153,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         0 => Ok(()),
         lost => Err(failed(format!("{lost} requests got neither a verdict nor a dead letter"))),
     }
+}
+
+/// Writes a report as a page.
+fn html_report(file: &Path, report: &EvidenceReport) -> Result<(), CliError> {
+    let page = html::page(&report.summary, Some(report), Language::English);
+    std::fs::write(file, page).map_err(|error| failed(format!("{}: {error}", file.display())))
 }
 
 fn plan(settings: &SettingsArguments) -> Result<Plan, CliError> {

@@ -231,6 +231,7 @@ mod tests {
         Verdict {
             request_id: format!("shop-{number:02}"),
             timestamp: String::new(),
+            segments: Default::default(),
             source: None,
             replayed_from: None,
             instance: String::new(),

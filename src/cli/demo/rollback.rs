@@ -4,7 +4,6 @@
 //! the requests to the command and the times shown, is the program as it runs in service.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,17 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
-use serde_json::json;
 
-use super::{Arguments, CliError, SILENCE_MAX, control, failed, output, run, spinner};
+use super::{
+    Arguments, CliError, SILENCE_MAX, control, failed, output, run, spinner,
+    stage::{self, Cast},
+};
 use crate::{
     control::{Applied, AuditInfo, Command, CommandRequest, Handle},
-    engine::{Answer, Engine, InferenceError, Interrupt, Judge, Model, PassError, Prepared, Shape, Size},
     kafka::{Feeder, FeederOptions, Tail},
     message::{Outgoing, Verdict},
-    pipeline::{Pipeline, connection, engine_options, engine_specs},
+    pipeline::{Pipeline, connection},
     settings::Plan,
 };
 
@@ -34,15 +33,6 @@ const PART: Duration = Duration::from_millis(2_500);
 /// A row of the picture.
 const ROW: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(20);
-
-/// Who is in the story.
-struct Cast {
-    experiment: String,
-    control: String,
-    treatment: String,
-    version: String,
-    control_version: String,
-}
 
 /// A request that came out.
 struct Seen {
@@ -85,21 +75,17 @@ struct Summary {
 }
 
 pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
-    let plan = adapted(arguments.settings.plan()?);
-    let cast = cast(&plan)?;
+    let plan = stage::adapted(arguments.settings.plan()?);
+    let cast = stage::cast(&plan)?;
     let broker = run::start_broker(&plan)?.ok_or_else(|| failed("the embedded broker did not start"))?;
     let connection = connection(&plan, Some(broker.bootstrap_servers()));
     let broken = Arc::new(AtomicBool::new(false));
     let loading = spinner("loading versions");
-    let (switch, version) = (broken.clone(), cast.version.clone());
     let thoroughness = arguments.verify.thoroughness();
-    let engine = Engine::start_with(&engine_specs(&plan, thoroughness), engine_options(&plan), move |spec, folder| {
-        let broken = if spec.name == version { switch.clone() } else { Arc::default() };
-        Ok(Breakable { model: Model::load(folder, spec.options)?, broken })
-    })?;
+    let engine = stage::engine(&plan, &cast, &broken, thoroughness)?;
     loading.finish_and_clear();
     let pipeline = Pipeline::start(&plan, &connection, engine)?;
-    let controller = control(&plan, &arguments.settings, &connection, &pipeline, thoroughness, adapted)?;
+    let controller = control(&plan, &arguments.settings, &connection, &pipeline, thoroughness, stage::adapted)?;
     let story = Story {
         tail: Tail::new(&connection, &[&plan.kafka.verdicts, &plan.kafka.dead_letters])?,
         feeder: Feeder::new(
@@ -111,7 +97,7 @@ pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
                 wait_max: SILENCE_MAX,
             },
         )?,
-        image: image(&arguments.source)?,
+        image: stage::image(&arguments.source)?,
         handle: controller.handle(),
         plan: &plan,
         cast: &cast,
@@ -122,47 +108,15 @@ pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
     pipeline.stopper()();
     pipeline.join()?;
     let (seen, events, summary) = told?;
-    match arguments.json {
-        true => output::json(&summary),
-        false => output::line(picture(&cast, &seen, &events, &summary)),
+    if arguments.json {
+        output::json(&summary);
+    } else {
+        output::line(picture(&cast, &seen, &events, &summary));
     }
     match summary.unanswered {
         0 => Ok(()),
         lost => Err(failed(format!("{lost} requests got neither a verdict nor a dead letter"))),
     }
-}
-
-/// The demo's settings; kept answers would hide what breaks.
-fn adapted(plan: Plan) -> Plan {
-    let mut plan = super::on_this_machine(plan);
-    plan.versions.values_mut().for_each(|version| version.answer_cache_bytes = 0);
-    plan
-}
-
-fn cast(plan: &Plan) -> Result<Cast, CliError> {
-    let of = |spec: &crate::routing::ExperimentSpec| {
-        let control = spec.variants.first()?;
-        // What answers when nothing else decides must not break with it.
-        let others = [&control.model_version, &plan.table_spec.default];
-        let treatment = spec.variants.iter().find(|variant| !others.contains(&&variant.model_version))?;
-        Some(Cast {
-            experiment: spec.name.clone(),
-            control: control.name.clone(),
-            treatment: treatment.name.clone(),
-            version: treatment.model_version.clone(),
-            control_version: control.model_version.clone(),
-        })
-    };
-    let found = plan.table_spec.experiments.iter().find_map(of);
-    found.ok_or_else(|| {
-        failed("the settings have no experiment whose treatment is another version than control and the default")
-    })
-}
-
-fn image(source: &Path) -> Result<String, CliError> {
-    let path = source.with_file_name("sticker-08.jpg");
-    let bytes = std::fs::read(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-    Ok(STANDARD.encode(bytes))
 }
 
 struct Story<'s> {
@@ -279,14 +233,7 @@ impl Story<'_> {
     }
 
     fn request(&self, number: usize) -> Outgoing {
-        let id = format!("rollback-{number}");
-        let request = json!({"request_id": id, "text": "a red circle", "image": {"base64": self.image}});
-        Outgoing {
-            topic: self.plan.kafka.requests.clone(),
-            key: Some(id.into_bytes()),
-            payload: Some(request.to_string().into_bytes()),
-            headers: Vec::new(),
-        }
+        stage::request(self.plan, &self.image, format!("rollback-{number}"))
     }
 
     fn command(&self, command: Command, why: &str) -> Result<Applied, CliError> {
@@ -364,44 +311,4 @@ fn picture(cast: &Cast, seen: &[Seen], events: &[Event], summary: &Summary) -> S
         summary.elsewhere_afterwards
     ));
     lines.join("\n")
-}
-
-/// A model that can be made to break.
-struct Breakable {
-    model: Model,
-    broken: Arc<AtomicBool>,
-}
-
-impl Judge for Breakable {
-    fn attempt(&mut self, batch: &[&Prepared], interrupt: Option<&Interrupt>) -> Result<Vec<Answer>, PassError> {
-        let answers = self.model.attempt(batch, interrupt)?;
-        Ok(match self.broken.load(Ordering::Acquire) {
-            false => answers,
-            true => answers.iter().map(|_| Err(InferenceError::NotFinite)).collect(),
-        })
-    }
-
-    fn works(&mut self) -> bool {
-        self.model.works()
-    }
-
-    fn shape(&self) -> Shape {
-        self.model.shape()
-    }
-
-    fn pass_bytes(&self, requests: &[Size]) -> u64 {
-        self.model.pass_bytes(requests)
-    }
-
-    fn adapter(&self) -> String {
-        self.model.adapter()
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        self.model.memory_bytes()
-    }
-
-    fn first_request(&self) -> Duration {
-        self.model.first_request()
-    }
 }

@@ -1,28 +1,43 @@
 //! `report`: the variants of experiments, compared by their verdicts.
+//!
+//! * `source`: where the figures come from: topics, files, or a running instance.
+//! * `tables`, `csv`, `html` (with `plots`): how they are shown; `words`: in which words.
 
 mod csv;
+pub(in crate::cli) mod html;
+mod plots;
 mod source;
 mod tables;
+mod words;
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::{CliError, SettingsArguments, failed, output};
-use crate::evidence::{Criteria, Language, Summary, VerdictSet};
+use super::{CliError, brokers::Brokers, failed, output};
+use crate::{
+    evidence::{Criteria, Language, Summary, VerdictSet},
+    evidence_store::EvidenceReport,
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    settings: SettingsArguments,
+    brokers: Brokers,
     /// Read files of verdicts and shadow verdicts instead of the topics: one JSON object per line, as a
     /// console consumer writes them down; `-` is standard input
-    #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1..)]
+    #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1.., conflicts_with = "bootstrap_servers")]
     files: Vec<PathBuf>,
-    /// Where the brokers are, instead of what the settings say
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "files")]
-    bootstrap_servers: Option<String>,
+    /// Ask a running instance for its evidence instead of reading the topics: at once, with the conclusions of guards
+    #[arg(long, conflicts_with_all = ["files", "bootstrap_servers", "since"])]
+    live: bool,
+    /// The admin API of that instance; without it, the one in the settings
+    #[arg(long, value_name = "URL", env = "OFA_STREAM_ADMIN")]
+    admin: Option<String>,
+    /// The file with its token; without it, the one in the settings or in `control.directory`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Read records of the topics from this time on: a time such as 2026-12-01T08:00:00Z, or an age
     /// such as 7d or 12h; without it, all that the topics hold
     #[arg(long, value_name = "TIME", value_parser = super::since, conflicts_with = "files")]
@@ -73,6 +88,8 @@ enum Format {
     Table,
     Json,
     Csv,
+    /// One page without scripts, for a browser or a mail
+    Html,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -81,16 +98,12 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let mut verdicts = VerdictSet::default();
-    if arguments.files.is_empty() {
-        source::read_topics(arguments, &mut verdicts)?;
-    }
-    for path in &arguments.files {
-        source::read_file(path, &mut verdicts).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-    }
-
-    let criteria = Criteria { alpha: arguments.alpha, min_effect: arguments.min_effect };
-    let mut summary = Summary::of(&verdicts, criteria, arguments.control.as_deref());
+    let (mut summary, live) = if arguments.live {
+        let EvidenceReport { progress, guards, summary } = source::ask_instance(arguments)?;
+        (summary, Some((progress, guards)))
+    } else {
+        (computed(arguments)?, None)
+    };
     if let Some(control) = arguments.control.as_deref().filter(|_| summary.experiments.is_empty()) {
         return Err(failed(format!("no verdict is of a variant `{control}`: name one with --control")));
     }
@@ -107,9 +120,39 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 
     match arguments.format {
-        Format::Json => output::json(&summary),
+        Format::Json => match live {
+            Some((progress, guards)) => output::json(&EvidenceReport { progress, guards, summary }),
+            None => output::json(&summary),
+        },
         Format::Csv => csv::print(&summary),
-        Format::Table => tables::print(&summary, arguments.lang.into()),
+        Format::Html => {
+            let report = live.map(|(progress, guards)| EvidenceReport { progress, guards, summary: summary.clone() });
+            output::raw(html::page(&summary, report.as_ref(), arguments.lang.into()));
+        }
+        Format::Table => {
+            tables::print(&summary, arguments.lang.into());
+            if let Some((progress, guards)) = live {
+                tables::live(&progress, &guards, arguments.lang.into());
+            }
+        }
     }
     Ok(())
+}
+
+impl Arguments {
+    fn criteria(&self) -> Criteria {
+        Criteria { alpha: self.alpha, min_effect: self.min_effect }
+    }
+}
+
+/// The figures of topics or files, computed from nothing.
+fn computed(arguments: &Arguments) -> Result<Summary, CliError> {
+    let mut verdicts = VerdictSet::default();
+    if arguments.files.is_empty() {
+        source::read_topics(arguments, &mut verdicts)?;
+    }
+    for path in &arguments.files {
+        source::read_file(path, &mut verdicts).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    }
+    Ok(Summary::of(verdicts.sums(), arguments.criteria(), arguments.control.as_deref()))
 }

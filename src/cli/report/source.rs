@@ -9,10 +9,13 @@ use std::{
 
 use super::Arguments;
 use crate::{
-    cli::{CliError, failed},
-    evidence::VerdictSet,
+    cli::{
+        CliError,
+        operate::{Instance, encoded},
+    },
+    evidence::{Criteria, VerdictSet},
+    evidence_store::EvidenceReport,
     kafka::{Extent, KafkaError},
-    pipeline::connection,
 };
 
 /// No verdict is as long as this, because texts are cut to a preview.
@@ -20,18 +23,7 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// Adds what the topics of verdicts and shadow verdicts hold now.
 pub(super) fn read_topics(arguments: &Arguments, verdicts: &mut VerdictSet) -> Result<(), CliError> {
-    let plan = arguments.settings.plan()?;
-    let mut connection = connection(&plan, None);
-    if let Some(bootstrap_servers) = &arguments.bootstrap_servers {
-        connection.bootstrap_servers.clone_from(bootstrap_servers);
-    }
-    if connection.bootstrap_servers.is_empty() {
-        return Err(failed(
-            "the settings name the embedded broker: give the address that it printed with --bootstrap-servers, or files \
-             with --from-files",
-        ));
-    }
-
+    let (plan, connection) = arguments.brokers.connect()?;
     let extent = match arguments.since {
         Some(time) => Extent::Since(time.as_millisecond()),
         None => Extent::All,
@@ -45,15 +37,32 @@ pub(super) fn read_topics(arguments: &Arguments, verdicts: &mut VerdictSet) -> R
         Err(error) => return Err(error.into()),
     }
 
+    let wait_max = Duration::from_secs(arguments.wait_max);
     for topic in topics {
-        connection.read_backlog(topic, &extent, Duration::from_secs(arguments.wait_max), |record| {
+        connection.read_backlog(topic, &extent, wait_max, |record| {
             // A tombstone that was forwarded is no verdict.
             if let Some(value) = record.payload {
                 verdicts.add(&value);
             }
         })?;
     }
+    connection.read_backlog(&plan.kafka.dead_letters, &extent, wait_max, |letter| verdicts.add_letter(&letter))?;
     Ok(())
+}
+
+/// The evidence of a running instance.
+pub(super) fn ask_instance(arguments: &Arguments) -> Result<EvidenceReport, CliError> {
+    let instance = Instance {
+        settings: arguments.brokers.settings.clone(),
+        admin: arguments.admin.clone(),
+        token_file: arguments.token_file.clone(),
+    };
+    let Criteria { alpha, min_effect } = arguments.criteria();
+    let mut path = format!("/v1/evidence?alpha={alpha}&min_effect={min_effect}");
+    if let Some(control) = &arguments.control {
+        path.push_str(&format!("&control={}", encoded(control)));
+    }
+    Ok(instance.client()?.get(&path)?)
 }
 
 /// Adds the lines of a file.

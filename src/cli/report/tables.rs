@@ -1,17 +1,11 @@
 //! A report as tables, in English or Chinese.
 
+use super::words::{chance, figure, guard_word, metric_word, word};
 use crate::{
     cli::output,
-    evidence::{Comparison, Excluded, Experiment, Language, Metric, Paired, Summary, sentence, status_word},
+    evidence::{Comparison, Excluded, Experiment, Judgement, Language, Paired, Summary, sentence, status_word},
+    evidence_store::{GuardReport, Progress},
 };
-
-/// A text in the language of the report.
-fn word(language: Language, english: &'static str, chinese: &'static str) -> &'static str {
-    match language {
-        Language::English => english,
-        Language::Chinese => chinese,
-    }
-}
 
 pub(super) fn print(summary: &Summary, language: Language) {
     for experiment in &summary.experiments {
@@ -66,31 +60,6 @@ fn metrics(experiment: &Experiment, comparison: &Comparison, language: Language)
         ]
     });
     output::show(&output::table(&columns, &[&control, &treatment, difference, interval, "p"], rows));
-}
-
-/// A p-value as people read it.
-fn chance(p: f64) -> String {
-    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
-}
-
-fn metric_word(metric: Metric, language: Language) -> &'static str {
-    match metric {
-        Metric::Confidence => word(language, "mean confidence", "平均置信度"),
-        Metric::NoShare => word(language, "share of no", "“否”类比例"),
-        Metric::ReviewShare => word(language, "manual-review rate", "人工复核率"),
-        Metric::Latency => word(language, "mean latency, ms", "平均延迟（毫秒）"),
-    }
-}
-
-fn figure(metric: Metric, value: f64, has_sign: bool) -> String {
-    match (metric, has_sign) {
-        (Metric::Latency, true) => format!("{value:+.2}"),
-        (Metric::Latency, false) => format!("{value:.2}"),
-        (Metric::Confidence, true) => format!("{value:+.4}"),
-        (Metric::Confidence, false) => format!("{value:.4}"),
-        (_, true) => format!("{:+.2} %", value * 100.0),
-        (_, false) => format!("{:.2} %", value * 100.0),
-    }
 }
 
 fn variants(experiment: &Experiment, language: Language) {
@@ -176,4 +145,56 @@ fn excluded(summary: &Summary, language: Language) {
              同一实验的区间随时且同时有效（正态混合，α = {alpha}，按差异 {min_effect} 调整）；p 经 Holm 校正。"
         ),
     });
+}
+
+/// How current the evidence of a running instance is, and what its guards conclude.
+pub(super) fn live(progress: &Progress, guards: &[GuardReport], language: Language) {
+    if !guards.is_empty() {
+        output::line(word(language, "Guards", "护栏"));
+        let columns = [
+            word(language, "experiment", "实验"),
+            word(language, "guard", "护栏"),
+            word(language, "treatment", "实验组"),
+            word(language, "state", "状态"),
+            word(language, "control events", "控制组事件"),
+            word(language, "treatment events", "实验组事件"),
+            word(language, "difference, points", "差异（百分点）"),
+            "e",
+            word(language, "action", "动作"),
+        ];
+        let rows = guards.iter().map(|report| guard_row(report, language));
+        output::show(&output::table(&columns, &columns[4..8], rows));
+    }
+
+    let Progress { caught_up, behind_ms, failure, .. } = progress;
+    let seconds = *behind_ms as f64 / 1e3;
+    output::line(match (failure, caught_up, language) {
+        (Some(failure), _, Language::English) => format!("Evidence is incomplete: {failure}"),
+        (Some(failure), _, Language::Chinese) => format!("证据不完整：{failure}"),
+        (None, true, Language::English) => "Evidence is current.".to_owned(),
+        (None, true, Language::Chinese) => "证据是最新的。".to_owned(),
+        (None, false, Language::English) => format!("Evidence is {seconds:.1} s behind."),
+        (None, false, Language::Chinese) => format!("证据滞后 {seconds:.1} 秒。"),
+    });
+}
+
+fn guard_row(report: &GuardReport, language: Language) -> Vec<String> {
+    let Judgement { guard, treatment, state, events, units, difference, ln_e_value, .. } = &report.judgement;
+    let count = |arm: usize| format!("{} / {}", events[arm], units[arm]);
+    let action = match (report.paused, report.acted) {
+        (true, true) => word(language, "paused by guard", "已由护栏暂停").to_owned(),
+        (true, false) => word(language, "paused", "已暂停").to_owned(),
+        (false, _) => report.action.clone(),
+    };
+    vec![
+        report.experiment.clone(),
+        guard.clone(),
+        treatment.clone(),
+        guard_word(*state, language).to_owned(),
+        count(0),
+        count(1),
+        format!("{:+.2} … {:+.2}", 100.0 * difference[0], 100.0 * difference[1]),
+        format!("{:.2e}", ln_e_value.exp()),
+        action,
+    ]
 }

@@ -285,7 +285,7 @@ impl<P: Planner> Machine<P> {
             self.memory.file_reworded(shared_text(&self.file));
             self.candidate = Some(newer);
         }
-        self.serve(prepared, change, notes.clone());
+        let notes = self.serve(prepared, change, notes);
 
         let mut applied = self.applied(&command, if changed { Outcome::Switched } else { Outcome::Unchanged });
         (applied.previous_digest, applied.changed) = (previous_digest, changed);

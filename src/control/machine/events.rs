@@ -37,6 +37,9 @@ pub trait Planner {
 
     /// The names that the second configuration lacks, with their kinds.
     fn missing(&self, before: &Self::Prepared, after: &Self::Prepared) -> Vec<(&'static str, String)>;
+
+    /// Warnings about experiments whose variants have other versions, but not another epoch.
+    fn redefined(&self, before: &Self::Prepared, after: &Self::Prepared) -> Vec<String>;
 }
 
 /// Finds the caller of a command.

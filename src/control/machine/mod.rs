@@ -338,8 +338,10 @@ impl<P: Planner> Machine<P> {
         self.effects.push(Effect::Audit(Box::new(entry)));
     }
 
-    /// Serves a configuration from now on, and writes an audit line for the change that led to it.
-    fn serve(&mut self, prepared: P::Prepared, change: Change, notes: Vec<String>) {
+    /// Serves a configuration from now on, and writes an audit line for the change that led to it. Returns the notes
+    /// with warnings about redefined experiments.
+    fn serve(&mut self, prepared: P::Prepared, change: Change, mut notes: Vec<String>) -> Vec<String> {
+        notes.extend(self.planner.redefined(&self.serving, &prepared));
         let digests = [self.planner.digest(&self.serving), self.planner.digest(&prepared)];
         let missing = self.planner.missing(&self.serving, &prepared);
         self.serving = prepared.clone();
@@ -348,8 +350,9 @@ impl<P: Planner> Machine<P> {
         self.effects.push(Effect::Save);
         let revision = self.memory.revision();
         let result = AuditResult::Switched;
-        let entry = AuditEntry { revision, change, result, digests, notes, missing };
+        let entry = AuditEntry { revision, change, result, digests, notes: notes.clone(), missing };
         self.effects.push(Effect::Audit(Box::new(entry)));
+        notes
     }
 
     /// The state of an instance that has nothing left to do.

@@ -75,4 +75,8 @@ impl Planner for ToyPlanner {
     fn missing(&self, _: &Arc<ToyPlan>, _: &Arc<ToyPlan>) -> Vec<(&'static str, String)> {
         Vec::new()
     }
+
+    fn redefined(&self, before: &Arc<ToyPlan>, after: &Arc<ToyPlan>) -> Vec<String> {
+        after.table.redefined_since(&before.table)
+    }
 }

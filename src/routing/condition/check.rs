@@ -39,7 +39,8 @@ pub(super) fn checked(written: Written<'_>, source: &str) -> Result<Expression, 
     })
 }
 
-fn named(written: WrittenField<'_>) -> Result<Field, Placed<String>> {
+/// The field that a name stands for.
+pub(super) fn named(written: WrittenField<'_>) -> Result<Field, Placed<String>> {
     let (path, place) = written.name;
     if written.is_attribute {
         return if path.is_empty() {

@@ -83,6 +83,14 @@ pub(super) fn parse(source: &str) -> Result<Written<'_>, Placed<String>> {
     })
 }
 
+/// Reads a feature or an attribute alone.
+pub(super) fn parse_field(source: &str) -> Result<WrittenField<'_>, Placed<String>> {
+    field().padded().then_ignore(end().labelled("the end")).parse(source).into_result().map_err(|errors| {
+        let first = errors.first().map(|error| (reason(error, source), error.span().into_range()));
+        first.unwrap_or_else(|| ("the field cannot be read".to_owned(), 0..1))
+    })
+}
+
 fn placed<'s, T>(value: T, extra: &mut MapExtra<'s, '_, &'s str, Extra<'s>>) -> Placed<T> {
     (value, extra.span().into_range())
 }
@@ -110,14 +118,18 @@ fn condition<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> {
     any.padded().then_ignore(end().labelled("the end"))
 }
 
-fn comparison<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> + Clone {
+fn field<'s>() -> impl Parser<'s, &'s str, WrittenField<'s>, Extra<'s>> + Clone {
     let name = text::ascii::ident().separated_by(just('.')).at_least(1).to_slice().map_with(placed);
     let argument = quoted().map_with(placed).padded().delimited_by(just('('), just(')').labelled("`)`")).or_not();
     let named = name.then(argument).map(|(name, argument)| WrittenField { name, argument, is_attribute: false });
     let index = quoted().map_with(placed).padded().delimited_by(just('['), just(']').labelled("`]`"));
     let attribute =
         keyword("attributes").ignore_then(index).map(|name| WrittenField { name, argument: None, is_attribute: true });
-    let field = attribute.or(named);
+    attribute.or(named)
+}
+
+fn comparison<'s>() -> impl Parser<'s, &'s str, Written<'s>, Extra<'s>> + Clone {
+    let field = field();
     let operator = one_of("=!<>").repeated().at_least(1).to_slice().labelled("an operator: == != < <= > >=");
     let compare = operator
         .map_with(placed)

@@ -125,6 +125,16 @@ impl Condition {
     }
 }
 
+/// Reads a feature or an attribute as conditions spell it, such as `region`, `attributes['app-version']` or
+/// `hour('Asia/Shanghai')`.
+pub(super) fn parse_field(source: &str) -> Result<Field, ConditionError> {
+    let refuse = |(reason, span)| ConditionError { source: source.to_owned(), span, reason };
+    if source.len() > CONDITION_BYTES_MAX {
+        return Err(refuse((format!("the field is longer than {CONDITION_BYTES_MAX} bytes"), 0..1)));
+    }
+    grammar::parse_field(source).and_then(check::named).map_err(refuse)
+}
+
 /// Where parentheses outside of texts are nested too deep.
 fn too_deep(source: &str) -> Option<usize> {
     let (mut depth, mut quote) = (0_usize, None);

@@ -1,0 +1,360 @@
+//! A report as one page: no script, no request to anywhere, and it prints well.
+
+use std::fmt::Write as _;
+
+use super::{
+    plots,
+    words::{chance, figure, guard_word, metric_word, word},
+};
+use crate::{
+    evidence::{
+        Comparison, Experiment, Language, Metric, Paired, SegmentComparison, Summary, Variant, sentence, status_word,
+    },
+    evidence_store::{EvidenceReport, GuardReport},
+};
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; --ink: #1c1f23; --soft: #5b6570; --line: #d4d9de; --paper: #fff; --bad: #b3261e; \
+--good: #1a7f4b; --mark: #2457a6 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7eaee; --soft: #a3adb8; --line: #3a424b; --paper: #16191d; \
+--bad: #ff8a80; --good: #6fd39b; --mark: #8ab4f8 } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; \
+margin: 0 auto; padding: 1.5rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-top: 1.5rem }
+.answer { font-size: 1.1rem; border-left: 4px solid var(--mark); padding: .2rem 0 .2rem .8rem }
+.small { color: var(--soft); font-size: .85rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line) }
+th { color: var(--soft); font-weight: 600 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+.harm { color: var(--bad); font-weight: 600 } .good { color: var(--good); font-weight: 600 }
+svg { max-width: 100%; height: auto } svg text { fill: var(--soft); font-size: 11px }
+@media print { body { max-width: none; padding: 0 } h2 { break-before: auto } table, svg { break-inside: avoid } }";
+
+/// The page. `live` is what a running instance adds: guards, and how current the figures are.
+pub(in crate::cli) fn page(summary: &Summary, live: Option<&EvidenceReport>, language: Language) -> String {
+    let code = match language {
+        Language::English => "en",
+        Language::Chinese => "zh-Hans",
+    };
+    let title = word(language, "Comparison of model versions", "模型版本对比");
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"{code}\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+         <style>{STYLE}</style></head><body><h1>{title}</h1>\n"
+    );
+    for experiment in &summary.experiments {
+        let guards = live.iter().flat_map(|live| &live.guards);
+        let guards: Vec<&GuardReport> = guards
+            .filter(|guard| guard.experiment == experiment.experiment && guard.definition == experiment.definition)
+            .collect();
+        experiment_part(&mut page, summary, experiment, &guards, language);
+    }
+    if summary.experiments.is_empty() {
+        let nothing = word(language, "No verdict is of an experiment.", "没有属于实验的结果。");
+        writeln!(page, "<p>{nothing}</p>").ok();
+    }
+    paired_part(&mut page, &summary.paired, language);
+    method_part(&mut page, summary, language);
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn experiment_part(
+    page: &mut String,
+    summary: &Summary,
+    experiment: &Experiment,
+    guards: &[&GuardReport],
+    language: Language,
+) {
+    let Experiment { experiment: name, epoch, definition, period: [first, last], .. } = experiment;
+    writeln!(
+        page,
+        "<h2>{} {}</h2><p class=\"small\">epoch {epoch} · {} · {} – {}</p>",
+        word(language, "Experiment", "实验"),
+        escaped(name),
+        escaped(definition),
+        escaped(first),
+        escaped(last),
+    )
+    .ok();
+    for comparison in &experiment.comparisons {
+        let answer = sentence(experiment, comparison, summary.criteria, language);
+        writeln!(page, "<p class=\"answer\">{}</p>", escaped(&answer)).ok();
+        metrics(page, experiment, comparison, language);
+    }
+    variants(page, &experiment.variants, language);
+    let p = chance(experiment.sample_ratio.p_value);
+    let (class, state) = if experiment.sample_ratio.is_healthy {
+        ("good", word(language, "as set", "与配置相符"))
+    } else {
+        ("harm", word(language, "UNHEALTHY", "异常"))
+    };
+    writeln!(
+        page,
+        "<p>{}: <span class=\"{class}\">{state}</span> (p = {p})</p>",
+        word(language, "Sample ratio", "分流比例")
+    )
+    .ok();
+    guard_table(page, guards, language);
+    segments(page, &experiment.segments, language);
+    for (title, of) in [
+        (word(language, "Share of no by hour", "每小时“否”类比例"), Metric::NoShare),
+        (word(language, "Mean latency by hour, ms", "每小时平均延迟（毫秒）"), Metric::Latency),
+    ] {
+        page.push_str(&plots::hours(&experiment.hours, of, title));
+    }
+}
+
+/// A table; the columns from `numbers` on are numbers.
+fn table(page: &mut String, columns: &[&str], numbers: std::ops::Range<usize>, rows: &[Vec<String>]) {
+    let class = |place: usize| if numbers.contains(&place) { " class=\"n\"" } else { "" };
+    page.push_str("<div class=\"wide\"><table><thead><tr>");
+    for (place, column) in columns.iter().enumerate() {
+        write!(page, "<th scope=\"col\"{}>{}</th>", class(place), escaped(column)).ok();
+    }
+    page.push_str("</tr></thead><tbody>\n");
+    for row in rows {
+        page.push_str("<tr>");
+        for (place, cell) in row.iter().enumerate() {
+            write!(page, "<td{}>{cell}</td>", class(place)).ok();
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</tbody></table></div>\n");
+}
+
+fn metrics(page: &mut String, experiment: &Experiment, comparison: &Comparison, language: Language) {
+    let control = format!("{} {}", word(language, "control", "控制组"), experiment.control);
+    let treatment = format!("{} {}", word(language, "treatment", "实验组"), comparison.treatment);
+    let columns = [
+        word(language, "metric", "指标"),
+        &control,
+        &treatment,
+        word(language, "difference", "差异"),
+        word(language, "interval, valid at any time", "区间（随时有效）"),
+        "",
+        "p",
+        word(language, "status", "状态"),
+    ];
+    let rows: Vec<Vec<String>> = comparison
+        .metrics
+        .iter()
+        .map(|compared| {
+            let shown = |value: Option<f64>, sign| {
+                value.map_or_else(|| "–".to_owned(), |value| figure(compared.metric, value, sign))
+            };
+            let ends = compared
+                .interval
+                .map_or_else(|| "–".to_owned(), |ends| ends.map(|end| figure(compared.metric, end, true)).join(" … "));
+            let status = status_word(compared.status, compared.information, language);
+            vec![
+                metric_word(compared.metric, language).to_owned(),
+                shown(compared.control, false),
+                shown(compared.treatment, false),
+                shown(compared.difference, true),
+                ends,
+                plots::interval(compared),
+                compared.p_value.map_or_else(|| "–".to_owned(), chance).replace('<', "&lt;"),
+                format!("<span class=\"{}\">{}</span>", status_class(compared.status), escaped(&status)),
+            ]
+        })
+        .collect();
+    table(page, &columns, 1..5, &rows);
+}
+
+fn status_class(status: crate::evidence::Status) -> &'static str {
+    use crate::evidence::Status;
+    match status {
+        Status::Harm => "harm",
+        Status::Better | Status::Safe => "good",
+        Status::NoData | Status::Undecided => "",
+    }
+}
+
+fn variants(page: &mut String, variants: &[Variant], language: Language) {
+    let columns = [
+        word(language, "variant", "组"),
+        word(language, "version", "模型版本"),
+        word(language, "share", "份额"),
+        word(language, "verdicts", "结果数"),
+        word(language, "observations", "独立样本"),
+        word(language, "cached", "缓存"),
+        word(language, "dead letters", "死信"),
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+    ];
+    let rows: Vec<Vec<String>> = variants
+        .iter()
+        .map(|variant| {
+            let mut row = vec![
+                escaped(&variant.name),
+                escaped(&variant.version),
+                format!("{:.1} %", variant.share * 100.0),
+                variant.verdicts.to_string(),
+                variant.observations.to_string(),
+                variant.cached.to_string(),
+                variant.dead_letters.to_string(),
+            ];
+            let value = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+            row.extend(variant.latency_ms.iter().map(|percentile| value(percentile.value)));
+            row
+        })
+        .collect();
+    table(page, &columns, 2..10, &rows);
+}
+
+fn guard_table(page: &mut String, guards: &[&GuardReport], language: Language) {
+    if guards.is_empty() {
+        return;
+    }
+    writeln!(page, "<h3>{}</h3>", word(language, "Guards", "护栏")).ok();
+    let columns = [
+        word(language, "guard", "护栏"),
+        word(language, "treatment", "实验组"),
+        word(language, "state", "状态"),
+        word(language, "control events", "控制组事件"),
+        word(language, "treatment events", "实验组事件"),
+        "e",
+        word(language, "action", "动作"),
+    ];
+    let rows: Vec<Vec<String>> = guards
+        .iter()
+        .map(|guard| {
+            let judgement = &guard.judgement;
+            let count = |arm: usize| format!("{} / {}", judgement.events[arm], judgement.units[arm]);
+            let action = match (guard.paused, guard.acted) {
+                (true, true) => word(language, "paused by guard", "已由护栏暂停").to_owned(),
+                (true, false) => word(language, "paused", "已暂停").to_owned(),
+                (false, _) => escaped(&guard.action),
+            };
+            vec![
+                escaped(&judgement.guard),
+                escaped(&judgement.treatment),
+                guard_word(judgement.state, language).to_owned(),
+                count(0),
+                count(1),
+                format!("{:.2e} / {:.0}", judgement.ln_e_value.exp(), judgement.ln_e_value_needed.exp()),
+                action,
+            ]
+        })
+        .collect();
+    table(page, &columns, 3..6, &rows);
+}
+
+fn segments(page: &mut String, segments: &[SegmentComparison], language: Language) {
+    if segments.is_empty() {
+        return;
+    }
+    writeln!(page, "<h3>{}</h3>", word(language, "Segments", "分段")).ok();
+    let columns = [
+        word(language, "segment", "分段"),
+        word(language, "treatment", "实验组"),
+        word(language, "verdicts", "结果数"),
+        metric_word(Metric::Confidence, language),
+        metric_word(Metric::NoShare, language),
+        metric_word(Metric::ReviewShare, language),
+        metric_word(Metric::Latency, language),
+        word(language, "stands out", "显著"),
+        word(language, "other sign than overall", "与总体方向相反"),
+    ];
+    let rows: Vec<Vec<String>> = segments
+        .iter()
+        .map(|segment| {
+            let names = |metrics: &[Metric]| {
+                metrics.iter().map(|metric| metric_word(*metric, language)).collect::<Vec<_>>().join(", ")
+            };
+            let mut row = vec![
+                escaped(&format!("{} = {}", segment.segment, segment.value)),
+                escaped(&segment.treatment),
+                format!("{} / {}", segment.verdicts[0], segment.verdicts[1]),
+            ];
+            row.extend(segment.metrics.iter().map(|compared| {
+                compared.difference.map_or_else(|| "–".to_owned(), |value| figure(compared.metric, value, true))
+            }));
+            row.extend([names(&segment.stands_out), names(&segment.reversed)]);
+            row
+        })
+        .collect();
+    table(page, &columns, 2..7, &rows);
+}
+
+fn paired_part(page: &mut String, paired: &[Paired], language: Language) {
+    if paired.is_empty() {
+        return;
+    }
+    let title = word(language, "Two versions on the same requests", "两个版本对同一请求");
+    writeln!(page, "<h2>{title}</h2>").ok();
+    let columns = [
+        word(language, "live", "线上"),
+        word(language, "shadow", "影子"),
+        word(language, "pairs", "对数"),
+        word(language, "same label", "一致"),
+        "κ",
+        word(language, "only shadow no", "仅影子为否"),
+        word(language, "only live no", "仅线上为否"),
+        "p",
+    ];
+    let rows: Vec<Vec<String>> = paired
+        .iter()
+        .map(|pair| {
+            vec![
+                escaped(&pair.live_version),
+                escaped(&pair.shadow_version),
+                pair.pairs.to_string(),
+                format!("{:.1} %", pair.agreement * 100.0),
+                pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
+                pair.only_shadow_no.to_string(),
+                pair.only_live_no.to_string(),
+                chance(pair.p_value).replace('<', "&lt;"),
+            ]
+        })
+        .collect();
+    table(page, &columns, 2..8, &rows);
+}
+
+fn method_part(page: &mut String, summary: &Summary, language: Language) {
+    let (alpha, excluded) = (summary.criteria.alpha, summary.excluded);
+    let text = match language {
+        Language::English => format!(
+            "Intervals of an experiment hold at any time and together (normal mixture in information time, α = {alpha}, \
+             tuned for differences of {}); p is adjusted by Holm. Segments that stand out are found at a false discovery \
+             rate of {alpha} (e-BH). Not counted: {} duplicates, {} outside experiments, {} forced, {} without their unit, \
+             {} unreadable.",
+            summary.criteria.min_effect,
+            excluded.duplicates,
+            excluded.outside,
+            excluded.forced,
+            excluded.unit_unknown,
+            excluded.unreadable,
+        ),
+        Language::Chinese => format!(
+            "同一实验的区间随时且同时有效（信息时间上的正态混合，α = {alpha}，按差异 {} 调整）；p 经 Holm 校正。\
+             显著分段按错误发现率 {alpha}（e-BH）给出。未计入：重复 {}，实验之外 {}，强制分组 {}，缺少分流单元 {}，无法读取 {}。",
+            summary.criteria.min_effect,
+            excluded.duplicates,
+            excluded.outside,
+            excluded.forced,
+            excluded.unit_unknown,
+            excluded.unreadable,
+        ),
+    };
+    writeln!(page, "<p class=\"small\">{}</p>", escaped(&text)).ok();
+}
+
+/// Text as a page shows it: nothing that others wrote becomes a part of the page.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}

@@ -1,0 +1,47 @@
+//! Words and numbers as reports spell them, in English and Chinese.
+
+use crate::evidence::{GuardState, Language, Metric};
+
+/// A text in the language of the report.
+pub(super) fn word(language: Language, english: &'static str, chinese: &'static str) -> &'static str {
+    match language {
+        Language::English => english,
+        Language::Chinese => chinese,
+    }
+}
+
+/// A p-value as people read it.
+pub(super) fn chance(p: f64) -> String {
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+pub(super) fn metric_word(metric: Metric, language: Language) -> &'static str {
+    match metric {
+        Metric::Confidence => word(language, "mean confidence", "平均置信度"),
+        Metric::NoShare => word(language, "share of no", "“否”类比例"),
+        Metric::ReviewShare => word(language, "manual-review rate", "人工复核率"),
+        Metric::Latency => word(language, "mean latency, ms", "平均延迟（毫秒）"),
+    }
+}
+
+pub(super) fn figure(metric: Metric, value: f64, has_sign: bool) -> String {
+    match (metric, has_sign) {
+        (Metric::Latency, true) => format!("{value:+.2}"),
+        (Metric::Latency, false) => format!("{value:.2}"),
+        (Metric::Confidence, true) => format!("{value:+.4}"),
+        (Metric::Confidence, false) => format!("{value:.4}"),
+        (_, true) => format!("{:+.2} %", value * 100.0),
+        (_, false) => format!("{:.2} %", value * 100.0),
+    }
+}
+
+/// The state of a guard as reports spell it.
+pub(super) fn guard_word(state: GuardState, language: Language) -> &'static str {
+    match state {
+        GuardState::NoData => word(language, "NO DATA", "无数据"),
+        GuardState::Undecided => word(language, "UNDECIDED", "未定"),
+        GuardState::Safe => word(language, "SAFE", "安全"),
+        GuardState::Blind => word(language, "BLIND", "失明"),
+        GuardState::Harm => word(language, "HARM", "有害"),
+    }
+}

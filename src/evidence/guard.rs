@@ -1,0 +1,272 @@
+//! What a guard concludes. Pure: the same sums give the same conclusion on every instance.
+//!
+//! Two tests look for harm, each with half of α, because each is best where the other is weak:
+//!
+//! * which arm the events come from ([`excess`]), exact for rare events;
+//! * the difference of the two rates ([`mixture`]), for frequent events and a margin.
+//!
+//! Both hold however often one looks.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    arm::Arm,
+    ledger::ExperimentSums,
+    observation::ExperimentKey,
+    summary::{ALARM, Arms, arms_of, control_of, sample_ratio_of},
+};
+use crate::{
+    routing::{GuardMetric, GuardSpec},
+    statistics::{excess, mixture, plan},
+};
+
+/// The conclusion of a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardState {
+    /// A variant has no verdicts.
+    NoData,
+    /// The treatment is not worse by more than the margin.
+    Safe,
+    /// The evidence allows harm, and allows none.
+    Undecided,
+    /// Evidence is missing or too old, so nothing is called safe.
+    Blind,
+    /// The treatment is worse by more than the margin.
+    Harm,
+}
+
+impl GuardState {
+    /// The number that stands for it in metrics.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::NoData => 0,
+            Self::Undecided => 1,
+            Self::Safe => 2,
+            Self::Harm => 3,
+            Self::Blind => 4,
+        }
+    }
+}
+
+/// What a guard concludes about one treatment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The guard's name.
+    pub guard: String,
+    /// The treatment's variant.
+    pub treatment: String,
+    /// The control's variant.
+    pub control: String,
+    /// The conclusion.
+    pub state: GuardState,
+    /// Events of control and treatment.
+    pub events: [u64; 2],
+    /// Units of control and treatment.
+    pub units: [u64; 2],
+    /// The bounds of the difference of the rates, treatment less control, that hold at any time. Each is one-sided.
+    pub difference: [f64; 2],
+    /// Logarithm of the evidence that the treatment has events more often than the margin allows.
+    pub ln_e_value: f64,
+    /// The evidence that is enough for harm.
+    pub ln_e_value_needed: f64,
+    /// The margin.
+    pub margin: f64,
+    /// The part of α that this judgement has.
+    pub alpha: f64,
+    /// What it waits for before it calls anything harmful, if anything.
+    pub waits_for: Option<String>,
+}
+
+impl Judgement {
+    /// The evidence in words, for the audit.
+    pub fn in_words(&self) -> String {
+        let [control_events, treatment_events] = self.events;
+        let [control_units, treatment_units] = self.units;
+        let rate = |events: u64, units: u64| 100.0 * events as f64 / units.max(1) as f64;
+        let [low, high] = self.difference.map(|end| 100.0 * end);
+        format!(
+            "{}: {} has {treatment_events} of {treatment_units} ({:.2} %), {} {control_events} of {control_units} \
+             ({:.2} %); difference {low:.2} to {high:.2} points, e-value {:.3e}, margin {} points, α = {}",
+            self.guard,
+            self.treatment,
+            rate(treatment_events, treatment_units),
+            self.control,
+            rate(control_events, control_units),
+            self.ln_e_value.exp(),
+            100.0 * self.margin,
+            self.alpha,
+        )
+    }
+}
+
+/// Judges every treatment of an experiment by each of its guards.
+pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec]) -> Vec<Judgement> {
+    let arms = arms_of(sums);
+    let acting = guards.iter().filter(|guard| guard.can_pause()).count().max(1) as f64;
+    let lasted_ms = sums.period_ms.map_or(0, |[first, last]| last.saturating_sub(first)).max(0) as u64;
+
+    let mut judgements = Vec::new();
+    for guard in guards {
+        let Some((control_name, control)) = control_of(&arms, guard.control.as_deref()) else { continue };
+        let treatments = arms.len().saturating_sub(1).max(1) as f64;
+        let divided = if guard.can_pause() { guard.alpha / acting } else { guard.alpha };
+        if guard.metric == GuardMetric::SampleRatio {
+            judgements.push(judge_sample_ratio(key, &arms, guard, control_name, divided));
+            continue;
+        }
+
+        for (name, treatment) in arms.iter().filter(|(name, _)| **name != control_name) {
+            let counts = [control, treatment].map(|arm| counts(guard, arm, key.is_by_request()));
+            let shares = [control.share, treatment.share].map(|share| share as f64);
+            let mut judgement = judge_rates(counts, shares, guard.margin, divided / treatments);
+            judgement.guard = guard.name().to_owned();
+            (judgement.control, judgement.treatment) = (control_name.to_owned(), (*name).to_owned());
+            judgement.wait(guard, lasted_ms);
+            judgements.push(judgement);
+        }
+    }
+    judgements
+}
+
+/// Events and units of a variant. Of a unit with many requests one event counts, and of a picture with many
+/// requests its first verdict: repeats are no new evidence.
+fn counts(guard: &GuardSpec, arm: &Arm, is_by_request: bool) -> [u64; 2] {
+    let (sums, firsts) = (&arm.sums, &arm.firsts);
+    match (guard.metric, is_by_request) {
+        (GuardMetric::NoRate, true) => [firsts.no, firsts.pictures],
+        (GuardMetric::NoRate, false) => [sums.with_no, sums.clusters],
+        (GuardMetric::ReviewRate, true) => [firsts.review, firsts.pictures],
+        (GuardMetric::ReviewRate, false) => [sums.with_review, sums.clusters],
+        (GuardMetric::DeadLetterRate, true) => [arm.dead_letters, sums.verdicts + arm.dead_letters],
+        (GuardMetric::DeadLetterRate, false) => [sums.with_dead_letter, sums.present],
+        (GuardMetric::LatencyOverMs, _) => {
+            let limit_us = guard.limit_ms.unwrap_or_default().saturating_mul(1_000);
+            [firsts.latency_us.count_above(limit_us), firsts.latency_us.count()]
+        }
+        (GuardMetric::SampleRatio, _) => [0, 0],
+    }
+}
+
+/// Fewer events, or fewer units without one, make the normal approximation of a rate too rough.
+const NORMAL_EVENTS_MIN: u64 = 20;
+
+/// Judges two rates. `counts` are events and units of control and treatment; `shares` are their shares of the units,
+/// in any unit.
+fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64) -> Judgement {
+    let [[events_a, units_a], [events_b, units_b]] = counts;
+    let needed = (2.0 / alpha).ln();
+    let mut judgement = Judgement {
+        guard: String::new(),
+        treatment: String::new(),
+        control: String::new(),
+        state: GuardState::NoData,
+        events: [events_a, events_b],
+        units: [units_a, units_b],
+        difference: [-1.0, 1.0],
+        ln_e_value: 0.0,
+        ln_e_value_needed: needed,
+        margin,
+        alpha,
+        waits_for: None,
+    };
+    let all: f64 = shares.iter().sum();
+    if units_a == 0 || units_b == 0 || shares.iter().any(|share| *share <= 0.0) {
+        return judgement;
+    }
+
+    // A half of α is for harm by the arm of the events, a part of it for the control's rate where there is a margin.
+    // The other half is for harm by the difference. Safety has an α of its own, divided likewise.
+    let quarter = alpha / 4.0;
+    let [lowest_a, _] = excess::rate_interval(events_a, units_a, quarter);
+    let ratio = if margin > 0.0 { 1.0 + margin / lowest_a.max(f64::MIN_POSITIVE) } else { 1.0 };
+    judgement.ln_e_value_needed = if margin > 0.0 { (4.0 / alpha).ln() } else { needed };
+    let share = excess::share_of_events(shares.map(|share| share / all), ratio);
+    // With a control of almost no events, no share of the events is too large for a margin.
+    judgement.ln_e_value = if share < 1.0 - 1e-12 { excess::ln_e_value([events_a, events_b], share) } else { 0.0 };
+
+    let [low_a, high_a] = excess::rate_interval(events_a, units_a, quarter);
+    let [low_b, high_b] = excess::rate_interval(events_b, units_b, quarter);
+    let exact = [low_b - high_a, high_b - low_a];
+    let normal = normal_bounds(counts, margin, alpha / 2.0);
+    judgement.difference = normal.map_or(exact, |[low, high]| [low, high.min(exact[1])]);
+
+    // The lower exact bound is shown only: a third test for harm would exceed α.
+    let is_beyond_margin = normal.is_some_and(|[low, _]| low > margin);
+    judgement.state = if judgement.ln_e_value >= judgement.ln_e_value_needed || is_beyond_margin {
+        GuardState::Harm
+    } else if judgement.difference[1] < margin {
+        GuardState::Safe
+    } else {
+        GuardState::Undecided
+    };
+    judgement
+}
+
+/// One-sided bounds of the difference of two rates at any time, each at α; none where the normal approximation is rough.
+fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64; 2]> {
+    let is_rough = |[events, units]: [u64; 2]| events.min(units.saturating_sub(events)) < NORMAL_EVENTS_MIN;
+    if counts.into_iter().any(is_rough) {
+        return None;
+    }
+    let rate = |[events, units]: [u64; 2]| events as f64 / units as f64;
+    let variance = |count: [u64; 2]| rate(count) * (1.0 - rate(count)) / count[1] as f64;
+
+    let estimate = rate(counts[1]) - rate(counts[0]);
+    let variance = variance(counts[0]) + variance(counts[1]);
+    // The interval is narrowest where it decides about the margin, or about a difference of half a point.
+    let planned = plan::planned_variance(margin.max(0.005), alpha);
+    let g = mixture::planned_g(alpha) * planned / variance;
+    let half = mixture::half_width_one_sided(variance, g, alpha);
+    Some([estimate - half, estimate + half])
+}
+
+fn judge_sample_ratio(key: &ExperimentKey, arms: &Arms<'_>, guard: &GuardSpec, control: &str, alpha: f64) -> Judgement {
+    let ratio = sample_ratio_of(arms, key.is_by_request());
+    let units: Vec<u64> = arms.values().map(|arm| arm.units(key.is_by_request())).collect();
+    let ln_e_value = -ratio.p_value.max(f64::MIN_POSITIVE).ln();
+    let needed = -(alpha.min(ALARM)).ln();
+    let first = units.first().copied().unwrap_or_default();
+    Judgement {
+        guard: guard.name().to_owned(),
+        treatment: arms.keys().find(|name| **name != control).copied().unwrap_or_default().to_owned(),
+        control: control.to_owned(),
+        state: if ln_e_value >= needed { GuardState::Harm } else { GuardState::Undecided },
+        events: [0, 0],
+        units: [first, units.iter().skip(1).sum()],
+        difference: [-1.0, 1.0],
+        ln_e_value,
+        ln_e_value_needed: needed,
+        margin: 0.0,
+        alpha,
+        waits_for: None,
+    }
+}
+
+impl Judgement {
+    /// Turns harm into a wait where the guard must see more first.
+    fn wait(&mut self, guard: &GuardSpec, lasted_ms: u64) {
+        let events: u64 = self.events.iter().sum();
+        let waits_for = if events < guard.min_events {
+            Some(format!("{events} of {} events", guard.min_events))
+        } else if lasted_ms < guard.initial_delay_ms {
+            Some(format!("{} of {} ms", lasted_ms, guard.initial_delay_ms))
+        } else {
+            None
+        };
+        if self.state == GuardState::Harm && waits_for.is_some() {
+            self.state = GuardState::Undecided;
+        }
+        self.waits_for = waits_for;
+    }
+
+    /// The same judgement of evidence that is missing or too old: harm stays, safety does not.
+    #[must_use]
+    pub fn blinded(self) -> Self {
+        let state = if self.state == GuardState::Harm { GuardState::Harm } else { GuardState::Blind };
+        Self { state, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What must be remembered of single requests, units and pictures. The rest of evidence is sums.
+
+use std::{collections::HashMap, convert::Infallible};
+
+use super::{
+    arm::Cluster,
+    observation::{ArmKey, Evidence, ExperimentKey},
+};
+
+/// The verdicts of a variant, all or those of one segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// The variant.
+    pub arm: ArmKey,
+    /// Name and value of the segment; none for all verdicts.
+    pub segment: Option<(String, String)>,
+}
+
+/// The first verdict of a picture in an experiment, or in a pair of versions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct First<T> {
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
+    /// What it was. Of two at the same moment, the lesser one is the first.
+    pub what: T,
+}
+
+/// The first verdict of a picture in an experiment.
+pub type FirstVerdict = First<FirstOutcome>;
+/// The labels of the first pair of verdicts of a picture: live and shadow, 0 to 2.
+pub type FirstPair = First<(u8, u8)>;
+
+/// What the first verdict of a picture said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FirstOutcome {
+    /// The variant that it was of.
+    pub variant: String,
+    /// Whether the label is `no`.
+    pub is_no: bool,
+    /// Whether it goes to a person.
+    pub is_review: bool,
+    /// Its latency; none where the answer came from the cache.
+    pub latency_us: Option<u64>,
+}
+
+/// Remembers requests, units and pictures, in memory or in a store.
+pub trait Index {
+    /// What reading or writing may fail with.
+    type Error;
+
+    /// The record that counts for a request.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn evidence(&mut self, key: u128) -> Result<Option<Evidence>, Self::Error>;
+
+    /// Sets the record that counts for a request.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), Self::Error>;
+
+    /// The sums of a unit or picture.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn cluster(&mut self, slice: &Slice, cluster: u128) -> Result<Cluster, Self::Error>;
+
+    /// Sets the sums of a unit or picture.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_cluster(&mut self, slice: &Slice, cluster: u128, sums: &Cluster) -> Result<(), Self::Error>;
+
+    /// The first verdict of a picture.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn first_verdict(&mut self, of: &ExperimentKey, picture: u128) -> Result<Option<FirstVerdict>, Self::Error>;
+
+    /// Sets the first verdict of a picture.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_first_verdict(&mut self, of: &ExperimentKey, picture: u128, first: &FirstVerdict)
+    -> Result<(), Self::Error>;
+
+    /// The first pair of verdicts of a picture, for a live and a shadow version.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn first_pair(&mut self, of: &(String, String), picture: u128) -> Result<Option<FirstPair>, Self::Error>;
+
+    /// Sets the first pair of verdicts of a picture.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_first_pair(&mut self, of: &(String, String), picture: u128, first: &FirstPair) -> Result<(), Self::Error>;
+}
+
+/// An index in memory. It takes about a kilobyte for each request.
+#[derive(Debug, Default)]
+pub struct MemoryIndex {
+    evidence: HashMap<u128, Evidence>,
+    clusters: HashMap<(Slice, u128), Cluster>,
+    first_verdicts: HashMap<(ExperimentKey, u128), FirstVerdict>,
+    first_pairs: HashMap<((String, String), u128), FirstPair>,
+}
+
+impl Index for MemoryIndex {
+    type Error = Infallible;
+
+    fn evidence(&mut self, key: u128) -> Result<Option<Evidence>, Infallible> {
+        Ok(self.evidence.get(&key).cloned())
+    }
+
+    fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), Infallible> {
+        self.evidence.insert(key, evidence.clone());
+        Ok(())
+    }
+
+    fn cluster(&mut self, slice: &Slice, cluster: u128) -> Result<Cluster, Infallible> {
+        Ok(self.clusters.get(&(slice.clone(), cluster)).copied().unwrap_or_default())
+    }
+
+    fn set_cluster(&mut self, slice: &Slice, cluster: u128, sums: &Cluster) -> Result<(), Infallible> {
+        self.clusters.insert((slice.clone(), cluster), *sums);
+        Ok(())
+    }
+
+    fn first_verdict(&mut self, of: &ExperimentKey, picture: u128) -> Result<Option<FirstVerdict>, Infallible> {
+        Ok(self.first_verdicts.get(&(of.clone(), picture)).cloned())
+    }
+
+    fn set_first_verdict(&mut self, of: &ExperimentKey, picture: u128, first: &FirstVerdict) -> Result<(), Infallible> {
+        self.first_verdicts.insert((of.clone(), picture), first.clone());
+        Ok(())
+    }
+
+    fn first_pair(&mut self, of: &(String, String), picture: u128) -> Result<Option<FirstPair>, Infallible> {
+        Ok(self.first_pairs.get(&(of.clone(), picture)).cloned())
+    }
+
+    fn set_first_pair(&mut self, of: &(String, String), picture: u128, first: &FirstPair) -> Result<(), Infallible> {
+        self.first_pairs.insert((of.clone(), picture), first.clone());
+        Ok(())
+    }
+}

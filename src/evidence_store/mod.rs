@@ -1,0 +1,24 @@
+//! Evidence that is kept: the topics of outcomes are read, and sums are written with the offsets that they count.
+//!
+//! ```text
+//! verdicts, shadows, dead letters ─▶ Reader ─▶ Store ─▶ Summary (reports)
+//!                                                └────▶ Guards ─▶ control (pause)
+//! ```
+//!
+//! * [`Reader`]: the thread that reads; [`Access`]: how other threads see what it has.
+//! * [`Store`]: one file, and one write for records and offsets; `tables`, `names`: what is in the file.
+//! * `guards`: judges by the sums, and pauses an experiment once.
+
+mod error;
+mod guards;
+mod names;
+mod reader;
+mod store;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use guards::{GuardReport, Guards};
+pub use reader::{Access, EvidenceReport, Progress, Reader, ReaderOptions};
+pub use store::{FILE, Store, TopicKind};

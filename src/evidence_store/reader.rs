@@ -1,0 +1,386 @@
+//! The thread that reads the topics of outcomes into the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::StoreError,
+    guards::{GuardReport, Guards},
+    store::{FILE, Store, TopicKind},
+};
+use crate::{
+    evidence::{Criteria, Summary, Sums},
+    kafka::{Connection, Followed, Follower, KafkaError, TopicPartition},
+    message::Record,
+    settings::{EvidenceStorePlan, KafkaPlan},
+    telemetry,
+};
+
+/// What a reader starts with.
+pub struct ReaderOptions {
+    /// The cluster.
+    pub connection: Connection,
+    /// Topics with what they hold. Those that do not exist are left out until they do.
+    pub topics: Vec<(String, TopicKind)>,
+    /// How evidence is kept.
+    pub plan: EvidenceStorePlan,
+}
+
+impl ReaderOptions {
+    /// The topics of outcomes that settings name.
+    pub fn of(connection: Connection, kafka: &KafkaPlan, plan: &EvidenceStorePlan) -> Self {
+        let topics = vec![
+            (kafka.verdicts.clone(), TopicKind::Verdicts),
+            (kafka.shadows.clone(), TopicKind::Verdicts),
+            (kafka.dead_letters.clone(), TopicKind::DeadLetters),
+        ];
+        // The embedded broker forgets everything at its end, so a file would be of no use.
+        let directory = plan.directory.clone().filter(|_| !connection.embedded);
+        Self { connection, topics, plan: EvidenceStorePlan { directory, ..plan.clone() } }
+    }
+}
+
+/// How far the reader is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Whether every partition was read to its end.
+    pub caught_up: bool,
+    /// Age of the newest record that is not counted, in milliseconds; 0 when all are.
+    pub behind_ms: u64,
+    /// Records that were counted since the start of the program.
+    pub records: u64,
+    /// Why evidence cannot be read or kept now, if so.
+    pub failure: Option<String>,
+}
+
+/// What the reader has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceReport {
+    /// How current it is.
+    pub progress: Progress,
+    /// The conclusions of guards.
+    pub guards: Vec<GuardReport>,
+    /// The figures.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// What the reader has, for other threads.
+#[derive(Clone)]
+pub struct Access(Arc<Shared>);
+
+struct Shared {
+    /// None until the topics were found.
+    store: Mutex<Option<Store>>,
+    progress: Mutex<Progress>,
+    guards: Mutex<Vec<GuardReport>>,
+    stop: AtomicBool,
+}
+
+impl Access {
+    /// How far the reader is.
+    pub fn progress(&self) -> Progress {
+        locked(&self.0.progress).clone()
+    }
+
+    /// All figures of a report; none before the topics were found.
+    pub fn report(&self, criteria: Criteria, control: Option<&str>) -> EvidenceReport {
+        let summary = {
+            let store = locked(&self.0.store);
+            Summary::of(store.as_ref().map_or(&Sums::default(), Store::sums), criteria, control)
+        };
+        EvidenceReport { progress: self.progress(), guards: locked(&self.0.guards).clone(), summary }
+    }
+
+    /// A copy of the sums.
+    pub fn sums(&self) -> Sums {
+        locked(&self.0.store).as_ref().map(|store| store.sums().clone()).unwrap_or_default()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running reader. It ends when it is dropped.
+pub struct Reader {
+    access: Access,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Starts reading. `guards` judge after each write. Nothing waits for the reader: what it cannot read or keep is
+    /// logged, and tried again.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(options: ReaderOptions, guards: Option<Guards>) -> std::io::Result<Self> {
+        let shared = Shared {
+            store: Mutex::default(),
+            progress: Mutex::default(),
+            guards: Mutex::default(),
+            stop: AtomicBool::new(false),
+        };
+        let access = Access(Arc::new(shared));
+        let work = Work { options, shared: access.0.clone(), guards };
+        let thread = thread::Builder::new().name("evidence".to_owned()).spawn(move || work.run())?;
+        Ok(Self { access, thread: Some(thread) })
+    }
+
+    /// What it has.
+    pub fn access(&self) -> Access {
+        self.access.clone()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.access.0.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was logged already.
+            thread.join().ok();
+        }
+    }
+}
+
+/// Why reading has to begin again.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A topic has other partitions, or exists now.
+    #[error("the topics have changed")]
+    TopicsChanged,
+}
+
+struct Work {
+    options: ReaderOptions,
+    shared: Arc<Shared>,
+    guards: Option<Guards>,
+}
+
+/// The first wait after a failure, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How often partitions are counted, and the store is measured.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Work {
+    fn run(mut self) {
+        let mut wait = RETRY_MIN;
+        while !self.is_stopped() {
+            let begun = Instant::now();
+            let Err(interrupted) = self.read() else { return };
+            // The store in memory may be ahead of the file.
+            *locked(&self.shared.store) = None;
+            if !matches!(interrupted, Interrupted::TopicsChanged) {
+                self.report(&interrupted);
+            }
+
+            if begun.elapsed() > RETRY_MAX {
+                wait = RETRY_MIN;
+            }
+            let until = Instant::now() + wait;
+            while Instant::now() < until && !self.is_stopped() {
+                thread::sleep(Duration::from_millis(50));
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn report(&self, interrupted: &Interrupted) {
+        let code = match interrupted {
+            Interrupted::Store(error) => error.code(),
+            Interrupted::Kafka(_) | Interrupted::TopicsChanged => "kafka",
+        };
+        telemetry::evidence_failed(code);
+        tracing::warn!(reason = %interrupted, code, "Evidence cannot be read or kept; trying again.");
+        let mut progress = locked(&self.shared.progress);
+        progress.failure = Some(interrupted.to_string());
+        progress.caught_up = false;
+    }
+
+    /// Reads until it is stopped.
+    fn read(&mut self) -> Result<(), Interrupted> {
+        let connection = &self.options.connection;
+        let kinds = self.existing_topics()?;
+        let topics: Vec<&str> = kinds.keys().map(String::as_str).collect();
+        let ids = connection.topic_ids(&topics)?;
+        let ids = topics.iter().map(|topic| ((*topic).to_owned(), ids.get(*topic).cloned().unwrap_or_default()));
+        let store = self.open(&ids.collect())?;
+
+        let follower = Follower::new(connection, &topics, store.offsets())?;
+        let partitions = follower.partitions();
+        *locked(&self.shared.store) = Some(store);
+        let mut reading = Reading {
+            follower,
+            kinds,
+            batch: Vec::new(),
+            at_end: BTreeSet::new(),
+            partitions,
+            newest_ms: BTreeMap::new(),
+            due: Instant::now() + self.options.plan.commit_interval,
+        };
+
+        let mut look = Instant::now();
+        while !self.is_stopped() {
+            self.step(&mut reading)?;
+            if look.elapsed() >= LOOK_INTERVAL {
+                look = Instant::now();
+                self.look(&reading)?;
+            }
+        }
+        self.write(&mut reading)
+    }
+
+    /// Topics that exist, with what they hold.
+    fn existing_topics(&self) -> Result<BTreeMap<String, TopicKind>, KafkaError> {
+        let mut existing = BTreeMap::new();
+        for (topic, kind) in &self.options.topics {
+            match self.options.connection.partitions(&[topic]) {
+                Ok(_) => drop(existing.insert(topic.clone(), *kind)),
+                // Without shadow versions there may be no topic for them.
+                Err(KafkaError::TopicMissing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(existing)
+    }
+
+    /// Opens the store. One that cannot be read is deleted: it is made again from the topics.
+    fn open(&self, topics: &BTreeMap<String, String>) -> Result<Store, StoreError> {
+        let EvidenceStorePlan { directory, cache_bytes, .. } = &self.options.plan;
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let open = || Store::open(directory.as_deref(), *cache_bytes, topics, now_ms);
+        match (open(), directory) {
+            (Err(error @ (StoreError::Storage(_) | StoreError::Damaged(_))), Some(directory)) => {
+                let file: PathBuf = directory.join(FILE);
+                tracing::error!(%error, file = %file.display(), "The evidence store is made again from the topics.");
+                telemetry::evidence_failed(error.code());
+                std::fs::remove_file(&file).map_err(|error| StoreError::Storage(error.to_string()))?;
+                open()
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    fn step(&mut self, reading: &mut Reading) -> Result<(), Interrupted> {
+        let timeout = reading.due.saturating_duration_since(Instant::now());
+        match reading.follower.next(timeout)? {
+            Some(Followed::Record(record)) => reading.take(*record),
+            Some(Followed::End(partition)) => drop(reading.at_end.insert(partition)),
+            None => {}
+        }
+        let is_full = reading.batch.len() >= self.options.plan.commit_records_max;
+        if is_full || Instant::now() >= reading.due {
+            self.write(reading)?;
+            reading.due = Instant::now() + self.options.plan.commit_interval;
+        }
+        Ok(())
+    }
+
+    /// Writes what was read, and has the guards judge.
+    fn write(&mut self, reading: &mut Reading) -> Result<(), Interrupted> {
+        let batch = std::mem::take(&mut reading.batch);
+        let mut store = locked(&self.shared.store);
+        let Some(kept) = store.as_mut() else { return Ok(()) };
+        if !batch.is_empty() {
+            kept.add(&batch)?;
+            for (topic, kind) in &reading.kinds {
+                let _ = kind;
+                let count = batch.iter().filter(|(_, record)| record.topic == *topic).count();
+                telemetry::evidence_records(topic, count as u64);
+            }
+        }
+
+        let progress = {
+            let mut progress = locked(&self.shared.progress);
+            progress.records += batch.len() as u64;
+            progress.caught_up = reading.at_end.len() == reading.partitions.len();
+            progress.behind_ms = reading.behind_ms(jiff::Timestamp::now().as_millisecond());
+            progress.failure = None;
+            progress.clone()
+        };
+        telemetry::evidence_behind(progress.behind_ms as f64 / 1e3);
+
+        if let Some(guards) = &mut self.guards {
+            let reports = guards.judge(kept.sums(), &progress);
+            // Acting may take a while, and reports must not wait for it.
+            drop(store);
+            guards.act(&reports);
+            *locked(&self.shared.guards) = reports;
+        }
+        Ok(())
+    }
+
+    /// Looks for new partitions and topics, and at the size of the store.
+    fn look(&self, reading: &Reading) -> Result<(), Interrupted> {
+        let existing = self.existing_topics()?;
+        let topics: Vec<&str> = existing.keys().map(String::as_str).collect();
+        let counts = self.options.connection.partitions(&topics)?;
+        let partitions: BTreeSet<TopicPartition> =
+            counts.iter().flat_map(|(topic, count)| (0..*count).map(|partition| (topic.clone(), partition))).collect();
+        if partitions != reading.partitions {
+            return Err(Interrupted::TopicsChanged);
+        }
+
+        if let Some(store) = locked(&self.shared.store).as_mut() {
+            let keep_ms = i64::try_from(self.options.plan.keep.as_millis()).unwrap_or(i64::MAX);
+            store.rotate(keep_ms, jiff::Timestamp::now().as_millisecond())?;
+            let (requests, bytes) = store.size()?;
+            telemetry::evidence_size(requests, bytes);
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+}
+
+/// The state of reading.
+struct Reading {
+    follower: Follower,
+    kinds: BTreeMap<String, TopicKind>,
+    batch: Vec<(TopicKind, Record)>,
+    /// Partitions that have no further record for now.
+    at_end: BTreeSet<TopicPartition>,
+    partitions: BTreeSet<TopicPartition>,
+    /// The time of the last record of each partition, in milliseconds since 1970.
+    newest_ms: BTreeMap<TopicPartition, i64>,
+    /// When the batch is written.
+    due: Instant,
+}
+
+impl Reading {
+    fn take(&mut self, mut record: Record) {
+        let Some(kind) = self.kinds.get(&record.topic).copied() else { return };
+        let partition = (record.topic.clone(), record.partition);
+        self.at_end.remove(&partition);
+        self.newest_ms.insert(partition, record.timestamp_ms.unwrap_or_default());
+        if kind == TopicKind::DeadLetters {
+            // It holds the request with its picture. Headers are enough.
+            record.payload = None;
+        }
+        self.batch.push((kind, record));
+    }
+
+    /// The age of the last record of the partition that is furthest behind; 0 when all are at their end.
+    fn behind_ms(&self, now_ms: i64) -> u64 {
+        let behind = self.partitions.iter().filter(|partition| !self.at_end.contains(*partition));
+        let ages = behind.map(|partition| now_ms - self.newest_ms.get(partition).copied().unwrap_or(now_ms));
+        ages.max().unwrap_or_default().max(0) as u64
+    }
+}

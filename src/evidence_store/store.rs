@@ -1,0 +1,310 @@
+//! Sums and what they rest on, in one file. Each write has the offsets of the records that it counts, so a
+//! record counts exactly once, whenever the process ends.
+
+use std::{collections::BTreeMap, path::Path};
+
+use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction, backends::InMemoryBackend};
+
+use super::{
+    error::StoreError,
+    names::{Name, Names},
+    tables::{Current, EXPERIMENTS, GENERATIONS, HOURS, META, NAMES, OFFSETS, PAIRS, StoredIndex, decode, encode},
+};
+use crate::{
+    evidence::{ArmKey, ExperimentSums, Hour, Ledger, Sums, Touched},
+    message::Record,
+};
+
+/// The encoding of the store. A store of another one is made again from the topics.
+const FORMAT: u32 = 1;
+
+/// The name of the file in `evidence.directory`.
+pub const FILE: &str = "evidence.redb";
+
+/// What a topic holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicKind {
+    /// Verdicts or shadow verdicts.
+    Verdicts,
+    /// Dead letters.
+    DeadLetters,
+}
+
+/// Sums, and the offset up to which each partition was read.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    names: Names,
+    sums: Sums,
+    offsets: BTreeMap<(String, i32), i64>,
+    current: Current,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes an empty one; without a directory in memory. A store of another format, or of
+    /// other topics (`topics` are their names and ids), is emptied.
+    ///
+    /// # Errors
+    /// When another process uses it, or it cannot be read.
+    pub fn open(
+        directory: Option<&Path>,
+        cache_bytes: usize,
+        topics: &BTreeMap<String, String>,
+        now_ms: i64,
+    ) -> Result<Self, StoreError> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        let database = match directory {
+            Some(directory) => {
+                std::fs::create_dir_all(directory).map_err(|error| StoreError::Storage(error.to_string()))?;
+                builder.create(directory.join(FILE))?
+            }
+            None => builder.create_with_backend(InMemoryBackend::new())?,
+        };
+
+        let identity = encode(&(FORMAT, topics));
+        if meta(&database, "topics")?.as_deref() != Some(identity.as_slice()) {
+            empty(&database, &identity, Current { generation: 0, since_ms: now_ms })?;
+        }
+        Self::load(database)
+    }
+
+    /// The sums.
+    pub fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    /// The next offset of each partition.
+    pub fn offsets(&self) -> &BTreeMap<(String, i32), i64> {
+        &self.offsets
+    }
+
+    /// Adds records and the offsets behind them, in one write. After an error, open the store again.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written. It is as before the call then.
+    pub fn add(&mut self, records: &[(TopicKind, Record)]) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        let touched = {
+            let index = StoredIndex::open(&write, self.current, &mut self.names)?;
+            let mut ledger = Ledger::new(std::mem::take(&mut self.sums), index);
+            for (kind, record) in records {
+                add_record(&mut ledger, *kind, record)?;
+                let next = self.offsets.entry((record.topic.clone(), record.partition)).or_default();
+                *next = (*next).max(record.offset + 1);
+            }
+            let (sums, touched) = ledger.finish();
+            self.sums = sums;
+            touched
+        };
+
+        let partitions = records.iter().map(|(_, record)| (record.topic.clone(), record.partition));
+        self.write_offsets(&write, partitions)?;
+        self.write_sums(&write, &touched)?;
+        // Names last: writing sums may give a new one.
+        self.write_names(&write)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Drops the older generation if the current one has lasted for `keep_ms`. Returns true if so.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn rotate(&mut self, keep_ms: i64, now_ms: i64) -> Result<bool, StoreError> {
+        if now_ms.saturating_sub(self.current.since_ms) < keep_ms {
+            return Ok(false);
+        }
+        let current = Current { generation: 1 - self.current.generation, since_ms: now_ms };
+        let write = self.database.begin_write()?;
+        drop_generation(&write, current.generation)?;
+        write.open_table(META)?.insert("generation", encode(&current).as_slice())?;
+        write.commit()?;
+        self.current = current;
+        Ok(true)
+    }
+
+    /// Entries of requests that are remembered, and bytes of all entries and of the pages that hold them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn size(&self) -> Result<(u64, u64), StoreError> {
+        let write = self.database.begin_write()?;
+        let mut requests = 0;
+        for generation in GENERATIONS {
+            use redb::ReadableTableMetadata as _;
+            requests += write.open_table(generation.requests)?.len()?;
+        }
+        let stats = write.stats()?;
+        let bytes = stats.allocated_pages() * stats.page_size() as u64;
+        write.abort()?;
+        Ok((requests, bytes))
+    }
+
+    fn load(database: Database) -> Result<Self, StoreError> {
+        let read = database.begin_read()?;
+        let mut names = Names::default();
+        for entry in read.open_table(NAMES)?.iter()? {
+            let (number, name) = entry?;
+            names.restore(number.value(), decode(name.value())?);
+        }
+
+        let mut offsets = BTreeMap::new();
+        for entry in read.open_table(OFFSETS)?.iter()? {
+            let (partition, offset) = entry?;
+            let (topic, partition) = partition.value();
+            offsets.insert((topic.to_owned(), partition), offset.value());
+        }
+
+        let sums = load_sums(&read, &names)?;
+        let generation = meta(&database, "generation")?.ok_or(StoreError::Damaged("there is no generation"))?;
+        let current: Current = decode(&generation)?;
+        if usize::from(current.generation) >= GENERATIONS.len() {
+            return Err(StoreError::Damaged("there is no such generation"));
+        }
+        drop(read);
+        Ok(Self { database, names, sums, offsets, current })
+    }
+
+    fn write_names(&mut self, write: &WriteTransaction) -> Result<(), StoreError> {
+        let mut table = write.open_table(NAMES)?;
+        for (number, name) in self.names.take_new() {
+            table.insert(number, encode(&name).as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn write_offsets(
+        &self,
+        write: &WriteTransaction,
+        partitions: impl Iterator<Item = (String, i32)>,
+    ) -> Result<(), StoreError> {
+        let mut table = write.open_table(OFFSETS)?;
+        let partitions: std::collections::BTreeSet<(String, i32)> = partitions.collect();
+        for (topic, partition) in partitions {
+            if let Some(offset) = self.offsets.get(&(topic.clone(), partition)) {
+                table.insert((topic.as_str(), partition), *offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_sums(&mut self, write: &WriteTransaction, touched: &Touched) -> Result<(), StoreError> {
+        let mut experiments = write.open_table(EXPERIMENTS)?;
+        for key in &touched.experiments {
+            if let Some(sums) = self.sums.experiments.get(key) {
+                let number = self.names.number(Name::Experiment(key.clone()));
+                experiments.insert(number, encode(sums).as_slice())?;
+            }
+        }
+
+        let mut hours = write.open_table(HOURS)?;
+        for (arm, hour) in &touched.hours {
+            let number = self.names.number(Name::Arm(arm.clone()));
+            let of_arm = self.sums.experiments.get(&arm.experiment).and_then(|sums| sums.arms.get(&arm.variant));
+            match of_arm.and_then(|of_arm| of_arm.hours.get(hour)) {
+                Some(sums) => drop(hours.insert((number, *hour), encode(sums).as_slice())?),
+                None => drop(hours.remove((number, *hour))?),
+            }
+        }
+
+        let mut pairs = write.open_table(PAIRS)?;
+        for versions in &touched.pairs {
+            if let Some(labels) = self.sums.pairs.get(versions) {
+                let number = self.names.number(Name::Versions(versions.0.clone(), versions.1.clone()));
+                pairs.insert(number, encode(labels).as_slice())?;
+            }
+        }
+        write.open_table(META)?.insert("excluded", encode(&self.sums.excluded).as_slice())?;
+        Ok(())
+    }
+}
+
+fn add_record(ledger: &mut Ledger<StoredIndex<'_, '_>>, kind: TopicKind, record: &Record) -> Result<(), StoreError> {
+    match (kind, &record.payload) {
+        // A tombstone that was forwarded is no verdict.
+        (TopicKind::Verdicts, None) => Ok(()),
+        (TopicKind::Verdicts, Some(value)) => ledger.add_value(value),
+        (TopicKind::DeadLetters, _) => ledger.add_dead_letter(record),
+    }
+}
+
+fn load_sums(read: &redb::ReadTransaction, names: &Names) -> Result<Sums, StoreError> {
+    const UNKNOWN: StoreError = StoreError::Damaged("a number has no name");
+    let mut sums = Sums::default();
+    for entry in read.open_table(EXPERIMENTS)?.iter()? {
+        let (number, bytes) = entry?;
+        let Some(Name::Experiment(key)) = names.name(number.value()) else { return Err(UNKNOWN) };
+        sums.experiments.insert(key.clone(), decode::<ExperimentSums>(bytes.value())?);
+    }
+
+    for entry in read.open_table(HOURS)?.iter()? {
+        let (key, bytes) = entry?;
+        let (number, hour) = key.value();
+        let Some(Name::Arm(ArmKey { experiment, variant })) = names.name(number) else { return Err(UNKNOWN) };
+        let of_hour: Hour = decode(bytes.value())?;
+        if let Some(arm) = sums.experiments.get_mut(experiment).and_then(|sums| sums.arms.get_mut(variant)) {
+            arm.hours.insert(hour, of_hour);
+        }
+    }
+
+    for entry in read.open_table(PAIRS)?.iter()? {
+        let (number, bytes) = entry?;
+        let Some(Name::Versions(live, shadow)) = names.name(number.value()) else { return Err(UNKNOWN) };
+        sums.pairs.insert((live.clone(), shadow.clone()), decode(bytes.value())?);
+    }
+
+    if let Some(bytes) = read.open_table(META)?.get("excluded")? {
+        sums.excluded = decode(bytes.value())?;
+    }
+    Ok(sums)
+}
+
+/// An entry of the first table; none where there is no such table yet.
+fn meta(database: &Database, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let read = database.begin_read()?;
+    let table = match read.open_table(META) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(table.get(key)?.map(|entry| entry.value().to_vec()))
+}
+
+/// Deletes everything, and makes every table.
+fn empty(database: &Database, identity: &[u8], current: Current) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    write.delete_table(META)?;
+    write.delete_table(OFFSETS)?;
+    write.delete_table(NAMES)?;
+    write.delete_table(EXPERIMENTS)?;
+    write.delete_table(HOURS)?;
+    write.delete_table(PAIRS)?;
+    drop_generation(&write, 0)?;
+    drop_generation(&write, 1)?;
+
+    write.open_table(OFFSETS)?;
+    write.open_table(NAMES)?;
+    write.open_table(EXPERIMENTS)?;
+    write.open_table(HOURS)?;
+    write.open_table(PAIRS)?;
+    {
+        let mut meta = write.open_table(META)?;
+        meta.insert("topics", identity)?;
+        meta.insert("generation", encode(&current).as_slice())?;
+    }
+    write.commit()?;
+    Ok(())
+}
+
+/// Empties the tables of a generation.
+fn drop_generation(write: &WriteTransaction, generation: u8) -> Result<(), StoreError> {
+    let generation = GENERATIONS[usize::from(generation)];
+    write.delete_table(generation.requests)?;
+    write.delete_table(generation.clusters)?;
+    write.delete_table(generation.firsts)?;
+    write.open_table(generation.requests)?;
+    write.open_table(generation.clusters)?;
+    write.open_table(generation.firsts)?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Follows whole topics from offsets that the caller keeps, outside any group.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, bounded};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
+    error::KafkaError as ClientError,
+};
+
+use super::{
+    connection::{Authenticated, Connection, KafkaError, METADATA_TIMEOUT, Role, has_code, owned},
+    topic_ids::topic_ids,
+};
+use crate::message::Record;
+
+/// Bytes that the client fetches ahead, all partitions together.
+const PREFETCH_KILOBYTES: &str = "16384";
+
+/// A topic and a partition of it.
+pub type TopicPartition = (String, i32);
+
+/// What came from a partition.
+#[derive(Debug)]
+pub enum Followed {
+    /// The next committed record.
+    Record(Box<Record>),
+    /// There are no more records for now.
+    End(TopicPartition),
+}
+
+/// A reader of every partition of some topics.
+pub struct Follower {
+    client: Arc<BaseConsumer<Authenticated>>,
+    queues: Vec<(TopicPartition, PartitionQueue<Authenticated>)>,
+    /// The queue that is looked at first, so that a full one does not keep others waiting.
+    next: usize,
+    wake: Receiver<()>,
+}
+
+impl Follower {
+    /// Reads the partitions of these topics from the given offsets on, others from their beginning. Only committed records are
+    /// read.
+    ///
+    /// # Errors
+    /// When no broker answers, or a topic does not exist.
+    pub fn new(
+        connection: &Connection,
+        topics: &[&str],
+        offsets: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<Self, KafkaError> {
+        let config = connection.config(
+            Role::Reads,
+            &[
+                ("group.id", "ofa-stream-evidence"),
+                ("enable.auto.commit", "false"),
+                ("isolation.level", "read_committed"),
+                ("enable.partition.eof", "true"),
+                ("auto.offset.reset", "earliest"),
+                ("queued.max.messages.kbytes", PREFETCH_KILOBYTES),
+                ("fetch.wait.max.ms", connection.fetch_wait_ms()),
+            ],
+        );
+        let context = Authenticated(connection.credentials.clone());
+        let client = BaseConsumer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
+        let client = Arc::new(client);
+
+        let mut list = TopicPartitionList::new();
+        let mut partitions: Vec<TopicPartition> = Vec::new();
+        for (topic, count) in connection.partitions(topics)? {
+            for partition in 0..count {
+                let at = offsets.get(&(topic.clone(), partition)).copied();
+                list.add_partition_offset(&topic, partition, at.map_or(Offset::Beginning, Offset::Offset))?;
+                partitions.push((topic.clone(), partition));
+            }
+        }
+        client.assign(&list)?;
+
+        let (waker, wake) = bounded(1);
+        let mut queues = Vec::new();
+        for partition in partitions {
+            let missing = || KafkaError::Fatal(format!("partition {} of `{}` has no queue", partition.1, partition.0));
+            let mut queue = client.split_partition_queue(&partition.0, partition.1).ok_or_else(missing)?;
+            let waker = waker.clone();
+            // A full channel means that the reader wakes anyway.
+            queue.set_nonempty_callback(move || {
+                waker.try_send(()).ok();
+            });
+            queues.push((partition, queue));
+        }
+        Ok(Self { client, queues, next: 0, wake })
+    }
+
+    /// The partitions that are read.
+    pub fn partitions(&self) -> BTreeSet<TopicPartition> {
+        self.queues.iter().map(|(partition, _)| partition.clone()).collect()
+    }
+
+    /// The next record or the end of a partition; none within the timeout.
+    ///
+    /// # Errors
+    /// When the client cannot go on.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Followed>, KafkaError> {
+        let until = Instant::now() + timeout;
+        loop {
+            // Errors of the client, and callbacks such as that of a token, come this way.
+            if let Some(Err(error)) = self.client.poll(Duration::ZERO)
+                && !is_transient(&error)
+            {
+                return Err(error.into());
+            }
+
+            if let Some(followed) = self.next_ready()? {
+                return Ok(Some(followed));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.wake.recv_timeout(left.min(POLL_INTERVAL)).ok();
+        }
+    }
+
+    fn next_ready(&mut self) -> Result<Option<Followed>, KafkaError> {
+        for turn in 0..self.queues.len() {
+            let place = (self.next + turn) % self.queues.len();
+            let Some((partition, queue)) = self.queues.get(place) else { continue };
+            let followed = match queue.poll(Duration::ZERO) {
+                None => continue,
+                Some(Ok(message)) => Followed::Record(Box::new(owned(&message))),
+                Some(Err(ClientError::PartitionEOF(_))) => Followed::End(partition.clone()),
+                Some(Err(error)) if is_transient(&error) => continue,
+                Some(Err(error)) => return Err(error.into()),
+            };
+            self.next = place + 1;
+            return Ok(Some(followed));
+        }
+        Ok(None)
+    }
+}
+
+/// How often errors of the client are looked for while nothing comes.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Errors after which the client goes on by itself.
+fn is_transient(error: &ClientError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(error, ClientError::PartitionEOF(_))
+        || [AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve]
+            .into_iter()
+            .any(|code| has_code(error, code))
+}
+
+impl Connection {
+    /// The id of each of these topics that exists: a topic that was deleted and created again has another one. Empty where
+    /// brokers have none (the embedded broker, and Kafka before 2.8).
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
+        let reader = self.reader("ofa-stream-metadata")?;
+        let topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
+        Ok(topic_ids(reader.client().native_ptr(), &topics, METADATA_TIMEOUT).unwrap_or_default())
+    }
+}

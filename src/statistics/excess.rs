@@ -1,0 +1,125 @@
+//! Whether a treatment has events more often than the control, at any time and without a normal
+//! approximation: for errors and other rare events.
+//!
+//! Where both arms have events equally often, the arm of an event is a draw from the arms' shares
+//! (Lindon & Malek, NeurIPS 2022, arXiv:2011.03567). Evidence for an excess is a mixture of likelihood
+//! ratios over larger shares of the treatment; smaller ones take no part, so the test is one-sided
+//! (Robbins 1970; Ramdas et al. 2020, section 5).
+
+use super::{
+    sample_ratio::CONCENTRATIONS,
+    special::{beta_survival, first_true, ln_beta},
+};
+
+/// ln of the evidence that an event belongs to the treatment with a probability above `share`. It
+/// exceeds ln(1/α) with a probability of at most α, at any time, where the probability is `share` or less.
+/// `events` are of control and treatment.
+pub fn ln_e_value(events: [u64; 2], share: f64) -> f64 {
+    let [control, treatment] = events.map(|events| events as f64);
+    let each = CONCENTRATIONS.map(|k| {
+        let (a, b) = (k * share, k * (1.0 - share));
+        let (after_a, after_b) = (a + treatment, b + control);
+        // The part of each distribution that lies above the share.
+        let before = beta_survival(share, a, b).ln();
+        let after = beta_survival(share, after_a, after_b).max(f64::MIN_POSITIVE).ln();
+        let whole = ln_beta(after_a, after_b) - ln_beta(a, b);
+        whole + after - before - treatment * share.ln() - control * (1.0 - share).ln()
+    });
+    let highest = each.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mean = each.iter().map(|ln| (ln - highest).exp()).sum::<f64>() / each.len() as f64;
+    highest + mean.ln()
+}
+
+/// The share of an arm among all events, where its rate is `ratio` times that of the other arm.
+/// `shares` are of control and treatment.
+pub fn share_of_events(shares: [f64; 2], ratio: f64) -> f64 {
+    let [control, treatment] = shares;
+    ratio * treatment / (control + ratio * treatment)
+}
+
+/// The interval of a rate that holds at any time: rates against which the mixture of all others, with
+/// a prior of Beta(½, ½), has less evidence than 1/α (Robbins 1970; Howard et al. 2021, section 3.4).
+pub fn rate_interval(events: u64, of: u64, alpha: f64) -> [f64; 2] {
+    if of == 0 {
+        return [0.0, 1.0];
+    }
+    let (events, others) = (events as f64, of.saturating_sub(events) as f64);
+    let whole = ln_beta(0.5 + events, 0.5 + others) - ln_beta(0.5, 0.5);
+    let ln_power = |base: f64, power: f64| if power == 0.0 { 0.0 } else { power * base.ln() };
+    let evidence = |rate: f64| whole - ln_power(rate, events) - ln_power(1.0 - rate, others);
+    let is_ruled_out = |rate: f64| evidence(rate) >= -alpha.ln();
+
+    let observed = events / (events + others);
+    let lower = if is_ruled_out(0.0) { first_true(0.0, observed, |rate| !is_ruled_out(rate)) } else { 0.0 };
+    let upper = if is_ruled_out(1.0) { first_true(observed, 1.0, is_ruled_out) } else { 1.0 };
+    [lower, upper]
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn an_excess_of_the_treatment_is_evidence_and_a_lack_is_none() {
+        assert!(ln_e_value([20, 20], 0.5) < 0.5);
+        assert!(ln_e_value([5, 40], 0.5) > 8.0);
+        assert!(ln_e_value([40, 5], 0.5) < 0.0, "fewer events are no harm");
+        assert!(ln_e_value([0, 0], 0.1).abs() < 1e-9, "nothing was seen");
+        assert!((share_of_events([0.9, 0.1], 3.0) - 0.25).abs() < 1e-12);
+        for events in [[1_000_000, 3], [3, 1_000_000], [900_000, 100_000]] {
+            assert!(ln_e_value(events, 0.1).is_finite(), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_evidence_is_a_mean_of_likelihood_ratios() {
+        // Without events its mean is one, whatever the share: the sum over both outcomes of one event.
+        for share in [0.1, 0.5, 0.8] {
+            let of = |events| ln_e_value(events, share).exp();
+            let mean = share * of([0, 1]) + (1.0 - share) * of([1, 0]);
+            assert!((mean - 1.0).abs() < 1e-9, "{share}: {mean}");
+        }
+    }
+
+    #[test]
+    fn null_streams_raise_no_more_false_alarms_than_alpha() {
+        let mut chance = Rng::with_seed(21);
+        // At the bound, and below it.
+        for truth in [0.1, 0.06] {
+            let alarms = (0..2_000)
+                .filter(|_| {
+                    let mut events = [0_u64; 2];
+                    (0..400).any(|_| {
+                        events[usize::from(chance.f64() < truth)] += 1;
+                        ln_e_value(events, 0.1) >= 20_f64.ln()
+                    })
+                })
+                .count();
+            assert!(alarms <= 129, "{alarms} of 2,000 at α = 0.05, with a share of {truth}");
+        }
+    }
+
+    #[test]
+    fn the_interval_of_a_rate_holds_it_whenever_one_looks() {
+        let mut chance = Rng::with_seed(22);
+        let misses = (0..1_000)
+            .filter(|_| {
+                let mut events = 0;
+                (1..=300).any(|of| {
+                    events += u64::from(chance.f64() < 0.03);
+                    let [low, high] = rate_interval(events, of, 0.05);
+                    !(low..=high).contains(&0.03)
+                })
+            })
+            .count();
+        assert!(misses <= 71, "{misses} of 1,000");
+
+        assert_eq!(rate_interval(0, 0, 0.05), [0.0, 1.0]);
+        let [low, high] = rate_interval(0, 1_000, 0.05);
+        assert!(low == 0.0 && high < 0.01, "{low} {high}");
+        let [low, high] = rate_interval(1_000, 1_000, 0.05);
+        assert!(low > 0.99 && high == 1.0, "{low} {high}");
+    }
+}
