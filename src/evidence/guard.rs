@@ -2,8 +2,8 @@
 //!
 //! Two tests look for harm, each with half of α, because each is best where the other is weak:
 //!
-//! * which arm the events come from ([`excess`]), exact for rare events;
-//! * the difference of the two rates ([`mixture`]), for frequent events and a margin.
+//! * an exact one ([`excess`]), for rare events: which arm the events come from, or with a margin both rates;
+//! * the difference of the two rates ([`mixture`]), for frequent events.
 //!
 //! Both hold however often one looks.
 
@@ -175,16 +175,15 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
         return judgement;
     }
 
-    // A half of α is for harm by the arm of the events, a part of it for the control's rate where there is a margin.
-    // The other half is for harm by the difference. Safety has an α of its own, divided likewise.
-    let quarter = alpha / 4.0;
-    let [lowest_a, _] = excess::rate_interval(events_a, units_a, quarter);
-    let ratio = if margin > 0.0 { 1.0 + margin / lowest_a.max(f64::MIN_POSITIVE) } else { 1.0 };
-    judgement.ln_e_value_needed = if margin > 0.0 { (4.0 / alpha).ln() } else { needed };
-    let share = excess::share_of_events(shares.map(|share| share / all), ratio);
-    // With a control of almost no events, no share of the events is too large for a margin.
-    judgement.ln_e_value = if share < 1.0 - 1e-12 { excess::ln_e_value([events_a, events_b], share) } else { 0.0 };
+    // A half of α is for harm by an exact test, the other half for harm by the normal approximation. Safety has an α of
+    // its own, divided likewise.
+    judgement.ln_e_value = if margin > 0.0 {
+        excess::ln_e_value_beyond(counts, margin)
+    } else {
+        excess::ln_e_value([events_a, events_b], shares[1] / all)
+    };
 
+    let quarter = alpha / 4.0;
     let [low_a, high_a] = excess::rate_interval(events_a, units_a, quarter);
     let [low_b, high_b] = excess::rate_interval(events_b, units_b, quarter);
     let exact = [low_b - high_a, high_b - low_a];

@@ -30,11 +30,40 @@ pub fn ln_e_value(events: [u64; 2], share: f64) -> f64 {
     highest + mean.ln()
 }
 
-/// The share of an arm among all events, where its rate is `ratio` times that of the other arm.
-/// `shares` are of control and treatment.
-pub fn share_of_events(shares: [f64; 2], ratio: f64) -> f64 {
-    let [control, treatment] = shares;
-    ratio * treatment / (control + ratio * treatment)
+/// ln of the evidence that the treatment's rate exceeds the control's by more than `margin`, for rates that do not drift. It
+/// exceeds ln(1/α) with a probability of at most α, at any time, where the rate does not. `counts` are events
+/// and units of control and treatment.
+///
+/// It is the smallest product of both arms' evidence over all pairs of rates that the margin allows; the
+/// product for the true pair is an e-value (Ramdas et al. 2020, universal inference).
+pub fn ln_e_value_beyond(counts: [[u64; 2]; 2], margin: f64) -> f64 {
+    let [control, treatment] = counts;
+    let rate = |[events, units]: [u64; 2]| events as f64 / units.max(1) as f64;
+    if rate(treatment) - rate(control) <= margin {
+        return 0.0;
+    }
+
+    // The pair that fits best lies on the margin, where the sum is convex in the control's rate.
+    let evidence =
+        |of_control: f64| ln_e_value_of_rate(control, of_control) + ln_e_value_of_rate(treatment, of_control + margin);
+    let (mut low, mut high) = (rate(control), (rate(treatment) - margin).max(rate(control)));
+    for _ in 0..200 {
+        let third = (high - low) / 3.0;
+        if evidence(low + third) <= evidence(high - third) {
+            high -= third;
+        } else {
+            low += third;
+        }
+    }
+    evidence(0.5 * (low + high))
+}
+
+/// ln of the evidence against a rate: the mixture of all others over it, with a prior of Beta(½, ½).
+fn ln_e_value_of_rate([events, units]: [u64; 2], rate: f64) -> f64 {
+    let (events, others) = (events as f64, units.saturating_sub(events) as f64);
+    let ln_power = |base: f64, power: f64| if power == 0.0 { 0.0 } else { power * base.ln() };
+    let mixture = ln_beta(0.5 + events, 0.5 + others) - ln_beta(0.5, 0.5);
+    mixture - ln_power(rate, events) - ln_power(1.0 - rate, others)
 }
 
 /// The interval of a rate that holds at any time: rates against which the mixture of all others, with
@@ -43,13 +72,9 @@ pub fn rate_interval(events: u64, of: u64, alpha: f64) -> [f64; 2] {
     if of == 0 {
         return [0.0, 1.0];
     }
-    let (events, others) = (events as f64, of.saturating_sub(events) as f64);
-    let whole = ln_beta(0.5 + events, 0.5 + others) - ln_beta(0.5, 0.5);
-    let ln_power = |base: f64, power: f64| if power == 0.0 { 0.0 } else { power * base.ln() };
-    let evidence = |rate: f64| whole - ln_power(rate, events) - ln_power(1.0 - rate, others);
-    let is_ruled_out = |rate: f64| evidence(rate) >= -alpha.ln();
+    let is_ruled_out = |rate: f64| ln_e_value_of_rate([events, of], rate) >= -alpha.ln();
 
-    let observed = events / (events + others);
+    let observed = events as f64 / of as f64;
     let lower = if is_ruled_out(0.0) { first_true(0.0, observed, |rate| !is_ruled_out(rate)) } else { 0.0 };
     let upper = if is_ruled_out(1.0) { first_true(observed, 1.0, is_ruled_out) } else { 1.0 };
     [lower, upper]
@@ -67,7 +92,6 @@ mod tests {
         assert!(ln_e_value([5, 40], 0.5) > 8.0);
         assert!(ln_e_value([40, 5], 0.5) < 0.0, "fewer events are no harm");
         assert!(ln_e_value([0, 0], 0.1).abs() < 1e-9, "nothing was seen");
-        assert!((share_of_events([0.9, 0.1], 3.0) - 0.25).abs() < 1e-12);
         for events in [[1_000_000, 3], [3, 1_000_000], [900_000, 100_000]] {
             assert!(ln_e_value(events, 0.1).is_finite(), "{events:?}");
         }
@@ -99,6 +123,29 @@ mod tests {
                 .count();
             assert!(alarms <= 129, "{alarms} of 2,000 at α = 0.05, with a share of {truth}");
         }
+    }
+
+    #[test]
+    fn a_rate_within_the_margin_raises_no_more_false_alarms_than_alpha() {
+        let mut chance = Rng::with_seed(23);
+        let alarms = (0..500)
+            .filter(|_| {
+                let mut counts = [[0_u64; 2]; 2];
+                (0..40).any(|_| {
+                    for _ in 0..20 {
+                        let arm = usize::from(chance.bool());
+                        counts[arm][1] += 1;
+                        counts[arm][0] += u64::from(chance.f64() < [0.05, 0.10][arm]);
+                    }
+                    ln_e_value_beyond(counts, 0.05) >= 20_f64.ln()
+                })
+            })
+            .count();
+        assert!(alarms <= 39, "{alarms} of 500 at the margin, α = 0.05");
+
+        assert!(ln_e_value_beyond([[0, 300], [90, 90]], 0.05) > 50.0, "a control without events is no excuse");
+        assert!(ln_e_value_beyond([[90, 90], [0, 300]], 0.05) == 0.0);
+        assert!(ln_e_value_beyond([[0, 0], [5, 5]], 0.1) < 20.0_f64.ln(), "nothing is known of the control");
     }
 
     #[test]

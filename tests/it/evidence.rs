@@ -208,11 +208,11 @@ fn a_guard_pauses_an_experiment_once_for_the_group_and_a_person_resumes_it() {
         .map(|number| {
             let mut sent = request(number, "a mug");
             // Pictures differ, so that each is new evidence: bytes behind the end of a PNG change nothing else.
-            let mut png = std::fs::read(crate::support::repository("testdata/demo/thumbnail.png")).unwrap();
+            let mut png = std::fs::read(crate::support::repository("testdata/demo/sticker-01.png")).unwrap();
             png.extend(number.to_le_bytes());
             let picture = ofa_stream::message::encode_base64(&png);
             let id = format!("r-{number}");
-            let body = json!({"request_id": id, "text": "a mug", "image": {"base64": picture}});
+            let body = json!({"request_id": id, "text": "a red circle", "image": {"base64": picture}});
             sent.payload = Some(body.to_string().into_bytes());
             sent
         })
@@ -223,7 +223,8 @@ fn a_guard_pauses_an_experiment_once_for_the_group_and_a_person_resumes_it() {
     let is_paused =
         |instance: &Instance| instance.report().experiments.iter().all(|experiment| experiment.position == "paused");
     while !instances.iter().all(is_paused) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", instances[0].report());
+        let evidence: Value = instances[0].api.get("/v1/evidence").unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", evidence["guards"]);
         std::thread::sleep(Duration::from_millis(20));
     }
     let report: Value = instances[0].api.get("/v1/evidence").unwrap();
@@ -301,7 +302,7 @@ fn reports_of_a_running_instance_have_every_format() {
     assert!(live(&[]).contains("Evidence is current."));
     assert!(live(&["--lang", "zh"]).contains("证据是最新的。"));
     let page = live(&["--format", "html"]);
-    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"), "{page}");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"), "{page}");
     assert!(!page.contains("<script") && !page.contains("http"), "it asks nothing of others");
     let json: Value = serde_json::from_str(&live(&["--format", "json"])).unwrap();
     assert_eq!(json["progress"]["caught_up"], true);

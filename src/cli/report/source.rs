@@ -10,7 +10,7 @@ use std::{
 use super::Arguments;
 use crate::{
     cli::{
-        CliError,
+        CliError, failed,
         operate::{Instance, encoded},
     },
     evidence::{Criteria, VerdictSet},
@@ -23,7 +23,11 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// Adds what the topics of verdicts and shadow verdicts hold now.
 pub(super) fn read_topics(arguments: &Arguments, verdicts: &mut VerdictSet) -> Result<(), CliError> {
-    let (plan, connection) = arguments.brokers.connect()?;
+    let connected = arguments.brokers.connect().map_err(|error| match error {
+        CliError::Failed(reason) => failed(format!("{reason}, or files with --from-files")),
+        other => other,
+    });
+    let (plan, connection) = connected?;
     let extent = match arguments.since {
         Some(time) => Extent::Since(time.as_millisecond()),
         None => Extent::All,
