@@ -15,6 +15,7 @@ mod predict;
 mod produce;
 mod report;
 mod requests;
+mod reviews;
 mod run;
 mod synth;
 mod topics;
@@ -80,6 +81,9 @@ enum Command {
     Config(config::Command),
     /// Compare the variants of experiments by their verdicts
     Report(report::Arguments),
+    /// Give verdicts to people, and read their answers back
+    #[command(subcommand)]
+    Reviews(reviews::Command),
     /// Read the topics of outcomes, and serve reports of them, without answering requests
     Evidence(evidence::Arguments),
     /// Measure versions on examples whose labels are known
@@ -219,6 +223,7 @@ fn run_command(command: &Command) -> Result<(), CliError> {
         Command::Operate(command) => operate::run(command),
         Command::Config(command) => config::run(command),
         Command::Report(arguments) => report::run(arguments),
+        Command::Reviews(command) => reviews::run(command),
         Command::Evidence(arguments) => evidence::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Synth(arguments) => synth::run(arguments),

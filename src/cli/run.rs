@@ -209,7 +209,8 @@ pub(super) fn start_broker(plan: &Plan) -> Result<Option<EmbeddedBroker>, CliErr
         return Ok(None);
     }
     let kafka = &plan.kafka;
-    let mut topics = vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters, &kafka.shadows];
+    let mut topics =
+        vec![kafka.requests.as_str(), &kafka.verdicts, &kafka.dead_letters, &kafka.shadows, &kafka.reviews];
     topics.extend(kafka.control.as_deref());
     topics.extend(kafka.retries.iter().map(|retry| retry.topic.as_str()));
     Ok(Some(EmbeddedBroker::start(&topics, plan.kafka.embedded_partitions)?))

@@ -82,6 +82,7 @@ fn topics(plan: &Plan, partitions: i32, replication: i32) -> Vec<TopicPlan> {
     if plan.table.has_shadows() {
         topics.push(topic(&kafka.shadows, partitions, &whole));
     }
+    topics.push(topic(&kafka.reviews, partitions, &[]));
     topics.extend(kafka.retries.iter().map(|retry| topic(&retry.topic, partitions, &whole)));
     if let Some(control) = &kafka.control {
         // All instances read one order, so it has one partition.

@@ -8,6 +8,7 @@ use super::{
     index::FirstOutcome,
     metric::Metric,
     observation::{Observation, PROBABILITY_STEPS},
+    reviews::ReviewSums,
 };
 use crate::{
     message::{Decision, Label},
@@ -74,6 +75,7 @@ impl Cluster {
             Metric::NoShare => (self.verdicts, self.no),
             Metric::ReviewShare => (self.verdicts, self.review),
             Metric::Latency => (self.measured, self.latency_us),
+            Metric::Misjudged | Metric::MisjudgedNo => (0, 0),
         }
     }
 }
@@ -89,14 +91,14 @@ pub(super) enum Change {
 
 impl Change {
     /// `total` with, or without, `part`.
-    fn apply(self, total: u64, part: u64) -> u64 {
+    pub(super) fn apply(self, total: u64, part: u64) -> u64 {
         match self {
             Self::Add => total.saturating_add(part),
             Self::Remove => total.saturating_sub(part),
         }
     }
 
-    fn apply_wide(self, total: u128, part: u128) -> u128 {
+    pub(super) fn apply_wide(self, total: u128, part: u128) -> u128 {
         match self {
             Self::Add => total.saturating_add(part),
             Self::Remove => total.saturating_sub(part),
@@ -184,8 +186,8 @@ impl MetricSums {
         let place = Metric::ALL.iter().position(|other| *other == metric).unwrap_or_default();
         self.sums[place].scaled(match metric {
             Metric::Confidence => PROBABILITY_STEPS,
-            Metric::NoShare | Metric::ReviewShare => 1.0,
             Metric::Latency => 1e3,
+            _ => 1.0,
         })
     }
 }
@@ -232,6 +234,8 @@ pub struct Arm {
     pub(super) latency_us: Histogram,
     pub(super) sums: MetricSums,
     pub(super) firsts: FirstVerdicts,
+    /// Verdicts that people have reviewed.
+    pub(super) reviews: ReviewSums,
     /// By name and value of the segment.
     pub(super) segments: BTreeMap<(String, String), MetricSums>,
     /// By hours since 1970. A store keeps them apart, because there may be thousands.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, convert::Infallible};
 use super::{
     arm::Cluster,
     observation::{ArmKey, Evidence, ExperimentKey},
+    reviews::HumanAnswers,
 };
 
 /// The verdicts of a variant, all or those of one segment.
@@ -60,6 +61,18 @@ pub trait Index {
     /// When the store cannot be written.
     fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), Self::Error>;
 
+    /// What people said about a request, by the key of its live verdict.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn answers(&mut self, key: u128) -> Result<HumanAnswers, Self::Error>;
+
+    /// Sets what people said about a request.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_answers(&mut self, key: u128, answers: &HumanAnswers) -> Result<(), Self::Error>;
+
     /// The sums of a unit or picture.
     ///
     /// # Errors
@@ -102,6 +115,7 @@ pub trait Index {
 #[derive(Debug, Default)]
 pub struct MemoryIndex {
     evidence: HashMap<u128, Evidence>,
+    answers: HashMap<u128, HumanAnswers>,
     clusters: HashMap<(Slice, u128), Cluster>,
     first_verdicts: HashMap<(ExperimentKey, u128), FirstVerdict>,
     first_pairs: HashMap<((String, String), u128), FirstPair>,
@@ -116,6 +130,15 @@ impl Index for MemoryIndex {
 
     fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), Infallible> {
         self.evidence.insert(key, evidence.clone());
+        Ok(())
+    }
+
+    fn answers(&mut self, key: u128) -> Result<HumanAnswers, Infallible> {
+        Ok(self.answers.get(&key).cloned().unwrap_or_default())
+    }
+
+    fn set_answers(&mut self, key: u128, answers: &HumanAnswers) -> Result<(), Infallible> {
+        self.answers.insert(key, answers.clone());
         Ok(())
     }
 

@@ -12,8 +12,9 @@ use super::{
     arm::{Arm, Change, Cluster, MetricSums, hour_of},
     index::{First, FirstOutcome, Index, MemoryIndex, Slice},
     observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair, hash},
+    reviews::{Added, HumanAnswer, HumanAnswers, ReviewCounts},
 };
-use crate::message::{Decision, Label, Record, Role, Verdict};
+use crate::message::{Decision, Label, Record, Review, Role, Verdict};
 
 /// Numbers of records that do not count, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub struct Sums {
     pub experiments: BTreeMap<ExperimentKey, ExperimentSums>,
     /// First pairs of pictures, by live and shadow version: rows are live labels, columns the shadow's.
     pub pairs: BTreeMap<(String, String), [[u64; 3]; 3]>,
+    /// What people said.
+    pub reviews: ReviewCounts,
     /// Records that do not count.
     pub excluded: Excluded,
 }
@@ -82,6 +85,11 @@ impl VerdictSet {
     pub fn add_letter(&mut self, letter: &Record) {
         let Ok(()) = self.add_dead_letter(letter);
     }
+
+    /// Adds a record of the topic of reviews.
+    pub fn add_answer(&mut self, value: &[u8]) {
+        let Ok(()) = self.add_review(value);
+    }
 }
 
 impl<I: Index> Ledger<I> {
@@ -113,7 +121,7 @@ impl<I: Index> Ledger<I> {
         };
 
         let key = match verdict.ab_role {
-            Role::Live => hash(&["live", &verdict.request_id]),
+            Role::Live => live_key(&verdict.request_id),
             Role::Shadow => hash(&["shadow", &verdict.request_id, &verdict.model_version]),
         };
         self.count(key, evidence)
@@ -130,6 +138,52 @@ impl<I: Index> Ledger<I> {
         }
     }
 
+    /// Adds a record of the topic of reviews. It may come before its verdict, or long after.
+    ///
+    /// # Errors
+    /// As [`Self::add_value`].
+    pub fn add_review(&mut self, value: &[u8]) -> Result<(), I::Error> {
+        let review = Review::from_bytes(value).ok();
+        let answer = review.as_ref().and_then(HumanAnswer::of);
+        let (Some(review), Some(answer)) = (review, answer) else {
+            self.sums.reviews.unreadable += 1;
+            return Ok(());
+        };
+
+        let key = live_key(&review.request_id);
+        let before = self.index.answers(key)?;
+        let mut after = before.clone();
+        let counts = &mut self.sums.reviews;
+        match after.add(answer) {
+            Added::First => counts.answers += 1,
+            Added::Further => counts.superseded += 1,
+        }
+        if before == after {
+            return Ok(());
+        }
+        counts.requests += u64::from(before.is_empty());
+        counts.change_pairs(&before, Change::Remove);
+        counts.change_pairs(&after, Change::Add);
+        self.index.set_answers(key, &after)?;
+
+        if let Some(Evidence { kind: Kind::Live(observation), .. }) = self.index.evidence(key)? {
+            self.change_reviewed(&observation, &before, Change::Remove);
+            self.change_reviewed(&observation, &after, Change::Add);
+        }
+        Ok(())
+    }
+
+    /// Adds or removes a verdict with what people said about it.
+    fn change_reviewed(&mut self, observation: &Observation, answers: &HumanAnswers, change: Change) {
+        if answers.is_empty() {
+            return;
+        }
+        self.touched.experiments.insert(observation.arm.experiment.clone());
+        let matched = &mut self.sums.reviews.matched;
+        *matched = change.apply(*matched, 1);
+        arm_of(&mut self.sums, &observation.arm).reviews.change(observation, answers, change);
+    }
+
     /// Counts the earliest record of a request.
     fn count(&mut self, key: u128, evidence: Evidence) -> Result<(), I::Error> {
         self.note_first(&evidence)?;
@@ -141,23 +195,26 @@ impl<I: Index> Ledger<I> {
             }
             Some(later) => {
                 self.sums.excluded.duplicates += 1;
-                self.change(&later, Change::Remove)?;
+                self.change(key, &later, Change::Remove)?;
             }
         }
         self.index.set_evidence(key, &evidence)?;
-        self.change(&evidence, Change::Add)
+        self.change(key, &evidence, Change::Add)
     }
 
-    fn change(&mut self, evidence: &Evidence, change: Change) -> Result<(), I::Error> {
+    fn change(&mut self, key: u128, evidence: &Evidence, change: Change) -> Result<(), I::Error> {
         let Evidence { time_ms, kind } = evidence;
-        let excluded = &mut self.sums.excluded;
         let count = match kind {
-            Kind::Live(observation) => return self.change_live(*time_ms, observation, change),
+            Kind::Live(observation) => {
+                let answers = self.index.answers(key)?;
+                self.change_reviewed(observation, &answers, change);
+                return self.change_live(*time_ms, observation, change);
+            }
             Kind::DeadLetter(arm, unit) => return self.change_dead_letter(*time_ms, arm, *unit, change),
             Kind::Pair(_) => return Ok(()),
-            Kind::Forced => &mut excluded.forced,
-            Kind::Outside => &mut excluded.outside,
-            Kind::UnitUnknown => &mut excluded.unit_unknown,
+            Kind::Forced => &mut self.sums.excluded.forced,
+            Kind::Outside => &mut self.sums.excluded.outside,
+            Kind::UnitUnknown => &mut self.sums.excluded.unit_unknown,
         };
         *count = match change {
             Change::Add => *count + 1,
@@ -295,6 +352,11 @@ impl ExperimentSums {
         let [first, last] = self.period_ms.unwrap_or([time_ms; 2]);
         self.period_ms = Some([first.min(time_ms), last.max(time_ms)]);
     }
+}
+
+/// The key of the live verdict of a request.
+fn live_key(request_id: &str) -> u128 {
+    hash(&["live", request_id])
 }
 
 fn arm_of<'s>(sums: &'s mut Sums, arm: &ArmKey) -> &'s mut Arm {

@@ -9,6 +9,7 @@
 //! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on the order of reading.
 //! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in a store.
 //! * `breakdown`: the comparison by segment and by hour.
+//! * `reviews`: what people say about verdicts, weighted by how probable it was that they were shown.
 //! * [`judge`]: what guards conclude.
 //! * [`Metric`]: what variants are compared by.
 //! * [`Summary`]: every figure of a report; [`sentence()`]: the one that an owner reads first.
@@ -22,6 +23,7 @@ mod index;
 mod ledger;
 mod metric;
 mod observation;
+mod reviews;
 mod sentence;
 mod summary;
 #[cfg(test)]
@@ -34,7 +36,9 @@ pub use index::{First, FirstOutcome, FirstPair, FirstVerdict, Index, MemoryIndex
 pub use ledger::{Excluded, ExperimentSums, Ledger, Sums, Touched, VerdictSet};
 pub use metric::Metric;
 pub use observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair};
+pub use reviews::{HumanAnswer, HumanAnswers, ReviewCounts, ReviewSums};
 pub use sentence::{Language, sentence, status_word};
 pub use summary::{
-    Compared, Comparison, Criteria, Experiment, Paired, Percentile, SampleRatio, Status, Summary, Variant,
+    Compared, Comparison, Criteria, Experiment, Paired, Percentile, ReviewFigures, SampleRatio, Status, Summary,
+    Variant,
 };

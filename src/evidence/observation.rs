@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::reviews::millionths;
 use crate::message::{Decision, Label, Record, Role, Verdict, header};
 
 /// Probabilities are counted in steps of 2⁻³².
@@ -62,6 +63,8 @@ pub struct Observation {
     pub latency_us: u64,
     /// The answer came from the cache, so its latency is not measured.
     pub is_cached: bool,
+    /// The probability with which people are shown the verdict, in millionths; 0 where the verdict does not say.
+    pub review_probability: u32,
     /// Names and values of the segments that settings declared.
     pub segments: Vec<(String, String)>,
 }
@@ -110,6 +113,7 @@ impl Evidence {
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         let propensity = verdict.ab.as_ref().map_or(1.0, |ab| ab.propensity);
         let is_sane = is_share(f64::from(verdict.confidence))
+            && verdict.review_probability.is_none_or(is_share)
             && is_share(propensity)
             && (0.0..=LATENCY_MS_MAX).contains(&verdict.latency_ms);
         if !is_sane {
@@ -187,6 +191,7 @@ impl Kind {
             confidence: (f64::from(verdict.confidence) * PROBABILITY_STEPS).round() as u64,
             latency_us: (verdict.latency_ms * 1e3).round() as u64,
             is_cached: verdict.cached,
+            review_probability: verdict.review_probability.filter(|it| *it > 0.0).map_or(0, millionths),
             segments: verdict.segments.clone().into_iter().collect(),
         })
     }

@@ -148,6 +148,10 @@ impl Words<'_> {
                     (Metric::NoShare, false) => "says no less often, by",
                     (Metric::ReviewShare, true) => "sends more to people, by",
                     (Metric::ReviewShare, false) => "sends less to people, by",
+                    (Metric::Misjudged, true) => "is contradicted by people more often, by",
+                    (Metric::Misjudged, false) => "is contradicted by people less often, by",
+                    (Metric::MisjudgedNo, true) => "says no wrongly more often, by",
+                    (Metric::MisjudgedNo, false) => "says no wrongly less often, by",
                     (Metric::Latency, true) => "is slower by",
                     (Metric::Latency, false) => "is faster by",
                 };
@@ -161,6 +165,10 @@ impl Words<'_> {
                     (Metric::NoShare, false) => "“否”类比例低",
                     (Metric::ReviewShare, true) => "人工复核率高",
                     (Metric::ReviewShare, false) => "人工复核率低",
+                    (Metric::Misjudged, true) => "误判率高",
+                    (Metric::Misjudged, false) => "误判率低",
+                    (Metric::MisjudgedNo, true) => "“否”类误判率高",
+                    (Metric::MisjudgedNo, false) => "“否”类误判率低",
                     (Metric::Latency, true) => "延迟高",
                     (Metric::Latency, false) => "延迟低",
                 };

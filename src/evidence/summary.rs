@@ -10,6 +10,7 @@ use super::{
     ledger::{Excluded, ExperimentSums, Sums},
     metric::Metric,
     observation::ExperimentKey,
+    reviews::{ReviewCounts, ReviewSums},
 };
 use crate::{
     message::Label,
@@ -103,6 +104,9 @@ pub struct Variant {
     /// Requests that became dead letters.
     #[serde(default)]
     pub dead_letters: u64,
+    /// Verdicts that people reviewed: rows are labels of the variant, columns those of people (no, maybe, yes).
+    #[serde(default)]
+    pub reviewed: [[u64; 3]; 3],
     /// Latency in milliseconds at 50, 95 and 99 %, each with the interval that holds however often
     /// one looks; an end that nothing bounds is none.
     pub latency_ms: Vec<Percentile>,
@@ -189,6 +193,36 @@ pub struct Paired {
     pub p_value: f64,
 }
 
+/// What people said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReviewFigures {
+    /// Last answers of a reviewer.
+    pub answers: u64,
+    /// Further answers of a reviewer to the same request: changed, or read twice.
+    pub superseded: u64,
+    /// Requests with an answer.
+    pub requests: u64,
+    /// Requests with an answer, and no verdict of an experiment.
+    pub unmatched: u64,
+    /// Records that are no reviews.
+    pub unreadable: u64,
+    /// How far reviewers agree beyond chance (Krippendorff's α, nominal).
+    pub agreement: Option<f64>,
+}
+
+impl ReviewFigures {
+    fn of(counts: &ReviewCounts) -> Self {
+        Self {
+            answers: counts.answers,
+            superseded: counts.superseded,
+            requests: counts.requests,
+            unmatched: counts.requests.saturating_sub(counts.matched),
+            unreadable: counts.unreadable,
+            agreement: counts.agreement(),
+        }
+    }
+}
+
 /// Everything that a report shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -198,6 +232,9 @@ pub struct Summary {
     pub experiments: Vec<Experiment>,
     /// Shadow versions compared with live ones.
     pub paired: Vec<Paired>,
+    /// What people said, as far as it was read.
+    #[serde(default)]
+    pub reviews: ReviewFigures,
     /// Numbers of verdicts that do not count.
     pub excluded: Excluded,
 }
@@ -209,7 +246,13 @@ impl Summary {
         let summarize = |(key, of)| summarize(key, of, criteria, control);
         let mut experiments: Vec<Experiment> = sums.experiments.iter().filter_map(summarize).collect();
         experiments.sort_by(|a, b| (&a.experiment, a.epoch, &a.period[0]).cmp(&(&b.experiment, b.epoch, &b.period[0])));
-        Self { criteria, experiments, paired: pairs(sums), excluded: sums.excluded }
+        Self {
+            criteria,
+            experiments,
+            paired: pairs(sums),
+            reviews: ReviewFigures::of(&sums.reviews),
+            excluded: sums.excluded,
+        }
     }
 }
 
@@ -240,13 +283,19 @@ fn summarize(
     let (name, control) = control_of(&arms, control)?;
 
     let treatments = || arms.iter().filter(|(other, _)| **other != name);
-    let tests = Metric::ALL.len() * treatments().count();
+    let has_reviews = arms.values().any(|arm| arm.reviews != ReviewSums::default());
+    let reviewed: &[Metric] = if has_reviews { &Metric::REVIEWED } else { &[] };
+    let tests = (Metric::ALL.len() + reviewed.len()) * treatments().count();
     let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
 
     let mut comparisons: Vec<Comparison> = treatments()
         .map(|(treatment, arm)| Comparison {
             treatment: (*treatment).to_owned(),
-            metrics: Metric::ALL.map(|metric| compare(metric, &control.sums, &arm.sums, divided)).to_vec(),
+            metrics: Metric::ALL
+                .map(|metric| compare(metric, &control.sums, &arm.sums, divided))
+                .into_iter()
+                .chain(reviewed.iter().map(|metric| compare_reviews(*metric, &control.reviews, &arm.reviews, divided)))
+                .collect(),
         })
         .collect();
     adjust(&mut comparisons);
@@ -302,6 +351,7 @@ fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {
         observations: arm.sums.clusters,
         cached: arm.cached,
         dead_letters: arm.dead_letters,
+        reviewed: arm.reviews.labels,
         latency_ms: [0.5, 0.95, 0.99].map(percentile).to_vec(),
     }
 }
@@ -338,13 +388,49 @@ pub(super) fn sample_ratio_of(arms: &Arms<'_>, is_by_request: bool) -> SampleRat
 const CLUSTERS_MIN: f64 = 10.0;
 
 pub(super) fn compare(metric: Metric, control: &MetricSums, treatment: &MetricSums, criteria: Criteria) -> Compared {
-    let (a, b) = (control.of(metric), treatment.of(metric));
-    let value = |sums: &UnitSums| (sums.n > 0.0).then(|| sums.ratio());
+    let estimate = |sums: UnitSums| {
+        (sums.n > 0.0).then(|| Estimate { value: sums.ratio(), variance: sums.variance(), observations: sums.units })
+    };
+    compare_estimates(metric, estimate(control.of(metric)), estimate(treatment.of(metric)), criteria)
+}
+
+/// Compares what people say about two variants.
+fn compare_reviews(metric: Metric, control: &ReviewSums, treatment: &ReviewSums, criteria: Criteria) -> Compared {
+    let no = [Label::No as usize];
+    let all = [Label::No, Label::Maybe, Label::Yes].map(|label| label as usize);
+    let labels: &[usize] = if metric == Metric::MisjudgedNo { &no } else { &all };
+    let estimate = |sums: &ReviewSums| {
+        sums.misjudged(labels).map(|rate| Estimate {
+            value: rate.rate,
+            variance: rate.variance,
+            observations: rate.reviewed as f64,
+        })
+    };
+    compare_estimates(metric, estimate(control), estimate(treatment), criteria)
+}
+
+/// The value of a metric for a variant.
+#[derive(Clone, Copy)]
+struct Estimate {
+    value: f64,
+    /// The square of its standard error.
+    variance: f64,
+    /// Independent observations behind it.
+    observations: f64,
+}
+
+fn compare_estimates(
+    metric: Metric,
+    control: Option<Estimate>,
+    treatment: Option<Estimate>,
+    criteria: Criteria,
+) -> Compared {
+    let both = control.zip(treatment);
     let nothing = Compared {
         metric,
-        control: value(&a),
-        treatment: value(&b),
-        difference: value(&a).zip(value(&b)).map(|(a, b)| b - a),
+        control: control.map(|estimate| estimate.value),
+        treatment: treatment.map(|estimate| estimate.value),
+        difference: both.map(|(a, b)| b.value - a.value),
         interval: None,
         fixed_n_interval: None,
         p_value: None,
@@ -354,14 +440,14 @@ pub(super) fn compare(metric: Metric, control: &MetricSums, treatment: &MetricSu
         status: Status::NoData,
     };
 
-    let Some(estimate) = nothing.difference else { return nothing };
-    let variance = a.variance() + b.variance();
-    if a.units.min(b.units) < CLUSTERS_MIN || variance.is_nan() || variance <= 0.0 {
+    let Some((a, b)) = both else { return nothing };
+    let (estimate, variance) = (b.value - a.value, a.variance + b.variance);
+    if a.observations.min(b.observations) < CLUSTERS_MIN || variance.is_nan() || variance <= 0.0 {
         return nothing;
     }
 
     let difference = Difference { estimate, variance };
-    let min_effect = metric.min_effect(criteria.min_effect, a.ratio());
+    let min_effect = metric.min_effect(criteria.min_effect, a.value);
     if min_effect <= 0.0 {
         return nothing;
     }

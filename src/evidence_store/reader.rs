@@ -43,6 +43,7 @@ impl ReaderOptions {
             (kafka.verdicts.clone(), TopicKind::Verdicts),
             (kafka.shadows.clone(), TopicKind::Verdicts),
             (kafka.dead_letters.clone(), TopicKind::DeadLetters),
+            (kafka.reviews.clone(), TopicKind::Reviews),
         ];
         // The embedded broker forgets everything at its end, so a file would be of no use.
         let directory = plan.directory.clone().filter(|_| !connection.embedded);

@@ -28,6 +28,8 @@ pub enum TopicKind {
     Verdicts,
     /// Dead letters.
     DeadLetters,
+    /// What people said about verdicts.
+    Reviews,
 }
 
 /// Sums, and the offset up to which each partition was read.
@@ -215,7 +217,9 @@ impl Store {
                 pairs.insert(number, encode(labels).as_slice())?;
             }
         }
-        write.open_table(META)?.insert("excluded", encode(&self.sums.excluded).as_slice())?;
+        let mut meta = write.open_table(META)?;
+        meta.insert("excluded", encode(&self.sums.excluded).as_slice())?;
+        meta.insert("reviews", encode(&self.sums.reviews).as_slice())?;
         Ok(())
     }
 }
@@ -225,6 +229,8 @@ fn add_record(ledger: &mut Ledger<StoredIndex<'_, '_>>, kind: TopicKind, record:
         // A tombstone that was forwarded is no verdict.
         (TopicKind::Verdicts, None) => Ok(()),
         (TopicKind::Verdicts, Some(value)) => ledger.add_value(value),
+        (TopicKind::Reviews, None) => Ok(()),
+        (TopicKind::Reviews, Some(value)) => ledger.add_review(value),
         (TopicKind::DeadLetters, _) => ledger.add_dead_letter(record),
     }
 }
@@ -256,6 +262,9 @@ fn load_sums(read: &redb::ReadTransaction, names: &Names) -> Result<Sums, StoreE
 
     if let Some(bytes) = read.open_table(META)?.get("excluded")? {
         sums.excluded = decode(bytes.value())?;
+    }
+    if let Some(bytes) = read.open_table(META)?.get("reviews")? {
+        sums.reviews = decode(bytes.value())?;
     }
     Ok(sums)
 }
@@ -303,8 +312,10 @@ fn drop_generation(write: &WriteTransaction, generation: u8) -> Result<(), Store
     write.delete_table(generation.requests)?;
     write.delete_table(generation.clusters)?;
     write.delete_table(generation.firsts)?;
+    write.delete_table(generation.answers)?;
     write.open_table(generation.requests)?;
     write.open_table(generation.clusters)?;
     write.open_table(generation.firsts)?;
+    write.open_table(generation.answers)?;
     Ok(())
 }

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     evidence::{
-        Cluster, Evidence, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict, Index, Kind, Observation, Pair,
-        Slice,
+        Cluster, Evidence, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict, HumanAnswers, Index, Kind,
+        Observation, Pair, Slice,
     },
     message::{Decision, Label},
 };
 
-/// `format`, `topics`, `generation` and `excluded`.
+/// `topics`, with the format; `generation`, `excluded`, `reviews`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The next offset of each partition, by topic.
 pub(super) const OFFSETS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new("offsets");
@@ -41,6 +41,7 @@ pub(super) struct Generation {
     pub(super) requests: Entries,
     pub(super) clusters: Clusters,
     pub(super) firsts: Firsts,
+    pub(super) answers: Entries,
 }
 
 pub(super) const GENERATIONS: [Generation; 2] = [
@@ -48,11 +49,13 @@ pub(super) const GENERATIONS: [Generation; 2] = [
         requests: TableDefinition::new("requests-0"),
         clusters: TableDefinition::new("clusters-0"),
         firsts: TableDefinition::new("firsts-0"),
+        answers: TableDefinition::new("answers-0"),
     },
     Generation {
         requests: TableDefinition::new("requests-1"),
         clusters: TableDefinition::new("clusters-1"),
         firsts: TableDefinition::new("firsts-1"),
+        answers: TableDefinition::new("answers-1"),
     },
 ];
 
@@ -75,6 +78,7 @@ enum Kept {
         answer: u8,
         confidence: u64,
         latency_us: u64,
+        review_probability: u32,
         segments: Vec<u32>,
     },
     Pair {
@@ -128,6 +132,7 @@ fn kept(evidence: &Evidence, names: &mut Names) -> (i64, Kept) {
                 answer: observation.label as u8 | (observation.decision as u8) << 2 | is_cached << 4,
                 confidence: observation.confidence,
                 latency_us: observation.latency_us,
+                review_probability: observation.review_probability,
                 segments: segments
                     .iter()
                     .map(|(name, value)| names.number(Name::Segment(name.clone(), value.clone())))
@@ -156,7 +161,7 @@ fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, Sto
         _ => Err(UNKNOWN),
     };
     let kind = match kept {
-        Kept::Live { arm, version, cluster, answer, confidence, latency_us, segments } => {
+        Kept::Live { arm, version, cluster, answer, confidence, latency_us, review_probability, segments } => {
             let Some(Name::Version(version, share)) = names.name(version) else { return Err(UNKNOWN) };
             let segment = |number: u32| match names.name(number) {
                 Some(Name::Segment(name, value)) => Ok((name.clone(), value.clone())),
@@ -173,6 +178,7 @@ fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, Sto
                 confidence,
                 latency_us,
                 is_cached: answer >> 4 & 1 == 1,
+                review_probability,
                 segments: segments.into_iter().map(segment).collect::<Result<_, _>>()?,
             })
         }
@@ -204,6 +210,7 @@ pub(super) struct StoredIndex<'n, 'txn> {
     requests: [Table<'txn, u128, &'static [u8]>; 2],
     clusters: [Table<'txn, ClusterKey, &'static [u8]>; 2],
     firsts: [Table<'txn, FirstKey, &'static [u8]>; 2],
+    answers: [Table<'txn, u128, &'static [u8]>; 2],
 }
 
 impl<'n, 'txn> StoredIndex<'n, 'txn> {
@@ -219,6 +226,7 @@ impl<'n, 'txn> StoredIndex<'n, 'txn> {
             requests: [write.open_table(now.requests)?, write.open_table(before.requests)?],
             clusters: [write.open_table(now.clusters)?, write.open_table(before.clusters)?],
             firsts: [write.open_table(now.firsts)?, write.open_table(before.firsts)?],
+            answers: [write.open_table(now.answers)?, write.open_table(before.answers)?],
         })
     }
 }
@@ -238,6 +246,20 @@ impl Index for StoredIndex<'_, '_> {
     fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), StoreError> {
         let bytes = encode(&kept(evidence, self.names));
         self.requests[0].insert(key, bytes.as_slice())?;
+        Ok(())
+    }
+
+    fn answers(&mut self, key: u128) -> Result<HumanAnswers, StoreError> {
+        for table in &self.answers {
+            if let Some(entry) = table.get(key)? {
+                return decode(entry.value());
+            }
+        }
+        Ok(HumanAnswers::default())
+    }
+
+    fn set_answers(&mut self, key: u128, answers: &HumanAnswers) -> Result<(), StoreError> {
+        self.answers[0].insert(key, encode(answers).as_slice())?;
         Ok(())
     }
 

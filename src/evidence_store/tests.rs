@@ -20,7 +20,7 @@ fn open(directory: &std::path::Path, id: &str) -> Store {
 
 /// Random records of two partitions: with repeats, shadows, several definitions, segments and dead letters.
 fn records(chance: &mut Rng, count: usize) -> Vec<(TopicKind, Record)> {
-    let mut offsets = [0_i64; 3];
+    let mut offsets = [0_i64; 4];
     let mut record = |place: usize, topic: &str, payload: Option<Vec<u8>>, headers| {
         offsets[place] += 1;
         Record {
@@ -38,6 +38,14 @@ fn records(chance: &mut Rng, count: usize) -> Vec<(TopicKind, Record)> {
             let number = chance.u32(0..count as u32);
             let variant = if chance.bool() { "control" } else { "treatment" };
             let label = *chance.choice(["no", "maybe", "yes"].as_slice()).unwrap();
+            if chance.f64() < 0.15 {
+                let review = serde_json::json!({
+                    "request_id": number.to_string(), "label": label, "reviewer": chance.u32(0..3).to_string(),
+                    "reviewed_at": format!("2026-12-01T{:02}:00:00.000Z", chance.u32(0..24)),
+                });
+                let payload = Some(review.to_string().into_bytes());
+                return (TopicKind::Reviews, record(3, "reviews", payload, Vec::new()));
+            }
             if chance.f64() < 0.1 {
                 let unit = if chance.bool() { "request_id" } else { "user_id" };
                 let headers = [
@@ -56,6 +64,7 @@ fn records(chance: &mut Rng, count: usize) -> Vec<(TopicKind, Record)> {
             let value = verdict(&number.to_string(), variant, label, |verdict| {
                 verdict["timestamp"] = serde_json::json!(format!("2026-11-30T{:02}:00:00.000Z", chance.u32(0..24)));
                 verdict["image_hash"] = serde_json::json!((number % 40).to_string());
+                verdict["review_probability"] = serde_json::json!(if label == "no" { 1.0 } else { 0.05 });
                 verdict["cached"] = serde_json::json!(chance.f64() < 0.2);
                 let region = ["cn", "eu"][number as usize % 2];
                 verdict["segments"] = serde_json::json!({"region": region});
@@ -85,6 +94,7 @@ fn in_memory(records: &[(TopicKind, Record)]) -> VerdictSet {
         match kind {
             TopicKind::Verdicts => set.add(record.payload.as_deref().unwrap()),
             TopicKind::DeadLetters => set.add_letter(record),
+            TopicKind::Reviews => set.add_answer(record.payload.as_deref().unwrap()),
         }
     }
     set

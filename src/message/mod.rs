@@ -6,6 +6,7 @@
 //!   `base64` reads every spelling of it, `sniff` names what is no JSON.
 //! * `binary`: requests whose value is the image, and their headers; [`carried`]: headers that go on to the answer.
 //! * [`Verdict`]: what consumers read.
+//! * [`Review`]: what a person says about a verdict.
 //! * [`DeadLetter`]: a refused record, its bytes untouched, with the reason in its headers; `retry`: one that may succeed
 //!   later.
 //! * [`Device`]: where a version runs, as settings, verdicts and tables spell it; [`Load`]: when it is loaded.
@@ -22,6 +23,7 @@ mod read;
 mod record;
 mod request;
 mod retry;
+mod review;
 mod sniff;
 mod verdict;
 mod version_name;
@@ -36,6 +38,7 @@ pub use parse::RequestBounds;
 pub use record::{Header, Outgoing, Record, Source};
 pub use request::{AttributeValue, Attributes, ImageSource, Request, RequestError, Texts};
 pub use retry::{Origin, forget_retries, retry_attempt, retry_due_ms, retry_record};
+pub use review::{Review, ReviewError};
 pub(crate) use sniff::kind as file_kind;
 pub use verdict::{
     Answer, Assignment, Decision, DecisionReason, Label, LiveAnswer, RecordPosition, Role, RouteTaken, Scores,

@@ -61,8 +61,7 @@ impl Review {
         if bytes.len() > BYTES_MAX {
             return Err(ReviewError::Malformed(format!("it is longer than {BYTES_MAX} bytes")));
         }
-        let review: Self =
-            serde_json::from_slice(bytes).map_err(|error| ReviewError::Malformed(error.to_string()))?;
+        let review: Self = serde_json::from_slice(bytes).map_err(|error| ReviewError::Malformed(error.to_string()))?;
         review.check()?;
         Ok(review)
     }

@@ -297,6 +297,13 @@ pub struct Verdict {
     pub decision_reason: Option<DecisionReason>,
     /// True when `decision` is `review`.
     pub is_manual_review: bool,
+    /// The probability with which people are shown this verdict: 1 where `decision` is `review`, `review.audit_share` otherwise.
+    /// Labels by people weigh by one over it. Absent in shadow verdicts, and in verdicts of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_probability: Option<f64>,
+    /// True if the audit slice picked this automatic decision for people.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub review_sampled: bool,
     /// The version that answered.
     pub model_version: String,
     /// SHA-256 of that version's weights.

@@ -18,6 +18,7 @@ use crate::{
         RouteTaken, SCHEMA_VERSION, Scores, Texts, TimingsMs, Verdict, carried, replayed_from, retry_attempt,
         retry_record, text_header,
     },
+    routing,
     settings::{KafkaPlan, Plan, RetryPlan, Tombstones},
 };
 
@@ -61,6 +62,8 @@ pub(super) struct Outcomes<'a> {
     pub(super) kafka: &'a KafkaPlan,
     pub(super) rules: DecisionRules,
     pub(super) preview_characters: usize,
+    /// The share of automatic decisions that people look at.
+    pub(super) audit_share: f64,
     pub(super) config_digest: &'a str,
     /// The name of this instance.
     pub(super) instance: &'a str,
@@ -74,6 +77,7 @@ impl<'a> Outcomes<'a> {
             kafka: &plan.kafka,
             rules: DecisionRules::of(plan),
             preview_characters: plan.telemetry.text_preview_characters,
+            audit_share: plan.evidence.audit_share,
             config_digest: &plan.config_digest,
             instance,
             compacted,
@@ -176,6 +180,8 @@ impl<'a> Outcomes<'a> {
             decision,
             decision_reason,
             is_manual_review: decision == Decision::Review,
+            review_probability: Some(if decision == Decision::Review { 1.0 } else { self.audit_share }),
+            review_sampled: decision != Decision::Review && routing::is_audited(&request.request_id, self.audit_share),
             model_version: version.name.clone(),
             model_digest: version.digest.clone(),
             backend: version.device,

@@ -9,10 +9,12 @@
 //! * `experiment`, `holdout`, `shadow`: who is compared, who is kept out of it, who judges beside.
 //! * `probability`: the probability of each version for one request, for estimates about other policies.
 //! * [`ShareCounter`]: the shares that a configuration gives, on many units.
+//! * [`is_audited`]: which automatic decisions people look at, too.
 //! * [`GuardSpec`]: what pauses an experiment when a treatment does harm.
 //! * `refused`: where an entry of the settings cannot work.
 //! * [`scheme`]: how units are divided; the frozen assignment scheme `m3v1` and those of other platforms.
 
+mod audit;
 pub mod condition;
 mod decide;
 mod definition;
@@ -29,6 +31,7 @@ mod simulation;
 mod spec;
 mod table;
 
+pub use audit::is_audited;
 pub use decide::{Reason, Route, RouteError, Step, Watch};
 pub use definition::salted_unit_hash;
 pub use features::{Features, Unit};

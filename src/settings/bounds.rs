@@ -82,8 +82,9 @@ fn ranges(raw: &Raw) -> Vec<(&'static str, u64, u64, u64)> {
 }
 
 /// Fields that are shares or probabilities.
-fn shares(raw: &Raw) -> [(&'static str, f32); 4] {
+fn shares(raw: &Raw) -> [(&'static str, f32); 5] {
     [
+        ("review.audit_share", raw.review.audit_share as f32),
         ("breaker.share_max", raw.breaker.share_max as f32),
         ("telemetry.verdict_log_share", raw.telemetry.verdict_log_share as f32),
         ("decision.approve_confidence", raw.decision.approve_confidence),

@@ -16,6 +16,8 @@ pub struct EvidencePlan {
     pub store: EvidenceStorePlan,
     /// Whether verdicts show the value of the unit, and not only a hash of it.
     pub unit_values: bool,
+    /// The share of automatic decisions that people look at, too.
+    pub audit_share: f64,
     /// Parts of the traffic that reports show apart.
     pub segments: Arc<Segments>,
 }
@@ -47,6 +49,7 @@ pub struct EvidenceStorePlan {
 pub(super) fn plan(
     source: &Source,
     raw: raw::Evidence,
+    review: &raw::Review,
     running: Option<&EvidencePlan>,
 ) -> Result<EvidencePlan, SettingsError> {
     let segments = Segments::new(&raw.segments)
@@ -69,7 +72,12 @@ pub(super) fn plan(
         unit_salt,
         unit_salt_file: raw.unit_salt_file,
     };
-    Ok(EvidencePlan { store, unit_values: raw.unit_values, segments: Arc::new(segments) })
+    Ok(EvidencePlan {
+        store,
+        unit_values: raw.unit_values,
+        audit_share: review.audit_share,
+        segments: Arc::new(segments),
+    })
 }
 
 /// A shorter salt can be found by trying.

@@ -30,6 +30,8 @@ pub struct KafkaPlan {
     pub shadows: String,
     /// Topic in which operators' changes travel to every instance; none keeps them on this one.
     pub control: Option<String>,
+    /// What people say about verdicts.
+    pub reviews: String,
     /// Where requests wait that may succeed later, one after the other.
     pub retries: Vec<RetryPlan>,
     /// What becomes of records without a value.
@@ -114,6 +116,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
         ("kafka.verdicts", &raw.verdicts),
         ("kafka.dead_letters", &raw.dead_letters),
         ("kafka.shadows", &raw.shadows),
+        ("kafka.reviews", &raw.reviews),
     ];
     if raw.control != OFF {
         topics.push(("kafka.control", &raw.control));
@@ -182,6 +185,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
         dead_letters: raw.dead_letters,
         shadows: raw.shadows,
         control: (raw.control != OFF).then_some(raw.control),
+        reviews: raw.reviews,
         retries: raw
             .retries
             .into_iter()

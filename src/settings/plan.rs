@@ -290,7 +290,7 @@ impl Plan {
             telemetry: telemetry(source, raw.telemetry)?,
             control: control::plan(raw.control),
             admin: control::admin(source, raw.admin)?,
-            evidence: evidence::plan(source, raw.evidence, running.map(|running| &running.evidence))?,
+            evidence: evidence::plan(source, raw.evidence, &raw.review, running.map(|running| &running.evidence))?,
         })
     }
 }

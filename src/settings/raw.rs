@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-pub(super) use evidence::Evidence;
+pub(super) use evidence::{Evidence, Review};
 pub(super) use operators::{Admin, Control, Person};
 
 use super::written::{Delivery, EmptyText, GroupProtocol, Tombstones, Truncated};
@@ -50,6 +50,8 @@ pub(super) struct Raw {
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) evidence: Evidence,
+    #[serde(default)]
+    pub(super) review: Review,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +66,7 @@ pub(super) struct Kafka {
     pub(super) dead_letters: String,
     pub(super) shadows: String,
     pub(super) control: String,
+    pub(super) reviews: String,
     pub(super) retries: Vec<Retry>,
     pub(super) tombstones: Tombstones,
     pub(super) delivery: Delivery,
@@ -100,6 +103,7 @@ impl Default for Kafka {
             dead_letters: "moderation.dead-letters".to_owned(),
             shadows: "moderation.shadows".to_owned(),
             control: "moderation.control".to_owned(),
+            reviews: "moderation.reviews".to_owned(),
             retries: Vec::new(),
             tombstones: Tombstones::Forward,
             delivery: Delivery::ExactlyOnce,

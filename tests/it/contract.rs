@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use ofa_stream::{
-    message::{DeadLetterHeaders, Request, SCHEMA_VERSION, Verdict},
+    message::{DeadLetterHeaders, Request, Review, SCHEMA_VERSION, Verdict},
     routing::Overrides,
     settings::Plan,
 };
@@ -54,6 +54,10 @@ fn the_schemas_are_those_of_the_types() {
     });
     compare(&repository("schemas/request.schema.json"), &request);
     compare(&repository("schemas/verdict.schema.json"), &verdict);
+    let review = schema_with_example::<Review>("review", |json| {
+        Review::from_bytes(json).map(drop).map_err(|error| error.to_string())
+    });
+    compare(&repository("schemas/review.schema.json"), &review);
     compare(&repository("schemas/openapi.json"), &ofa_stream::admin::openapi());
     compare(
         &repository("schemas/dead-letter-headers.schema.json"),
@@ -68,6 +72,7 @@ fn every_metric_that_the_dashboard_and_the_alerts_name_exists() {
         "src/telemetry/passes.rs",
         "src/telemetry/control.rs",
         "src/telemetry/delivery.rs",
+        "src/telemetry/evidence.rs",
     ];
     let source = files.map(|file| fs::read_to_string(repository(file)).unwrap()).concat();
     let mut named = 0;

@@ -307,3 +307,73 @@ fn reports_of_a_running_instance_have_every_format() {
     let json: Value = serde_json::from_str(&live(&["--format", "json"])).unwrap();
     assert_eq!(json["progress"]["caught_up"], true);
 }
+
+#[test]
+fn labels_by_people_come_from_tasks_and_count_by_their_probability() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topics = kafka.topics();
+    let reviews = topics.name("reviews");
+    kafka.create(&reviews, 2, &[]);
+    let settings = with_evidence(&topics.operated(kafka.address(), "one"))
+        .replace("[kafka.options]\n", &format!("reviews = \"{reviews}\"\n[kafka.options]\n"))
+        + "[review]\naudit_share = 0.5\n[decision]\napprove_confidence = 0.0\nreject_confidence = 0.0\n";
+    let instance = Instance::start(&settings);
+    let picture = ofa_stream::message::encode_base64(
+        &std::fs::read(crate::support::repository("testdata/demo/sticker-01.png")).unwrap(),
+    );
+    let requests: Vec<Sent<'_>> = (0..120)
+        .map(|number| {
+            let id = format!("r-{number}");
+            let body = json!({"request_id": id, "text": "a red circle", "image": {"base64": picture}});
+            Sent { key: None, payload: Some(body.to_string().into_bytes()), headers: vec![] }
+        })
+        .collect();
+    send(kafka.address(), &topics.name("requests"), &requests);
+    receive(kafka.address(), &topics.name("verdicts"), 120);
+
+    let config = instance.running.folder().join("pipeline.toml");
+    let reviewing = |arguments: &[&str]| {
+        let output = program().arg("reviews").args(arguments).arg("--config").arg(&config).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let tasks: Vec<Value> = serde_json::from_str(&reviewing(&["export"])).unwrap();
+    assert!((35..85).contains(&tasks.len()), "{} of 120 at a share of a half", tasks.len());
+    let first = &tasks[0]["data"];
+    assert!(first["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBO"), "{first}");
+    assert_eq!((&first["review_probability"], &first["result"]), (&json!(0.5), &Value::Null));
+
+    // A person fills in the table: half of the answers are called wrong.
+    let table = reviewing(&["export", "--format", "csv"]);
+    let mut number = 0;
+    let filled: Vec<String> = table
+        .lines()
+        .map(|line| {
+            number += 1;
+            let label = if number % 2 == 0 { "yes" } else { "no" };
+            line.replace(",0.5,,,", &format!(",0.5,{label},ann,2026-12-01T08:00:00Z"))
+        })
+        .collect();
+    let answers = instance.running.folder().join("answers.csv");
+    std::fs::write(&answers, filled.join("\n")).unwrap();
+    let answers = answers.to_str().unwrap();
+    assert!(reviewing(&["import", answers, "--dry-run"]).contains("nothing was published"));
+    assert!(reviewing(&["import", answers]).contains(&format!("{} reviews published", tasks.len())));
+
+    let report = caught_up(&instance.api, 120 + tasks.len() as u64);
+    assert_eq!(report["reviews"]["answers"], tasks.len());
+    assert_eq!(report["reviews"]["unmatched"], 0);
+    let metrics = report["experiments"][0]["comparisons"][0]["metrics"].as_array().unwrap();
+    let misjudged = metrics.iter().find(|compared| compared["metric"] == "misjudged").unwrap();
+    for arm in ["control", "treatment"] {
+        let rate = misjudged[arm].as_f64().unwrap();
+        assert!((0.2..0.8).contains(&rate), "{misjudged}");
+    }
+    assert_eq!(reviewing(&["export", "--format", "csv"]).lines().count(), 1, "what is answered is not asked again");
+
+    let mut summary = report.clone();
+    let fields = summary.as_object_mut().unwrap();
+    fields.remove("progress");
+    fields.remove("guards");
+    assert_eq!(summary, recomputed(&config));
+}

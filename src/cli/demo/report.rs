@@ -232,6 +232,8 @@ mod tests {
             request_id: format!("shop-{number:02}"),
             timestamp: String::new(),
             segments: Default::default(),
+            review_probability: None,
+            review_sampled: false,
             source: None,
             replayed_from: None,
             instance: String::new(),

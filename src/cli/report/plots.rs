@@ -35,6 +35,7 @@ pub(super) fn hours(hours: &[HourOfVariant], metric: Metric, title: &str) -> Str
         Metric::NoShare => hour.no_share,
         Metric::ReviewShare => hour.review_share,
         Metric::Latency => hour.latency_ms,
+        Metric::Misjudged | Metric::MisjudgedNo => None,
     };
     let mut times: Vec<&str> = hours.iter().map(|hour| hour.hour.as_str()).collect();
     times.dedup();
@@ -58,7 +59,7 @@ pub(super) fn hours(hours: &[HourOfVariant], metric: Metric, title: &str) -> Str
     let label = |value: f64| match metric {
         Metric::Latency => format!("{value:.1}"),
         Metric::Confidence => format!("{value:.3}"),
-        Metric::NoShare | Metric::ReviewShare => format!("{:.1} %", value * 100.0),
+        _ => format!("{:.1} %", value * 100.0),
     };
     let mut svg = format!(
         "<h3>{title}</h3><svg role=\"img\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\">\

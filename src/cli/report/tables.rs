@@ -3,7 +3,9 @@
 use super::words::{chance, figure, guard_word, metric_word, word};
 use crate::{
     cli::output,
-    evidence::{Comparison, Excluded, Experiment, Judgement, Language, Paired, Summary, sentence, status_word},
+    evidence::{
+        Comparison, Excluded, Experiment, Judgement, Language, Paired, ReviewFigures, Summary, sentence, status_word,
+    },
     evidence_store::{GuardReport, Progress},
 };
 
@@ -26,6 +28,7 @@ pub(super) fn print(summary: &Summary, language: Language) {
     if !summary.paired.is_empty() {
         pairs(&summary.paired, language);
     }
+    reviews(&summary.reviews, language);
     if summary.experiments.is_empty() && summary.paired.is_empty() {
         output::line(word(language, "No verdict is of an experiment.", "没有属于实验的结果。"));
     }
@@ -129,6 +132,25 @@ fn pairs(paired: &[Paired], language: Language) {
         ]
     });
     output::show(&output::table(&columns, &columns[2..], rows));
+}
+
+/// What people said, if anything.
+fn reviews(reviews: &ReviewFigures, language: Language) {
+    let ReviewFigures { answers, superseded, requests, unmatched, unreadable, agreement } = reviews;
+    if *answers == 0 {
+        return;
+    }
+    let agreement = agreement.map_or_else(|| "–".to_owned(), |alpha| format!("{alpha:.2}"));
+    output::line(match language {
+        Language::English => format!(
+            "Reviews: {answers} answers on {requests} requests, {superseded} changed or repeated, {unmatched} without a verdict \
+             of an experiment, {unreadable} unreadable; agreement of reviewers (Krippendorff's α) {agreement}.\n"
+        ),
+        Language::Chinese => format!(
+            "人工复核：{requests} 个请求共 {answers} 个答案，更改或重复 {superseded}，无对应实验结果 {unmatched}，\
+             无法读取 {unreadable}；复核人一致性（Krippendorff α）{agreement}。\n"
+        ),
+    });
 }
 
 fn excluded(summary: &Summary, language: Language) {

@@ -21,6 +21,8 @@ pub(super) fn metric_word(metric: Metric, language: Language) -> &'static str {
         Metric::NoShare => word(language, "share of no", "“否”类比例"),
         Metric::ReviewShare => word(language, "manual-review rate", "人工复核率"),
         Metric::Latency => word(language, "mean latency, ms", "平均延迟（毫秒）"),
+        Metric::Misjudged => word(language, "misjudged", "误判率"),
+        Metric::MisjudgedNo => word(language, "misjudged no", "“否”类误判率"),
     }
 }
 

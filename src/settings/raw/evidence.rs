@@ -1,4 +1,4 @@
-//! `[evidence]`, as it is written.
+//! `[evidence]` and `[review]`, as they are written.
 
 use serde::Deserialize;
 
@@ -17,6 +17,12 @@ pub(in crate::settings) struct Evidence {
     pub(in crate::settings) unit_values: bool,
     pub(in crate::settings) unit_salt_file: Option<String>,
     pub(in crate::settings) segments: Vec<SegmentSpec>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::settings) struct Review {
+    pub(in crate::settings) audit_share: f64,
 }
 
 impl Default for Evidence {

@@ -1,0 +1,265 @@
+//! What people say about verdicts, and how often they disagree with a variant.
+//!
+//! People see a sample: all that goes to review, and a slice of the rest. So each verdict weighs by one over the
+//! probability with which it was shown (Horvitz & Thompson 1952; Hájek 1971). The plain rate would compare
+//! what is sent to people, and not the models.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    arm::Change,
+    observation::{Observation, hash},
+};
+use crate::message::Review;
+
+/// Reviewers of one request that are remembered.
+const REVIEWERS_MAX: usize = 16;
+/// A multiple of all numbers below [`REVIEWERS_MAX`]: pairs of labels are counted in this unit.
+const PAIR_UNIT: u128 = 360_360;
+/// Weights are counted in millionths.
+const WEIGHT_UNIT: f64 = 1e6;
+
+/// The answer of one reviewer. Of two, the greater one stands: the later one, or at the same time the one with the
+/// greater content, so that the order of reading does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HumanAnswer {
+    /// Milliseconds since 1970.
+    time_ms: i64,
+    /// A digest of the reviewer's name.
+    reviewer: u128,
+    /// The label: 0 no, 1 maybe, 2 yes.
+    label: Option<u8>,
+    /// The probability with which the verdict was shown, in millionths, where the review has one.
+    probability: Option<u32>,
+}
+
+impl HumanAnswer {
+    /// None where its time makes no sense.
+    pub(super) fn of(review: &Review) -> Option<Self> {
+        Some(Self {
+            time_ms: review.reviewed_at.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
+            reviewer: hash(&[&review.reviewer]),
+            label: review.label.map(|label| label as u8),
+            probability: review.probability.map(millionths),
+        })
+    }
+}
+
+/// A probability in millionths, at least one.
+pub(super) fn millionths(probability: f64) -> u32 {
+    ((probability * 1e6).round() as u32).clamp(1, 1_000_000)
+}
+
+/// The last answer of each reviewer of a request, the latest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HumanAnswers(Vec<HumanAnswer>);
+
+/// Whether an answer is the first of its reviewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It is.
+    First,
+    /// The reviewer answered before, the same or something else. One of the two answers counts.
+    Further,
+}
+
+impl HumanAnswers {
+    pub(super) fn add(&mut self, answer: HumanAnswer) -> Added {
+        let known = self.0.iter_mut().find(|known| known.reviewer == answer.reviewer);
+        let added = match known {
+            Some(known) => {
+                *known = (*known).max(answer);
+                Added::Further
+            }
+            None => {
+                self.0.push(answer);
+                Added::First
+            }
+        };
+        self.0.sort_unstable_by(|a, b| b.cmp(a));
+        self.0.truncate(REVIEWERS_MAX);
+        added
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The answer that counts: the last one with a label.
+    fn decisive(&self) -> Option<(u8, Option<u32>)> {
+        self.0.iter().find_map(|answer| Some((answer.label?, answer.probability)))
+    }
+
+    /// Pairs of labels of two reviewers each, as Krippendorff's coincidences (2011).
+    fn pairs(&self) -> [[u128; 3]; 3] {
+        let labels: Vec<usize> = self.0.iter().filter_map(|answer| answer.label).map(usize::from).collect();
+        let mut pairs = [[0; 3]; 3];
+        if labels.len() < 2 {
+            return pairs;
+        }
+        let unit = PAIR_UNIT / (labels.len() as u128 - 1);
+        for (place, label) in labels.iter().enumerate() {
+            for (_, other) in labels.iter().enumerate().filter(|(other, _)| *other != place) {
+                pairs[*label][*other] += unit;
+            }
+        }
+        pairs
+    }
+}
+
+/// Weighted sums over the reviewed verdicts with one label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct WeightedSums {
+    /// Σ w, Σ w², and the same over verdicts that people contradict. In millionths, and millionths of millionths.
+    w: u128,
+    ww: u128,
+    wrong_w: u128,
+    wrong_ww: u128,
+}
+
+/// Reviewed verdicts of a variant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewSums {
+    /// Rows are labels of the variant, columns those of people: no, maybe, yes.
+    pub(super) labels: [[u64; 3]; 3],
+    /// Reviewed verdicts whose probability of being shown is not known; they have no weight.
+    pub(super) without_probability: u64,
+    /// By label of the variant.
+    weighted: [WeightedSums; 3],
+}
+
+/// A rate with the variance of its estimate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct WeightedRate {
+    pub(super) rate: f64,
+    pub(super) variance: f64,
+    /// Verdicts behind it.
+    pub(super) reviewed: u64,
+}
+
+impl ReviewSums {
+    /// Adds or removes a verdict with the answers to it.
+    pub(super) fn change(&mut self, observation: &Observation, answers: &HumanAnswers, change: Change) {
+        let Some((human, probability)) = answers.decisive() else { return };
+        let (label, human) = (observation.label as usize, usize::from(human));
+        let count = &mut self.labels[label][human];
+        *count = change.apply(*count, 1);
+        let shown = probability.or((observation.review_probability > 0).then_some(observation.review_probability));
+        let Some(shown) = shown else {
+            self.without_probability = change.apply(self.without_probability, 1);
+            return;
+        };
+
+        let w = u128::from((WEIGHT_UNIT * WEIGHT_UNIT / f64::from(shown)).round() as u64);
+        let wrong = u128::from(label != human);
+        let sums = &mut self.weighted[label];
+        for (total, part) in [
+            (&mut sums.w, w),
+            (&mut sums.ww, w * w),
+            (&mut sums.wrong_w, w * wrong),
+            (&mut sums.wrong_ww, w * w * wrong),
+        ] {
+            *total = change.apply_wide(*total, part);
+        }
+    }
+
+    /// The rate at which people contradict the variant, over verdicts with these labels: a ratio of weighted sums, with its
+    /// variance by linearization. None without a weight.
+    pub(super) fn misjudged(&self, labels: &[usize]) -> Option<WeightedRate> {
+        let sum = |of: fn(&WeightedSums) -> u128| -> f64 {
+            labels.iter().map(|label| of(&self.weighted[*label])).sum::<u128>() as f64
+        };
+        let (w, ww) = (sum(|sums| sums.w), sum(|sums| sums.ww));
+        let (wrong_w, wrong_ww) = (sum(|sums| sums.wrong_w), sum(|sums| sums.wrong_ww));
+        if w <= 0.0 {
+            return None;
+        }
+
+        let rate = wrong_w / w;
+        let squares = wrong_ww * (1.0 - rate).powi(2) + (ww - wrong_ww) * rate * rate;
+        let reviewed = labels.iter().map(|label| self.labels[*label].iter().sum::<u64>()).sum();
+        Some(WeightedRate { rate, variance: squares / (w * w), reviewed })
+    }
+}
+
+/// All reviews.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewCounts {
+    /// Last answers of a reviewer.
+    pub answers: u64,
+    /// Further answers of a reviewer to the same request: changed, or read twice.
+    pub superseded: u64,
+    /// Records that are no reviews.
+    pub unreadable: u64,
+    /// Requests with an answer.
+    pub requests: u64,
+    /// Requests with an answer and a verdict of an experiment.
+    pub matched: u64,
+    /// Pairs of labels of two reviewers, in 360,360ths.
+    pairs: [[u128; 3]; 3],
+}
+
+impl ReviewCounts {
+    pub(super) fn change_pairs(&mut self, answers: &HumanAnswers, change: Change) {
+        for (row, more) in self.pairs.iter_mut().zip(answers.pairs()) {
+            for (total, part) in row.iter_mut().zip(more) {
+                *total = change.apply_wide(*total, part);
+            }
+        }
+    }
+
+    /// How far reviewers agree beyond chance: Krippendorff's α for nominal labels (2011). None where no request has two
+    /// reviewers, or all labels are equal.
+    pub fn agreement(&self) -> Option<f64> {
+        let pairs = self.pairs.map(|row| row.map(|pairs| pairs as f64 / PAIR_UNIT as f64));
+        let of_label: Vec<f64> = pairs.iter().map(|row| row.iter().sum()).collect();
+        let n: f64 = of_label.iter().sum();
+        let off_diagonal = |of: &dyn Fn(usize, usize) -> f64| -> f64 {
+            (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).filter(|(a, b)| a != b).map(|(a, b)| of(a, b)).sum()
+        };
+        let observed = off_diagonal(&|a, b| pairs[a][b]);
+        let expected = off_diagonal(&|a, b| of_label[a] * of_label[b]);
+        (expected > 0.0).then(|| 1.0 - (n - 1.0) * observed / expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::agreement;
+
+    fn answer(reviewer: &str, time_ms: i64, label: u8) -> HumanAnswer {
+        HumanAnswer { time_ms, reviewer: hash(&[reviewer]), label: Some(label), probability: None }
+    }
+
+    #[test]
+    fn the_last_answer_of_a_reviewer_stands_in_any_order() {
+        let all = [answer("ann", 1, 0), answer("ben", 2, 1), answer("ann", 3, 2), answer("ann", 3, 2)];
+        let of = |order: [usize; 4]| {
+            let mut answers = HumanAnswers::default();
+            let added: Vec<Added> = order.iter().map(|place| answers.add(all[*place])).collect();
+            (answers, added.iter().filter(|added| **added == Added::Further).count())
+        };
+        let (right, superseded) = of([0, 1, 2, 3]);
+        assert_eq!((right.decisive(), superseded), (Some((2, None)), 2));
+        assert_eq!(of([3, 2, 1, 0]), (right, 2));
+    }
+
+    #[test]
+    fn agreement_is_krippendorffs_alpha() {
+        let requests: [&[u8]; 5] = [&[0, 0], &[2, 2, 2], &[0, 2], &[1, 1, 0], &[2]];
+        let mut counts = ReviewCounts::default();
+        for labels in requests {
+            let mut answers = HumanAnswers::default();
+            for (number, label) in labels.iter().enumerate() {
+                answers.add(answer(&number.to_string(), 0, *label));
+            }
+            counts.change_pairs(&answers, Change::Add);
+        }
+        let units: Vec<Vec<usize>> =
+            requests.iter().map(|labels| labels.iter().map(|label| usize::from(*label)).collect()).collect();
+        let right = agreement::krippendorff(&units, &[0.0, 1.0, 2.0], agreement::Scale::Nominal).unwrap();
+        assert!((counts.agreement().unwrap() - right).abs() < 1e-12);
+        assert_eq!(ReviewCounts::default().agreement(), None);
+    }
+}
