@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    index::FirstOutcome,
+    change::Change,
+    first::FirstOutcome,
     metric::Metric,
     observation::{Observation, PROBABILITY_STEPS},
     reviews::ReviewSums,
@@ -76,32 +77,6 @@ impl Cluster {
             Metric::ReviewShare => (self.verdicts, self.review),
             Metric::Latency => (self.measured, self.latency_us),
             Metric::Misjudged | Metric::MisjudgedNo => (0, 0),
-        }
-    }
-}
-
-/// Adding or removing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    /// A record counts from now on.
-    Add,
-    /// An earlier record of the same request was read.
-    Remove,
-}
-
-impl Change {
-    /// `total` with, or without, `part`.
-    pub(super) fn apply(self, total: u64, part: u64) -> u64 {
-        match self {
-            Self::Add => total.saturating_add(part),
-            Self::Remove => total.saturating_sub(part),
-        }
-    }
-
-    pub(super) fn apply_wide(self, total: u128, part: u128) -> u128 {
-        match self {
-            Self::Add => total.saturating_add(part),
-            Self::Remove => total.saturating_sub(part),
         }
     }
 }

@@ -2,54 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::{
+    compare::compare,
+    figures::{Criteria, HourOfVariant, SegmentComparison},
+    ledger::Arms,
     metric::Metric,
     observation::PROBABILITY_STEPS,
-    summary::{Arms, Compared, Criteria, compare},
 };
 use crate::statistics::multiplicity;
-
-/// A treatment against the control, within one value of a segment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SegmentComparison {
-    /// The segment's name.
-    pub segment: String,
-    /// The value.
-    pub value: String,
-    /// The treatment's variant.
-    pub treatment: String,
-    /// Verdicts of control and treatment.
-    pub verdicts: [u64; 2],
-    /// The metrics. Each interval holds at any time, by itself.
-    pub metrics: Vec<Compared>,
-    /// Metrics whose difference stands out among all segments, at a false discovery rate of α (e-BH, Wang & Ramdas 2022).
-    pub stands_out: Vec<Metric>,
-    /// Metrics whose difference has the other sign than that of all verdicts together.
-    pub reversed: Vec<Metric>,
-}
-
-/// The verdicts of a variant in one hour.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HourOfVariant {
-    /// When it begins.
-    pub hour: String,
-    /// The variant.
-    pub variant: String,
-    /// Verdicts.
-    pub verdicts: u64,
-    /// Requests that became dead letters.
-    pub dead_letters: u64,
-    /// The share of `no`.
-    pub no_share: Option<f64>,
-    /// The share that goes to people.
-    pub review_share: Option<f64>,
-    /// Mean confidence.
-    pub confidence: Option<f64>,
-    /// Mean latency in milliseconds.
-    pub latency_ms: Option<f64>,
-}
 
 pub(super) fn segments(arms: &Arms<'_>, control: &str, criteria: Criteria) -> Vec<SegmentComparison> {
     let Some(of_control) = arms.get(control) else { return Vec::new() };

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     arm::Arm,
-    ledger::ExperimentSums,
+    compare::{ALARM, sample_ratio_of},
+    ledger::{Arms, ExperimentSums, arms_of, control_of},
     observation::ExperimentKey,
-    summary::{ALARM, Arms, arms_of, control_of, sample_ratio_of},
 };
 use crate::{
     routing::{GuardMetric, GuardSpec},

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arm::{Arm, Change, Cluster, MetricSums, hour_of},
-    index::{First, FirstOutcome, Index, MemoryIndex, Slice},
+    arm::{Arm, Cluster, MetricSums, hour_of},
+    change::Change,
+    first::{First, FirstOutcome},
+    index::{Index, MemoryIndex, Slice},
     observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair, hash},
     reviews::{Added, HumanAnswer, HumanAnswers, ReviewCounts},
 };
@@ -38,6 +40,23 @@ pub struct ExperimentSums {
     pub period_ms: Option<[i64; 2]>,
     /// By variant.
     pub arms: BTreeMap<String, Arm>,
+}
+
+/// Variants that have a verdict or a dead letter, by name.
+pub(super) type Arms<'s> = BTreeMap<&'s str, &'s Arm>;
+
+pub(super) fn arms_of(sums: &ExperimentSums) -> Arms<'_> {
+    let counted = sums.arms.iter().filter(|(_, arm)| !arm.is_empty());
+    counted.map(|(variant, arm)| (variant.as_str(), arm)).collect()
+}
+
+/// The control and its name: the variant that is named, or `control`, or the first by name.
+pub(super) fn control_of<'s>(arms: &Arms<'s>, named: Option<&str>) -> Option<(&'s str, &'s Arm)> {
+    let found = match named {
+        Some(named) => arms.get_key_value(named),
+        None => arms.get_key_value("control").or_else(|| arms.first_key_value()),
+    };
+    found.map(|(name, arm)| (*name, *arm))
 }
 
 /// All sums.

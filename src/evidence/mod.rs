@@ -8,16 +8,20 @@
 //!
 //! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on the order of reading.
 //! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in a store.
-//! * `breakdown`: the comparison by segment and by hour.
+//! * `compare`: two variants; `breakdown`: by segment and by hour.
 //! * `reviews`: what people say about verdicts, weighted by how probable it was that they were shown.
 //! * [`judge`]: what guards conclude.
 //! * [`Metric`]: what variants are compared by.
-//! * [`Summary`]: every figure of a report; [`sentence()`]: the one that an owner reads first.
+//! * [`Summary`]: every figure of a report (`figures`); [`sentence()`]: the one that an owner reads first.
 //!
 //! `docs/evidence.md` says what each figure means.
 
 mod arm;
 mod breakdown;
+mod change;
+mod compare;
+mod figures;
+mod first;
 mod guard;
 mod index;
 mod ledger;
@@ -30,15 +34,15 @@ mod summary;
 pub(crate) mod tests;
 
 pub use arm::{Arm, Cluster, Hour, MetricSums};
-pub use breakdown::{HourOfVariant, SegmentComparison};
+pub use figures::{
+    Compared, Comparison, Criteria, Experiment, HourOfVariant, Paired, Percentile, ReviewFigures, SampleRatio,
+    SegmentComparison, Status, Summary, Variant,
+};
+pub use first::{First, FirstOutcome, FirstPair, FirstVerdict};
 pub use guard::{GuardState, Judgement, judge};
-pub use index::{First, FirstOutcome, FirstPair, FirstVerdict, Index, MemoryIndex, Slice};
+pub use index::{Index, MemoryIndex, Slice};
 pub use ledger::{Excluded, ExperimentSums, Ledger, Sums, Touched, VerdictSet};
 pub use metric::Metric;
 pub use observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair};
 pub use reviews::{HumanAnswer, HumanAnswers, ReviewCounts, ReviewSums};
 pub use sentence::{Language, sentence, status_word};
-pub use summary::{
-    Compared, Comparison, Criteria, Experiment, Paired, Percentile, ReviewFigures, SampleRatio, Status, Summary,
-    Variant,
-};

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::reviews::millionths;
 use crate::message::{Decision, Label, Record, Role, Verdict, header};
 
 /// Probabilities are counted in steps of 2⁻³².
@@ -206,4 +205,9 @@ pub(super) fn hash(parts: &[&str]) -> u128 {
     }
     let digest: [u8; 32] = digest.finalize().into();
     digest.iter().take(16).fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
+}
+
+/// A probability in millionths, at least one.
+pub(super) fn millionths(probability: f64) -> u32 {
+    ((probability * 1e6).round() as u32).clamp(1, 1_000_000)
 }

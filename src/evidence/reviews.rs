@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arm::Change,
-    observation::{Observation, hash},
+    change::Change,
+    observation::{Observation, hash, millionths},
 };
 use crate::message::Review;
 
@@ -43,11 +43,6 @@ impl HumanAnswer {
             probability: review.probability.map(millionths),
         })
     }
-}
-
-/// A probability in millionths, at least one.
-pub(super) fn millionths(probability: f64) -> u32 {
-    ((probability * 1e6).round() as u32).clamp(1, 1_000_000)
 }
 
 /// The last answer of each reviewer of a request, the latest first.

@@ -1,6 +1,6 @@
 //! The sentence that an owner reads first, in English and Chinese.
 
-use super::{Comparison, Criteria, Experiment, Metric, Status, summary::Compared};
+use super::{Compared, Comparison, Criteria, Experiment, Metric, Status};
 
 /// A language of reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::reader::Progress;
+use super::progress::Progress;
 use crate::{
     control::{Applied, AuditInfo, Command, CommandRequest, ControlError, Handle, Outcome},
     evidence::{GuardState, Judgement, Sums, judge},

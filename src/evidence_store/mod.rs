@@ -12,6 +12,7 @@
 mod error;
 mod guards;
 mod names;
+mod progress;
 mod reader;
 mod store;
 mod tables;
@@ -20,5 +21,6 @@ mod tests;
 
 pub use error::StoreError;
 pub use guards::{GuardReport, Guards};
-pub use reader::{Access, EvidenceReport, Progress, Reader, ReaderOptions};
+pub use progress::Progress;
+pub use reader::{Access, EvidenceReport, Reader, ReaderOptions};
 pub use store::{FILE, Store, TopicKind};

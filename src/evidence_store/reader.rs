@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::StoreError,
     guards::{GuardReport, Guards},
+    progress::Progress,
     store::{FILE, Store, TopicKind},
 };
 use crate::{
@@ -49,19 +50,6 @@ impl ReaderOptions {
         let directory = plan.directory.clone().filter(|_| !connection.embedded);
         Self { connection, topics, plan: EvidenceStorePlan { directory, ..plan.clone() } }
     }
-}
-
-/// How far the reader is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Whether every partition was read to its end.
-    pub caught_up: bool,
-    /// Age of the newest record that is not counted, in milliseconds; 0 when all are.
-    pub behind_ms: u64,
-    /// Records that were counted since the start of the program.
-    pub records: u64,
-    /// Why evidence cannot be read or kept now, if so.
-    pub failure: Option<String>,
 }
 
 /// What the reader has.

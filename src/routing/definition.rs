@@ -18,6 +18,13 @@ pub(super) fn definition(spec: &ExperimentSpec) -> String {
     digest(&parts.to_string())
 }
 
+impl ExperimentSpec {
+    /// The digest of what decides which unit meets which version, as verdicts carry it in `ab.definition`.
+    pub fn definition(&self) -> String {
+        definition(self)
+    }
+}
+
 /// A unit as verdicts name it where it is not the request's id: a digest, which differs from experiment
 /// to experiment. It hides ids from a glance only: a person who can guess an id can check it.
 pub(super) fn unit_hash(definition: &str, unit: &str) -> String {

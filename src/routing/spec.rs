@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    definition::definition,
     guard::GuardSpec,
     scheme::{Method, Scheme},
 };
@@ -183,13 +182,6 @@ pub struct ExperimentSpec {
     /// The share of what it takes that they judge, 0 to 1.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub shadow_fraction: f64,
-}
-
-impl ExperimentSpec {
-    /// The digest of what decides which unit meets which version, as verdicts carry it in `ab.definition`.
-    pub fn definition(&self) -> String {
-        definition(self)
-    }
 }
 
 /// A variant.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     plots,
-    words::{chance, figure, guard_word, metric_word, word},
+    words::{chance, escaped, figure, guard_word, metric_word, word},
 };
 use crate::{
     evidence::{
@@ -341,20 +341,4 @@ fn method_part(page: &mut String, summary: &Summary, language: Language) {
         ),
     };
     writeln!(page, "<p class=\"small\">{}</p>", escaped(&text)).ok();
-}
-
-/// Text as a page shows it: nothing that others wrote becomes a part of the page.
-pub(super) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
 }

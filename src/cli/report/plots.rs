@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::html::escaped;
+use super::words::escaped;
 use crate::evidence::{Compared, HourOfVariant, Metric};
 
 /// A difference with its interval, around zero.

@@ -47,3 +47,19 @@ pub(super) fn guard_word(state: GuardState, language: Language) -> &'static str 
         GuardState::Harm => word(language, "HARM", "有害"),
     }
 }
+
+/// Text as a page shows it: nothing that others wrote becomes a part of the page.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
