@@ -72,7 +72,7 @@ fn print_size() {
     for from in (0..REQUESTS).step_by(BATCH) {
         store.add(&batch(from)).unwrap();
     }
-    let (requests, bytes) = store.size().unwrap();
+    let (requests, bytes) = (store.requests().unwrap(), store.page_bytes().unwrap());
     println!("{requests} requests take {bytes} bytes of the store, {:.0} each", bytes as f64 / requests as f64);
 }
 

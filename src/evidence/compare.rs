@@ -3,7 +3,7 @@
 use super::{
     arm::MetricSums,
     figures::{Compared, Comparison, Criteria, Paired, SampleRatio, Status},
-    ledger::{Arms, Sums},
+    ledger::{Arms, Sums, shares_of},
     metric::Metric,
     reviews::ReviewSums,
 };
@@ -37,16 +37,16 @@ pub(super) const ALARM: f64 = 0.001;
 /// verdict at all; it counts as an arm with the remaining share.
 pub(super) fn sample_ratio_of(arms: &Arms<'_>, is_by_request: bool) -> SampleRatio {
     let mut counts: Vec<u64> = arms.values().map(|arm| arm.units(is_by_request)).collect();
-    let mut shares: Vec<u64> = arms.values().map(|arm| arm.share).collect();
-    let missing = 1_000_000_u64.saturating_sub(shares.iter().sum());
+    let mut shares = shares_of(arms);
+    let missing = 1e6 - shares.iter().sum::<f64>();
     // Shares are rounded to millionths.
-    if missing > shares.len() as u64 {
+    if missing > shares.len() as f64 {
         counts.push(0);
         shares.push(missing);
     }
 
-    let all: u64 = shares.iter().sum();
-    let theta: Vec<f64> = shares.iter().map(|share| *share as f64 / all.max(1) as f64).collect();
+    let all: f64 = shares.iter().sum();
+    let theta: Vec<f64> = shares.iter().map(|share| share / all.max(1.0)).collect();
     let is_known = theta.iter().all(|share| *share > 0.0);
     let ln_e = if is_known && theta.len() > 1 {
         sample_ratio::ln_e_value(&counts, &theta, sample_ratio::SAMPLE_RATIO_CONCENTRATION)

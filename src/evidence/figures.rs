@@ -196,7 +196,7 @@ impl ReviewFigures {
     pub(super) fn of(counts: &ReviewCounts) -> Self {
         Self {
             answers: counts.answers,
-            superseded: counts.superseded,
+            superseded: counts.records.saturating_sub(counts.answers),
             requests: counts.requests,
             unmatched: counts.requests.saturating_sub(counts.matched),
             unreadable: counts.unreadable,

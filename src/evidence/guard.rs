@@ -7,12 +7,14 @@
 //!
 //! Both hold however often one looks.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     arm::Arm,
     compare::{ALARM, sample_ratio_of},
-    ledger::{Arms, ExperimentSums, arms_of, control_of},
+    ledger::{Arms, ExperimentSums, arms_of, control_of, shares_of},
     observation::ExperimentKey,
 };
 use crate::{
@@ -54,6 +56,8 @@ impl GuardState {
 pub struct Judgement {
     /// The guard's name.
     pub guard: String,
+    /// What it watches.
+    pub metric: GuardMetric,
     /// The treatment's variant.
     pub treatment: String,
     /// The control's variant.
@@ -83,6 +87,14 @@ impl Judgement {
     pub fn in_words(&self) -> String {
         let [control_events, treatment_events] = self.events;
         let [control_units, treatment_units] = self.units;
+        let e_value = self.ln_e_value.exp();
+        if self.metric == GuardMetric::SampleRatio {
+            return format!(
+                "{}: {} has {control_units} units, the other variants {treatment_units}, and settings divide them otherwise; \
+                 e-value {e_value:.3e}, α = {}",
+                self.guard, self.control, self.alpha
+            );
+        }
         let rate = |events: u64, units: u64| 100.0 * events as f64 / units.max(1) as f64;
         let [low, high] = self.difference.map(|end| 100.0 * end);
         format!(
@@ -93,36 +105,42 @@ impl Judgement {
             rate(treatment_events, treatment_units),
             self.control,
             rate(control_events, control_units),
-            self.ln_e_value.exp(),
+            e_value,
             100.0 * self.margin,
             self.alpha,
         )
     }
 }
 
-/// Judges every treatment of an experiment by each of its guards.
-pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec]) -> Vec<Judgement> {
+/// Judges every treatment of an experiment by each of its guards. `treatments` is how many the definition has: α is
+/// divided by it, whether they have verdicts already or not.
+pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec], treatments: usize) -> Vec<Judgement> {
     let arms = arms_of(sums);
+    let shares: BTreeMap<&str, f64> = arms.keys().copied().zip(shares_of(&arms)).collect();
+    let share_of = |name: &str| shares.get(name).copied().unwrap_or_default();
     let acting = guards.iter().filter(|guard| guard.can_pause()).count().max(1) as f64;
     let lasted_ms = sums.period_ms.map_or(0, |[first, last]| last.saturating_sub(first)).max(0) as u64;
 
     let mut judgements = Vec::new();
     for guard in guards {
         let Some((control_name, control)) = control_of(&arms, guard.control.as_deref()) else { continue };
-        let treatments = arms.len().saturating_sub(1).max(1) as f64;
+        let treatments = treatments.max(1) as f64;
         let divided = if guard.can_pause() { guard.alpha / acting } else { guard.alpha };
         if guard.metric == GuardMetric::SampleRatio {
-            judgements.push(judge_sample_ratio(key, &arms, guard, control_name, divided));
+            let mut judgement = judge_sample_ratio(key, &arms, guard, control_name, divided);
+            judgement.wait(0, guard.initial_delay_ms, lasted_ms);
+            judgements.push(judgement);
             continue;
         }
 
         for (name, treatment) in arms.iter().filter(|(name, _)| **name != control_name) {
             let counts = [control, treatment].map(|arm| counts(guard, arm, key.is_by_request()));
-            let shares = [control.share, treatment.share].map(|share| share as f64);
+            let shares = [share_of(control_name), share_of(name)];
             let mut judgement = judge_rates(counts, shares, guard.margin, divided / treatments);
             judgement.guard = guard.name().to_owned();
+            judgement.metric = guard.metric;
             (judgement.control, judgement.treatment) = (control_name.to_owned(), (*name).to_owned());
-            judgement.wait(guard, lasted_ms);
+            judgement.wait(guard.min_events, guard.initial_delay_ms, lasted_ms);
             judgements.push(judgement);
         }
     }
@@ -158,6 +176,7 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
     let needed = (2.0 / alpha).ln();
     let mut judgement = Judgement {
         guard: String::new(),
+        metric: GuardMetric::NoRate,
         treatment: String::new(),
         control: String::new(),
         state: GuardState::NoData,
@@ -222,17 +241,20 @@ fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64;
 
 fn judge_sample_ratio(key: &ExperimentKey, arms: &Arms<'_>, guard: &GuardSpec, control: &str, alpha: f64) -> Judgement {
     let ratio = sample_ratio_of(arms, key.is_by_request());
-    let units: Vec<u64> = arms.values().map(|arm| arm.units(key.is_by_request())).collect();
+    let units = |is_control: bool| -> u64 {
+        let chosen = arms.iter().filter(|(name, _)| (**name == control) == is_control);
+        chosen.map(|(_, arm)| arm.units(key.is_by_request())).sum()
+    };
     let ln_e_value = -ratio.p_value.max(f64::MIN_POSITIVE).ln();
     let needed = -(alpha.min(ALARM)).ln();
-    let first = units.first().copied().unwrap_or_default();
     Judgement {
         guard: guard.name().to_owned(),
+        metric: guard.metric,
         treatment: arms.keys().find(|name| **name != control).copied().unwrap_or_default().to_owned(),
         control: control.to_owned(),
         state: if ln_e_value >= needed { GuardState::Harm } else { GuardState::Undecided },
         events: [0, 0],
-        units: [first, units.iter().skip(1).sum()],
+        units: [units(true), units(false)],
         difference: [-1.0, 1.0],
         ln_e_value,
         ln_e_value_needed: needed,
@@ -244,12 +266,12 @@ fn judge_sample_ratio(key: &ExperimentKey, arms: &Arms<'_>, guard: &GuardSpec, c
 
 impl Judgement {
     /// Turns harm into a wait where the guard must see more first.
-    fn wait(&mut self, guard: &GuardSpec, lasted_ms: u64) {
+    fn wait(&mut self, events_min: u64, delay_ms: u64, lasted_ms: u64) {
         let events: u64 = self.events.iter().sum();
-        let waits_for = if events < guard.min_events {
-            Some(format!("{events} of {} events", guard.min_events))
-        } else if lasted_ms < guard.initial_delay_ms {
-            Some(format!("{} of {} ms", lasted_ms, guard.initial_delay_ms))
+        let waits_for = if events < events_min {
+            Some(format!("{events} of {events_min} events"))
+        } else if lasted_ms < delay_ms {
+            Some(format!("{lasted_ms} of {delay_ms} ms"))
         } else {
             None
         };

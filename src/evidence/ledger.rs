@@ -14,7 +14,7 @@ use super::{
     first::{First, FirstOutcome},
     index::{Index, MemoryIndex, Slice},
     observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair, hash},
-    reviews::{Added, HumanAnswer, HumanAnswers, ReviewCounts},
+    reviews::{HumanAnswer, HumanAnswers, ReviewCounts},
 };
 use crate::message::{Decision, Label, Record, Review, Role, Verdict};
 
@@ -48,6 +48,15 @@ pub(super) type Arms<'s> = BTreeMap<&'s str, &'s Arm>;
 pub(super) fn arms_of(sums: &ExperimentSums) -> Arms<'_> {
     let counted = sums.arms.iter().filter(|(_, arm)| !arm.is_empty());
     counted.map(|(variant, arm)| (variant.as_str(), arm)).collect()
+}
+
+/// The share of each variant of the units, in the order of the variants. Only verdicts tell it: variants without a
+/// verdict divide what the others leave.
+pub(super) fn shares_of(arms: &Arms<'_>) -> Vec<f64> {
+    let known: u64 = arms.values().map(|arm| arm.share).sum();
+    let unknown = arms.values().filter(|arm| arm.share == 0).count();
+    let left = 1_000_000_u64.saturating_sub(known) as f64 / unknown.max(1) as f64;
+    arms.values().map(|arm| if arm.share == 0 { left } else { arm.share as f64 }).collect()
 }
 
 /// The control and its name: the variant that is named, or `control`, or the first by name.
@@ -173,10 +182,9 @@ impl<I: Index> Ledger<I> {
         let before = self.index.answers(key)?;
         let mut after = before.clone();
         let counts = &mut self.sums.reviews;
-        match after.add(answer) {
-            Added::First => counts.answers += 1,
-            Added::Further => counts.superseded += 1,
-        }
+        after.add(answer);
+        counts.records += 1;
+        counts.answers = counts.answers + after.len() - before.len();
         if before == after {
             return Ok(());
         }

@@ -29,7 +29,8 @@ pub struct HumanAnswer {
     reviewer: u128,
     /// The label: 0 no, 1 maybe, 2 yes.
     label: Option<u8>,
-    /// The probability with which the verdict was shown, in millionths, where the review has one.
+    /// The probability with which the verdict was shown, in millionths, where the review has one. 0 where the verdict is not
+    /// part of the sample, so that the answer has no weight.
     probability: Option<u32>,
 }
 
@@ -40,7 +41,7 @@ impl HumanAnswer {
             time_ms: review.reviewed_at.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
             reviewer: hash(&[&review.reviewer]),
             label: review.label.map(|label| label as u8),
-            probability: review.probability.map(millionths),
+            probability: if review.sampled { review.probability.map(millionths) } else { Some(0) },
         })
     }
 }
@@ -49,31 +50,19 @@ impl HumanAnswer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HumanAnswers(Vec<HumanAnswer>);
 
-/// Whether an answer is the first of its reviewer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Added {
-    /// It is.
-    First,
-    /// The reviewer answered before, the same or something else. One of the two answers counts.
-    Further,
-}
-
 impl HumanAnswers {
-    pub(super) fn add(&mut self, answer: HumanAnswer) -> Added {
-        let known = self.0.iter_mut().find(|known| known.reviewer == answer.reviewer);
-        let added = match known {
-            Some(known) => {
-                *known = (*known).max(answer);
-                Added::Further
-            }
-            None => {
-                self.0.push(answer);
-                Added::First
-            }
-        };
+    /// Adds an answer. The last [`REVIEWERS_MAX`] reviewers are remembered.
+    pub(super) fn add(&mut self, answer: HumanAnswer) {
+        match self.0.iter_mut().find(|known| known.reviewer == answer.reviewer) {
+            Some(known) => *known = (*known).max(answer),
+            None => self.0.push(answer),
+        }
         self.0.sort_unstable_by(|a, b| b.cmp(a));
         self.0.truncate(REVIEWERS_MAX);
-        added
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.0.len() as u64
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,6 +94,8 @@ impl HumanAnswers {
 /// Weighted sums over the reviewed verdicts with one label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct WeightedSums {
+    /// Verdicts.
+    n: u64,
     /// Σ w, Σ w², and the same over verdicts that people contradict. In millionths, and millionths of millionths.
     w: u128,
     ww: u128,
@@ -139,8 +130,8 @@ impl ReviewSums {
         let (label, human) = (observation.label as usize, usize::from(human));
         let count = &mut self.labels[label][human];
         *count = change.apply(*count, 1);
-        let shown = probability.or((observation.review_probability > 0).then_some(observation.review_probability));
-        let Some(shown) = shown else {
+        let shown = probability.unwrap_or(observation.review_probability);
+        if shown == 0 {
             self.without_probability = change.apply(self.without_probability, 1);
             return;
         };
@@ -148,6 +139,7 @@ impl ReviewSums {
         let w = u128::from((WEIGHT_UNIT * WEIGHT_UNIT / f64::from(shown)).round() as u64);
         let wrong = u128::from(label != human);
         let sums = &mut self.weighted[label];
+        sums.n = change.apply(sums.n, 1);
         for (total, part) in [
             (&mut sums.w, w),
             (&mut sums.ww, w * w),
@@ -172,7 +164,7 @@ impl ReviewSums {
 
         let rate = wrong_w / w;
         let squares = wrong_ww * (1.0 - rate).powi(2) + (ww - wrong_ww) * rate * rate;
-        let reviewed = labels.iter().map(|label| self.labels[*label].iter().sum::<u64>()).sum();
+        let reviewed = labels.iter().map(|label| self.weighted[*label].n).sum();
         Some(WeightedRate { rate, variance: squares / (w * w), reviewed })
     }
 }
@@ -182,8 +174,8 @@ impl ReviewSums {
 pub struct ReviewCounts {
     /// Last answers of a reviewer.
     pub answers: u64,
-    /// Further answers of a reviewer to the same request: changed, or read twice.
-    pub superseded: u64,
+    /// All answers that were read: changed ones, and some that were read twice, among them.
+    pub records: u64,
     /// Records that are no reviews.
     pub unreadable: u64,
     /// Requests with an answer.
@@ -232,12 +224,18 @@ mod tests {
         let all = [answer("ann", 1, 0), answer("ben", 2, 1), answer("ann", 3, 2), answer("ann", 3, 2)];
         let of = |order: [usize; 4]| {
             let mut answers = HumanAnswers::default();
-            let added: Vec<Added> = order.iter().map(|place| answers.add(all[*place])).collect();
-            (answers, added.iter().filter(|added| **added == Added::Further).count())
+            order.iter().for_each(|place| answers.add(all[*place]));
+            answers
         };
-        let (right, superseded) = of([0, 1, 2, 3]);
-        assert_eq!((right.decisive(), superseded), (Some((2, None)), 2));
-        assert_eq!(of([3, 2, 1, 0]), (right, 2));
+        let right = of([0, 1, 2, 3]);
+        assert_eq!((right.decisive(), right.len()), (Some((2, None)), 2));
+        assert_eq!(of([3, 2, 1, 0]), right);
+
+        let mut crowd = HumanAnswers::default();
+        (0..40).for_each(|number| crowd.add(answer(&number.to_string(), i64::from(number), 0)));
+        let again = crowd.clone();
+        (0..40).for_each(|number| crowd.add(answer(&number.to_string(), i64::from(number), 0)));
+        assert_eq!((crowd.len(), crowd), (16, again), "the last reviewers are remembered");
     }
 
     #[test]

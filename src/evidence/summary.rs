@@ -41,7 +41,8 @@ fn summarize(
     let treatments = || arms.iter().filter(|(other, _)| **other != name);
     let has_reviews = arms.values().any(|arm| arm.reviews != ReviewSums::default());
     let reviewed: &[Metric] = if has_reviews { &Metric::REVIEWED } else { &[] };
-    let tests = (Metric::ALL.len() + reviewed.len()) * treatments().count();
+    // Labels may come later: the division must not depend on whether they have.
+    let tests = (Metric::ALL.len() + Metric::REVIEWED.len()) * treatments().count();
     let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
 
     let mut comparisons: Vec<Comparison> = treatments()

@@ -28,23 +28,34 @@ impl StoreError {
 }
 
 macro_rules! from_redb {
-    ($($error:ty),+) => {
-        $(impl From<$error> for StoreError {
-            fn from(error: $error) -> Self {
-                Self::Storage(error.to_string())
+    ($($error:ident),+) => {
+        $(impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::of(redb::Error::from(error))
             }
         })+
     };
 }
 
-from_redb!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
+from_redb!(StorageError, TableError, TransactionError, CommitError);
+
+impl StoreError {
+    /// A file that is not whole is made again. A disk that is full, or may not be written, is not: it may be right again
+    /// later, and the topics may not hold any more what the file holds.
+    fn of(error: redb::Error) -> Self {
+        match error {
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => {
+                Self::Damaged("the file is not whole, or of another version")
+            }
+            other => Self::Storage(other.to_string()),
+        }
+    }
+}
 
 impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
-        match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse,
-            other => Self::Storage(other.to_string()),
-        }
+        Self::of(error.into())
     }
 }
 

@@ -76,15 +76,21 @@ pub struct Guards {
     control: Handle,
     /// Evidence that is older makes a guard blind.
     behind_max: Duration,
-    /// Guards that have acted, or found that another instance has.
-    acted: BTreeSet<GuardKey>,
+    /// Command ids of guards that have acted, or found that another instance has.
+    acted: BTreeSet<String>,
     /// When harm was seen first.
     harm_since: BTreeMap<GuardKey, Instant>,
     /// States that were logged, by guard and treatment.
     logged: BTreeMap<(GuardKey, String), GuardState>,
+    /// When a pause that failed is tried again, and after how long the next time.
+    retries: BTreeMap<GuardKey, (Instant, Duration)>,
     /// The pause that is on its way.
     acting: Option<(GuardKey, Receiver<Result<Applied, ControlError>>)>,
 }
+
+/// How long a guard waits after a pause that failed, at first and at most.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// How long an instance leaves it to each instance before it, by name, to act.
 const TURN: Duration = Duration::from_secs(3);
@@ -99,6 +105,7 @@ impl Guards {
             acted: BTreeSet::new(),
             harm_since: BTreeMap::new(),
             logged: BTreeMap::new(),
+            retries: BTreeMap::new(),
             acting: None,
         }
     }
@@ -106,7 +113,9 @@ impl Guards {
     /// The conclusions about every treatment of every experiment that has guards.
     pub(super) fn judge(&self, sums: &Sums, progress: &Progress) -> Vec<GuardReport> {
         let serving = self.switcher.serving();
-        let is_blind = progress.failure.is_some() || Duration::from_millis(progress.behind_ms) > self.behind_max;
+        let is_blind = progress.failure.is_some()
+            || !progress.has_caught_up
+            || Duration::from_millis(progress.behind_ms) > self.behind_max;
         let experiments = serving.plan.table_spec.experiments.iter().filter(|spec| !spec.guards.is_empty());
         experiments.flat_map(|spec| self.judge_experiment(spec, sums, is_blind)).collect()
     }
@@ -119,7 +128,8 @@ impl Guards {
             .find(|(key, _)| key.experiment == spec.name && key.epoch == spec.epoch && key.definition == definition);
         let Some((key, of_experiment)) = found else { return Vec::new() };
 
-        let judgements = judge(key, of_experiment, &spec.guards).into_iter();
+        let treatments = spec.variants.len().saturating_sub(1);
+        let judgements = judge(key, of_experiment, &spec.guards, treatments).into_iter();
         let report = |judgement: Judgement| {
             let guard = spec.guards.iter().find(|guard| guard.name() == judgement.guard);
             let mut report = GuardReport {
@@ -131,35 +141,60 @@ impl Guards {
                 action: guard.map_or("warn", action_of).to_owned(),
                 acted: false,
             };
-            report.acted = self.acted.contains(&GuardKey::of(&report));
+            report.acted = self.acted.contains(&GuardKey::of(&report).command_id());
             report
         };
         judgements.map(report).collect()
     }
 
-    /// Logs what changed, and pauses experiments.
-    pub(super) fn act(&mut self, reports: &[GuardReport]) {
-        self.finish_action();
+    /// Remembers which guards acted before a restart.
+    pub(super) fn restore(&mut self, acted: BTreeSet<String>) {
+        self.acted.extend(acted);
+    }
+
+    /// Command ids of guards that have acted.
+    pub(super) fn acted(&self) -> &BTreeSet<String> {
+        &self.acted
+    }
+
+    /// Logs what changed.
+    pub(super) fn note(&mut self, reports: &[GuardReport]) {
         for report in reports {
             self.log(report);
         }
+        let key = |report: &GuardReport| (GuardKey::of(report), report.judgement.treatment.clone());
+        let current: BTreeSet<_> = reports.iter().map(key).collect();
+        for ((key, treatment), _) in self.logged.extract_if(.., |key, _| !current.contains(key)) {
+            // An experiment that is gone does no harm any more.
+            telemetry::guard_state(&key.experiment, &key.guard, &treatment, GuardState::NoData.number(), 0.0);
+        }
+    }
+
+    /// Logs what changed, and pauses experiments. Returns true if a guard has acted.
+    pub(super) fn act(&mut self, reports: &[GuardReport]) -> bool {
+        let before = self.acted.len();
+        self.finish_action();
+        self.note(reports);
 
         let is_due = |report: &&GuardReport| report.judgement.state == GuardState::Harm && report.action == "pause";
         let harmful: BTreeSet<GuardKey> = reports.iter().filter(is_due).map(GuardKey::of).collect();
         self.harm_since.retain(|key, _| harmful.contains(key));
+        self.retries.retain(|key, _| harmful.contains(key));
         for report in reports.iter().filter(is_due) {
             let key = GuardKey::of(report);
             if report.paused {
                 // A person or another instance was faster. It is not paused again when a person resumes it.
-                self.acted.insert(key);
+                self.acted.insert(key.command_id());
                 continue;
             }
             let since = *self.harm_since.entry(key.clone()).or_insert_with(Instant::now);
-            let is_over = self.acted.contains(&key) || self.acting.is_some();
-            if !is_over && since.elapsed() >= self.turn() {
+            let waits = self.retries.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
+            let is_over = self.acted.contains(&key.command_id()) || self.acting.is_some();
+            if !is_over && !waits && since.elapsed() >= self.turn() {
                 self.pause(key, report);
             }
         }
+        self.acted.len() > before
     }
 
     /// How long this instance leaves it to others.
@@ -194,20 +229,19 @@ impl Guards {
         match answer.try_recv() {
             Err(TryRecvError::Empty) => self.acting = Some((key, answer)),
             Ok(Ok(applied)) => {
-                let result = if applied.outcome == Outcome::Switched { "paused" } else { "unchanged" };
-                tracing::warn!(
-                    experiment,
-                    guard,
-                    result,
-                    "A guard paused an experiment. A person decides how it goes on."
-                );
-                telemetry::guard_acted(experiment, guard, result);
-                self.acted.insert(key);
+                // Otherwise another instance paused it, or did so before a person resumed it.
+                let has_paused = applied.outcome == Outcome::Switched;
+                if has_paused {
+                    tracing::warn!(experiment, guard, "A guard paused an experiment. A person decides how it goes on.");
+                }
+                telemetry::guard_acted(experiment, guard, if has_paused { "paused" } else { "unchanged" });
+                self.acted.insert(key.command_id());
             }
             Ok(Err(error)) => {
                 tracing::error!(experiment, guard, %error, "A guard cannot pause an experiment; it tries again.");
                 telemetry::guard_acted(experiment, guard, "failed");
-                self.harm_since.insert(key, Instant::now());
+                let wait = self.retries.get(&key).map_or(RETRY_MIN, |(_, wait)| (*wait * 2).min(RETRY_MAX));
+                self.retries.insert(key, (Instant::now() + wait, wait));
             }
             Err(TryRecvError::Disconnected) => {}
         }
@@ -217,7 +251,7 @@ impl Guards {
     fn log(&mut self, report: &GuardReport) {
         let GuardReport { experiment, judgement, action, .. } = report;
         let Judgement { guard, treatment, state, ln_e_value, .. } = judgement;
-        telemetry::guard_state(experiment, guard, state.number(), *ln_e_value);
+        telemetry::guard_state(experiment, guard, treatment, state.number(), *ln_e_value);
 
         let key = (GuardKey::of(report), treatment.clone());
         if self.logged.insert(key, *state) == Some(*state) {

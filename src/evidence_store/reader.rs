@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -84,10 +84,9 @@ impl Access {
 
     /// All figures of a report; none before the topics were found.
     pub fn report(&self, criteria: Criteria, control: Option<&str>) -> EvidenceReport {
-        let summary = {
-            let store = locked(&self.0.store);
-            Summary::of(store.as_ref().map_or(&Sums::default(), Store::sums), criteria, control)
-        };
+        let store = locked(&self.0.store);
+        let summary = Summary::of(store.as_ref().map_or(&Sums::default(), Store::sums), criteria, control);
+        // While the store is locked, so that both are of the same write.
         EvidenceReport { progress: self.progress(), guards: locked(&self.0.guards).clone(), summary }
     }
 
@@ -121,7 +120,8 @@ impl Reader {
             stop: AtomicBool::new(false),
         };
         let access = Access(Arc::new(shared));
-        let work = Work { options, shared: access.0.clone(), guards };
+        let (shared, current_at) = (access.0.clone(), Instant::now());
+        let work = Work { options, shared, guards, is_damaged: false, current_at };
         let thread = thread::Builder::new().name("evidence".to_owned()).spawn(move || work.run())?;
         Ok(Self { access, thread: Some(thread) })
     }
@@ -135,12 +135,17 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.access.0.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was logged already.
-            thread.join().ok();
+        let Some(thread) = self.thread.take() else { return };
+        // Brokers may keep it waiting. The store is right at any moment, so the thread may be left alone.
+        let until = Instant::now() + STOP_WAIT;
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
         }
     }
 }
+
+/// How long a stop waits for the last write.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// Why reading has to begin again.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +163,10 @@ struct Work {
     options: ReaderOptions,
     shared: Arc<Shared>,
     guards: Option<Guards>,
+    /// True if an entry of the store made no sense: the store is made again.
+    is_damaged: bool,
+    /// When evidence was current for the last time, as far as it was read.
+    current_at: Instant,
 }
 
 /// The first wait after a failure, and the longest.
@@ -174,6 +183,8 @@ impl Work {
             let Err(interrupted) = self.read() else { return };
             // The store in memory may be ahead of the file.
             *locked(&self.shared.store) = None;
+            self.is_damaged = matches!(interrupted, Interrupted::Store(StoreError::Damaged(_)));
+            locked(&self.shared.progress).caught_up = false;
             if !matches!(interrupted, Interrupted::TopicsChanged) {
                 self.report(&interrupted);
             }
@@ -189,16 +200,28 @@ impl Work {
         }
     }
 
-    fn report(&self, interrupted: &Interrupted) {
+    fn report(&mut self, interrupted: &Interrupted) {
         let code = match interrupted {
             Interrupted::Store(error) => error.code(),
             Interrupted::Kafka(_) | Interrupted::TopicsChanged => "kafka",
         };
         telemetry::evidence_failed(code);
         tracing::warn!(reason = %interrupted, code, "Evidence cannot be read or kept; trying again.");
-        let mut progress = locked(&self.shared.progress);
-        progress.failure = Some(interrupted.to_string());
-        progress.caught_up = false;
+        let behind = self.current_at.elapsed();
+        telemetry::evidence_behind(behind.as_secs_f64());
+        {
+            let mut progress = locked(&self.shared.progress);
+            progress.failure = Some(interrupted.to_string());
+            progress.behind_ms = behind.as_millis() as u64;
+        }
+        // What was concluded before is not current any more.
+        let mut reports = locked(&self.shared.guards);
+        for report in reports.iter_mut() {
+            report.judgement = report.judgement.clone().blinded();
+        }
+        if let Some(guards) = &mut self.guards {
+            guards.note(&reports);
+        }
     }
 
     /// Reads until it is stopped.
@@ -209,6 +232,10 @@ impl Work {
         let ids = connection.topic_ids(&topics)?;
         let ids = topics.iter().map(|topic| ((*topic).to_owned(), ids.get(*topic).cloned().unwrap_or_default()));
         let store = self.open(&ids.collect())?;
+        self.is_damaged = false;
+        if let Some(guards) = &mut self.guards {
+            guards.restore(store.acted()?);
+        }
 
         let follower = Follower::new(connection, &topics, store.offsets())?;
         let partitions = follower.partitions();
@@ -220,6 +247,7 @@ impl Work {
             at_end: BTreeSet::new(),
             partitions,
             newest_ms: BTreeMap::new(),
+            has_caught_up: false,
             due: Instant::now() + self.options.plan.commit_interval,
         };
 
@@ -253,16 +281,24 @@ impl Work {
         let EvidenceStorePlan { directory, cache_bytes, .. } = &self.options.plan;
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let open = || Store::open(directory.as_deref(), *cache_bytes, topics, now_ms);
-        match (open(), directory) {
-            (Err(error @ (StoreError::Storage(_) | StoreError::Damaged(_))), Some(directory)) => {
-                let file: PathBuf = directory.join(FILE);
-                tracing::error!(%error, file = %file.display(), "The evidence store is made again from the topics.");
-                telemetry::evidence_failed(error.code());
-                std::fs::remove_file(&file).map_err(|error| StoreError::Storage(error.to_string()))?;
+        let opened = open();
+        match (opened, directory) {
+            (Ok(_), Some(directory)) if self.is_damaged => {
+                self.delete(directory, "an entry was damaged")?;
+                open()
+            }
+            (Err(error @ StoreError::Damaged(_)), Some(directory)) => {
+                self.delete(directory, &error.to_string())?;
                 open()
             }
             (opened, _) => opened,
         }
+    }
+
+    fn delete(&self, directory: &Path, reason: &str) -> Result<(), StoreError> {
+        let file: PathBuf = directory.join(FILE);
+        tracing::error!(reason, file = %file.display(), "The evidence store is made again from the topics.");
+        std::fs::remove_file(&file).map_err(|error| StoreError::Storage(error.to_string()))
     }
 
     fn step(&mut self, reading: &mut Reading) -> Result<(), Interrupted> {
@@ -287,17 +323,22 @@ impl Work {
         let Some(kept) = store.as_mut() else { return Ok(()) };
         if !batch.is_empty() {
             kept.add(&batch)?;
-            for (topic, kind) in &reading.kinds {
-                let _ = kind;
+            for topic in reading.kinds.keys() {
                 let count = batch.iter().filter(|(_, record)| record.topic == *topic).count();
                 telemetry::evidence_records(topic, count as u64);
             }
         }
 
+        let is_at_end = !reading.partitions.is_empty() && reading.at_end.len() == reading.partitions.len();
+        reading.has_caught_up |= is_at_end;
+        if is_at_end {
+            self.current_at = Instant::now();
+        }
         let progress = {
             let mut progress = locked(&self.shared.progress);
             progress.records += batch.len() as u64;
-            progress.caught_up = reading.at_end.len() == reading.partitions.len();
+            progress.caught_up = is_at_end;
+            progress.has_caught_up = reading.has_caught_up;
             progress.behind_ms = reading.behind_ms(jiff::Timestamp::now().as_millisecond());
             progress.failure = None;
             progress.clone()
@@ -308,8 +349,11 @@ impl Work {
             let reports = guards.judge(kept.sums(), &progress);
             // Acting may take a while, and reports must not wait for it.
             drop(store);
-            guards.act(&reports);
+            let has_acted = guards.act(&reports);
             *locked(&self.shared.guards) = reports;
+            if has_acted && let Some(store) = locked(&self.shared.store).as_ref() {
+                store.set_acted(guards.acted())?;
+            }
         }
         Ok(())
     }
@@ -328,8 +372,9 @@ impl Work {
         if let Some(store) = locked(&self.shared.store).as_mut() {
             let keep_ms = i64::try_from(self.options.plan.keep.as_millis()).unwrap_or(i64::MAX);
             store.rotate(keep_ms, jiff::Timestamp::now().as_millisecond())?;
-            let (requests, bytes) = store.size()?;
-            telemetry::evidence_size(requests, bytes);
+            let file = self.options.plan.directory.as_deref().map(|directory| directory.join(FILE));
+            let bytes = file.and_then(|file| std::fs::metadata(file).ok()).map_or(0, |file| file.len());
+            telemetry::evidence_size(store.requests()?, bytes);
         }
         Ok(())
     }
@@ -349,6 +394,8 @@ struct Reading {
     partitions: BTreeSet<TopicPartition>,
     /// The time of the last record of each partition, in milliseconds since 1970.
     newest_ms: BTreeMap<TopicPartition, i64>,
+    /// Whether every partition was at its end at some time.
+    has_caught_up: bool,
     /// When the batch is written.
     due: Instant,
 }

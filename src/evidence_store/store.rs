@@ -1,9 +1,16 @@
 //! Sums and what they rest on, in one file. Each write has the offsets of the records that it counts, so a
 //! record counts exactly once, whenever the process ends.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction, backends::InMemoryBackend};
+use redb::{
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction,
+    backends::InMemoryBackend,
+};
+use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
@@ -16,7 +23,7 @@ use crate::{
 };
 
 /// The encoding of the store. A store of another one is made again from the topics.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The name of the file in `evidence.directory`.
 pub const FILE: &str = "evidence.redb";
@@ -43,8 +50,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, or makes an empty one; without a directory in memory. A store of another format, or of
-    /// other topics (`topics` are their names and ids), is emptied.
+    /// Opens the store in a directory, or makes an empty one; without a directory in memory. `topics` are names and
+    /// ids; an id may be empty, where it is not known. A store of another format is emptied, and so is one that read a
+    /// topic whose id is another now: the topic was deleted and created again.
     ///
     /// # Errors
     /// When another process uses it, or it cannot be read.
@@ -64,11 +72,29 @@ impl Store {
             None => builder.create_with_backend(InMemoryBackend::new())?,
         };
 
-        let identity = encode(&(FORMAT, topics));
-        if meta(&database, "topics")?.as_deref() != Some(identity.as_slice()) {
-            empty(&database, &identity, Current { generation: 0, since_ms: now_ms })?;
+        let identity = Identity { format: FORMAT, topics: topics.clone() };
+        let known = meta(&database, "identity")?.map(|bytes| decode::<Identity>(&bytes)).transpose()?;
+        match known.and_then(|known| known.joined(&identity)) {
+            Some(joined) => write_meta(&database, "identity", &encode(&joined))?,
+            None => empty(&database, &identity, Current { generation: 0, since_ms: now_ms })?,
         }
         Self::load(database)
+    }
+
+    /// Ids of guards' actions that were made.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn acted(&self) -> Result<BTreeSet<String>, StoreError> {
+        meta(&self.database, "acted")?.map_or_else(|| Ok(BTreeSet::new()), |bytes| decode(&bytes))
+    }
+
+    /// Keeps the ids of guards' actions.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn set_acted(&self, acted: &BTreeSet<String>) -> Result<(), StoreError> {
+        write_meta(&self.database, "acted", &encode(acted))
     }
 
     /// The sums.
@@ -126,21 +152,29 @@ impl Store {
         Ok(true)
     }
 
-    /// Entries of requests that are remembered, and bytes of all entries and of the pages that hold them.
+    /// How many requests are remembered.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn size(&self) -> Result<(u64, u64), StoreError> {
-        let write = self.database.begin_write()?;
+    pub fn requests(&self) -> Result<u64, StoreError> {
+        let read = self.database.begin_read()?;
         let mut requests = 0;
         for generation in GENERATIONS {
-            use redb::ReadableTableMetadata as _;
-            requests += write.open_table(generation.requests)?.len()?;
+            requests += read.open_table(generation.requests)?.len()?;
         }
+        Ok(requests)
+    }
+
+    /// Bytes of the pages that hold entries. It reads every page, so it is for measurements.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn page_bytes(&self) -> Result<u64, StoreError> {
+        let write = self.database.begin_write()?;
         let stats = write.stats()?;
         let bytes = stats.allocated_pages() * stats.page_size() as u64;
         write.abort()?;
-        Ok((requests, bytes))
+        Ok(bytes)
     }
 
     fn load(database: Database) -> Result<Self, StoreError> {
@@ -182,7 +216,7 @@ impl Store {
         partitions: impl Iterator<Item = (String, i32)>,
     ) -> Result<(), StoreError> {
         let mut table = write.open_table(OFFSETS)?;
-        let partitions: std::collections::BTreeSet<(String, i32)> = partitions.collect();
+        let partitions: BTreeSet<(String, i32)> = partitions.collect();
         for (topic, partition) in partitions {
             if let Some(offset) = self.offsets.get(&(topic.clone(), partition)) {
                 table.insert((topic.as_str(), partition), *offset)?;
@@ -280,8 +314,41 @@ fn meta(database: &Database, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(table.get(key)?.map(|entry| entry.value().to_vec()))
 }
 
+fn write_meta(database: &Database, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    write.open_table(META)?.insert(key, bytes)?;
+    write.commit()?;
+    Ok(())
+}
+
+/// Which topics a store has read.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    /// Names and ids; an empty id is not known.
+    topics: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// Both together; none where they contradict each other. A topic that one of them lacks, or whose id one of them does not
+    /// know, is no contradiction: brokers may be away.
+    fn joined(mut self, newer: &Self) -> Option<Self> {
+        if self.format != newer.format {
+            return None;
+        }
+        for (topic, id) in newer.topics.iter().filter(|(_, id)| !id.is_empty()) {
+            let known = self.topics.entry(topic.clone()).or_default();
+            if !known.is_empty() && known != id {
+                return None;
+            }
+            known.clone_from(id);
+        }
+        Some(self)
+    }
+}
+
 /// Deletes everything, and makes every table.
-fn empty(database: &Database, identity: &[u8], current: Current) -> Result<(), StoreError> {
+fn empty(database: &Database, identity: &Identity, current: Current) -> Result<(), StoreError> {
     let write = database.begin_write()?;
     write.delete_table(META)?;
     write.delete_table(OFFSETS)?;
@@ -299,7 +366,7 @@ fn empty(database: &Database, identity: &[u8], current: Current) -> Result<(), S
     write.open_table(PAIRS)?;
     {
         let mut meta = write.open_table(META)?;
-        meta.insert("topics", identity)?;
+        meta.insert("identity", encode(identity).as_slice())?;
         meta.insert("generation", encode(&current).as_slice())?;
     }
     write.commit()?;

@@ -19,7 +19,7 @@ use crate::{
     message::{Decision, Label},
 };
 
-/// `topics`, with the format; `generation`, `excluded`, `reviews`.
+/// `identity`, `generation`, `excluded`, `reviews`, `acted`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The next offset of each partition, by topic.
 pub(super) const OFFSETS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new("offsets");

@@ -49,6 +49,8 @@ impl Connection {
                 ("enable.auto.commit", "false"),
                 ("isolation.level", "read_committed"),
                 ("enable.partition.eof", "true"),
+                // Of a position that is past retention, the first record that is still there.
+                ("auto.offset.reset", "earliest"),
                 ("fetch.wait.max.ms", self.fetch_wait_ms()),
             ],
         );

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rdkafka::{
     Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
@@ -20,8 +20,9 @@ use super::{
 };
 use crate::message::Record;
 
-/// Bytes that the client fetches ahead, all partitions together.
-const PREFETCH_KILOBYTES: &str = "16384";
+/// Kilobytes that the client fetches ahead, all partitions together, and of one partition at least.
+const PREFETCH_KILOBYTES: usize = 16_384;
+const PREFETCH_KILOBYTES_MIN: usize = 64;
 
 /// A topic and a partition of it.
 pub type TopicPartition = (String, i32);
@@ -41,7 +42,13 @@ pub struct Follower {
     queues: Vec<(TopicPartition, PartitionQueue<Authenticated>)>,
     /// The queue that is looked at first, so that a full one does not keep others waiting.
     next: usize,
+    /// Ends that came before their partitions had queues of their own.
+    ends: Vec<TopicPartition>,
+    /// Partitions from which anything came.
+    heard: BTreeSet<TopicPartition>,
     wake: Receiver<()>,
+    /// Kept, so that waiting lasts as long as it should where there is no partition.
+    _waker: Sender<()>,
 }
 
 impl Follower {
@@ -55,6 +62,11 @@ impl Follower {
         topics: &[&str],
         offsets: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Self, KafkaError> {
+        let counts = connection.partitions(topics)?;
+        let partitions: i32 = counts.values().sum();
+        // The client counts each queue of a partition by itself.
+        let prefetch =
+            (PREFETCH_KILOBYTES / usize::try_from(partitions).unwrap_or(1).max(1)).max(PREFETCH_KILOBYTES_MIN);
         let config = connection.config(
             Role::Reads,
             &[
@@ -63,7 +75,7 @@ impl Follower {
                 ("isolation.level", "read_committed"),
                 ("enable.partition.eof", "true"),
                 ("auto.offset.reset", "earliest"),
-                ("queued.max.messages.kbytes", PREFETCH_KILOBYTES),
+                ("queued.max.messages.kbytes", &prefetch.to_string()),
                 ("fetch.wait.max.ms", connection.fetch_wait_ms()),
             ],
         );
@@ -73,7 +85,7 @@ impl Follower {
 
         let mut list = TopicPartitionList::new();
         let mut partitions: Vec<TopicPartition> = Vec::new();
-        for (topic, count) in connection.partitions(topics)? {
+        for (topic, count) in counts {
             for partition in 0..count {
                 let at = offsets.get(&(topic.clone(), partition)).copied();
                 list.add_partition_offset(&topic, partition, at.map_or(Offset::Beginning, Offset::Offset))?;
@@ -94,7 +106,8 @@ impl Follower {
             });
             queues.push((partition, queue));
         }
-        Ok(Self { client, queues, next: 0, wake })
+        let (ends, heard) = (Vec::new(), BTreeSet::new());
+        Ok(Self { client, queues, next: 0, ends, heard, wake, _waker: waker })
     }
 
     /// The partitions that are read.
@@ -109,13 +122,9 @@ impl Follower {
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Followed>, KafkaError> {
         let until = Instant::now() + timeout;
         loop {
-            // Errors of the client, and callbacks such as that of a token, come this way.
-            if let Some(Err(error)) = self.client.poll(Duration::ZERO)
-                && !is_transient(&error)
-            {
-                return Err(error.into());
+            if let Some(followed) = self.next_of_client()? {
+                return Ok(Some(followed));
             }
-
             if let Some(followed) = self.next_ready()? {
                 return Ok(Some(followed));
             }
@@ -125,6 +134,28 @@ impl Follower {
             }
             self.wake.recv_timeout(left.min(POLL_INTERVAL)).ok();
         }
+    }
+
+    /// Errors of the client and callbacks, such as that of a token, come this way. So does what was fetched before its
+    /// partition had a queue.
+    fn next_of_client(&mut self) -> Result<Option<Followed>, KafkaError> {
+        match self.client.poll(Duration::ZERO) {
+            None => {}
+            Some(Ok(message)) => {
+                let record = owned(&message);
+                self.heard.insert((record.topic.clone(), record.partition));
+                return Ok(Some(Followed::Record(Box::new(record))));
+            }
+            Some(Err(ClientError::PartitionEOF(number))) => {
+                // It does not say of which topic.
+                let silent = self.queues.iter().map(|(partition, _)| partition);
+                let silent = silent.filter(|partition| partition.1 == number && !self.heard.contains(*partition));
+                self.ends.extend(silent.cloned());
+            }
+            Some(Err(error)) if is_transient(&error) => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+        Ok(self.ends.pop().map(Followed::End))
     }
 
     fn next_ready(&mut self) -> Result<Option<Followed>, KafkaError> {
@@ -138,6 +169,7 @@ impl Follower {
                 Some(Err(error)) if is_transient(&error) => continue,
                 Some(Err(error)) => return Err(error.into()),
             };
+            self.heard.insert(partition.clone());
             self.next = place + 1;
             return Ok(Some(followed));
         }

@@ -24,13 +24,25 @@ pub struct Review {
     #[schemars(extend("format" = "date-time"))]
     pub reviewed_at: String,
     /// The probability with which the verdict was shown to a person, where it is another than the verdict's
-    /// `review_probability`: that of a disagreement with a shadow, say.
+    /// `review_probability`. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub probability: Option<f64>,
+    /// False if the verdict was shown for another reason than the sample, such as a disagreement of versions: the answer
+    /// then has no weight in rates.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub sampled: bool,
     /// The record of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RecordPosition>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// A record of the topic of reviews that is no review.

@@ -121,10 +121,17 @@ impl Reach {
 /// Sections that do not travel to other instances: they cannot change while a program runs, and may hold secrets.
 const OWN_SECTIONS: [&str; 5] = ["kafka", "pipeline", "breaker", "control", "admin"];
 
+/// Keys of `[evidence]` that travel.
+const SHARED_EVIDENCE: [&str; 2] = ["segments", "unit_values"];
+
 /// The part of a settings file that may travel to other instances; none where it is no TOML.
 pub fn shareable(text: &str) -> Option<String> {
     let mut settings = text.parse::<toml::Table>().ok()?;
     // A quoted key may be a path.
+    // Of evidence travels what verdicts say for it.
+    if let Some(evidence) = settings.get_mut("evidence").and_then(toml::Value::as_table_mut) {
+        evidence.retain(|key, _| SHARED_EVIDENCE.contains(&key));
+    }
     settings.retain(|key, _| !OWN_SECTIONS.contains(&key.split(['.', '[']).next().unwrap_or_default().trim()));
     Some(settings.to_string())
 }
@@ -136,7 +143,8 @@ pub fn environment_overrides() -> Vec<String> {
     let is_local = |section: &str| OWN_SECTIONS.contains(&section.to_lowercase().as_str());
     let travels = |name: &String| {
         let section = name.strip_prefix(&prefix).and_then(|rest| rest.split("__").next());
-        section.is_some_and(|section| !is_local(section) && !section.eq_ignore_ascii_case("telemetry"))
+        let is_own = |section: &str| ["telemetry", "evidence"].iter().any(|own| section.eq_ignore_ascii_case(own));
+        section.is_some_and(|section| !is_local(section) && !is_own(section))
     };
     let mut names: Vec<String> = names.filter(travels).collect();
     names.sort_unstable();

@@ -29,7 +29,7 @@ pub struct EvidenceStorePlan {
     pub enabled: bool,
     /// Where the store is; none keeps it in memory, and reads the topics again after a restart.
     pub directory: Option<PathBuf>,
-    /// How long requests and units are remembered, by the times of verdicts.
+    /// How long requests, units and pictures are remembered, at least, by this machine's clock.
     pub keep: Duration,
     /// How long records may wait for the next write.
     pub commit_interval: Duration,

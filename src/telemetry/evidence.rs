@@ -43,9 +43,10 @@ pub fn evidence_failed(code: &'static str) {
     counter!(FAILURES, "code" => code).increment(1);
 }
 
-/// The state of a guard, and the logarithm of its e-value.
-pub fn guard_state(experiment: &str, guard: &str, state: u8, ln_e_value: f64) {
-    let labels = [("experiment", experiment.to_owned()), ("guard", guard.to_owned())];
+/// The state of a guard about a treatment, and the logarithm of its e-value.
+pub fn guard_state(experiment: &str, guard: &str, treatment: &str, state: u8, ln_e_value: f64) {
+    let labels =
+        [("experiment", experiment.to_owned()), ("guard", guard.to_owned()), ("treatment", treatment.to_owned())];
     gauge!(GUARD, &labels).set(f64::from(state));
     gauge!(GUARD_EVIDENCE, &labels).set(ln_e_value);
 }

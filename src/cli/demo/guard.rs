@@ -87,14 +87,14 @@ pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
 
     let image = stage::image(&arguments.source)?;
     let story = Story { plan: &plan, image, feeder, access: reader.access(), broken: &broken };
-    let told = story.play();
+    let outcome = story.play();
     let report = reader.access().report(Criteria::default(), Some(&cast.control));
     drop(reader);
     controller.stop();
     pipeline.stopper()();
     pipeline.join()?;
 
-    let (moments, summary) = told?;
+    let (moments, summary) = outcome?;
     if let Some(file) = &arguments.report {
         html_report(file, &report)?;
     }

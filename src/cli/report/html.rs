@@ -84,7 +84,7 @@ fn experiment_part(
         metrics(page, experiment, comparison, language);
     }
     variants(page, &experiment.variants, language);
-    let p = chance(experiment.sample_ratio.p_value);
+    let p = escaped(&chance(experiment.sample_ratio.p_value));
     let (class, state) = if experiment.sample_ratio.is_healthy {
         ("good", word(language, "as set", "与配置相符"))
     } else {

@@ -23,7 +23,8 @@ pub(in crate::cli) struct Arguments {
     /// Only verdicts of this time or later: 2026-12-01T08:00:00Z, or an age such as 1d
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
-    /// Also verdicts that a shadow version contradicts, all of them
+    /// Also verdicts that a shadow version contradicts, all of them. Answers to them show errors, and have no weight in
+    /// rates, because they are no sample
     #[arg(long)]
     disagreements: bool,
     /// Also requests that people have answered already
@@ -55,8 +56,8 @@ enum Format {
 /// A verdict for people.
 struct Item {
     verdict: Verdict,
-    /// The probability with which it was picked.
-    probability: f64,
+    /// The probability with which the sample has it; none where it was picked for a disagreement alone.
+    probability: Option<f64>,
     picture: Option<String>,
 }
 
@@ -116,8 +117,10 @@ impl Reader<'_> {
         let mut items: BTreeMap<(String, String), Item> = BTreeMap::new();
         self.read(&self.plan.kafka.verdicts, |record| {
             let Some(verdict) = parsed(&record).filter(|verdict| verdict.ab_role == Role::Live) else { return };
-            let probability = if contradicted.contains(&verdict.request_id) { Some(1.0) } else { picked(&verdict) };
-            let Some(probability) = probability else { return };
+            let probability = picked(&verdict);
+            if probability.is_none() && !contradicted.contains(&verdict.request_id) {
+                return;
+            }
             if answered.contains(&verdict.request_id) || !seen.insert(verdict.request_id.clone()) {
                 return;
             }
@@ -216,7 +219,8 @@ fn print_csv(items: &[Item], show_answers: bool) -> Result<(), CliError> {
     }
     table.write_record(&columns).map_err(failed)?;
     for Item { verdict, probability, .. } in items {
-        let mut row = vec![safe(&verdict.request_id), safe(&verdict.text_preview), probability.to_string()];
+        let mut row = vec![safe(&verdict.request_id), safe(&verdict.text_preview)];
+        row.push(probability.map_or_else(String::new, |probability| probability.to_string()));
         row.extend([String::new(), String::new(), String::new()]);
         if show_answers {
             row.extend([verdict.result.as_str().to_owned(), format!("{:.4}", verdict.confidence)]);

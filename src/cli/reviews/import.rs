@@ -120,12 +120,15 @@ fn of_csv(text: &str, reviewer: Option<&str>) -> Result<Placed, String> {
         // A row without a label was not answered.
         let Some(label) = cell("label") else { continue };
         let probability = cell("probability").map(str::parse).transpose();
+        // Of a verdict that is no part of the sample, the table has no probability.
+        let has_column = columns.iter().any(|column| column == "probability");
         let review = Review {
             request_id: unquoted(cell("request_id").unwrap_or_default()),
             label: Some(label_of(label).ok_or_else(|| format!("{place}: `{label}` is no label: yes, maybe or no"))?),
             decision: None,
             reviewer: cell("reviewer").or(reviewer).unwrap_or_default().to_owned(),
             reviewed_at: cell("reviewed_at").map_or_else(now, str::to_owned),
+            sampled: !has_column || cell("probability").is_some(),
             probability: probability.map_err(|_| format!("{place}: `probability` is no number"))?,
             source: None,
         };
@@ -161,6 +164,7 @@ fn of_label_studio(text: &str, reviewer: Option<&str>) -> Result<Placed, String>
                 reviewer: annotator(&annotation["completed_by"]).or(reviewer.map(str::to_owned)).unwrap_or_default(),
                 reviewed_at: time.map_or_else(now, str::to_owned),
                 probability: data["review_probability"].as_f64(),
+                sampled: data.get("review_probability").is_none_or(|probability| !probability.is_null()),
                 source: serde_json::from_value(data["source"].clone()).ok(),
             };
             reviews.push((place, review));
@@ -203,10 +207,10 @@ mod tests {
                 {"completed_by": 8, "was_cancelled": true, "result": []}]},
             {"data": {"request_id": "b"}, "annotations": []}]"#;
         let reviews = parsed(studio, None).unwrap();
-        let told: Vec<(&str, Option<Label>, Option<f64>)> =
+        let answers: Vec<(&str, Option<Label>, Option<f64>)> =
             reviews.iter().map(|review| (review.reviewer.as_str(), review.label, review.probability)).collect();
         assert_eq!(
-            told,
+            answers,
             [("ann@example.com", Some(Label::No), Some(0.05)), ("label-studio-7", Some(Label::Yes), Some(0.05))]
         );
 
@@ -215,6 +219,9 @@ mod tests {
         let reviews = parsed(csv, Some("ben")).unwrap();
         assert_eq!(reviews.len(), 1, "a row without a label was not answered");
         assert_eq!((reviews[0].request_id.as_str(), reviews[0].reviewer.as_str()), ("=a", "ben"));
+        assert!(reviews[0].sampled);
+        let unsampled = parsed("request_id,label,reviewer,probability\na,no,ann,\n", None).unwrap();
+        assert!(!unsampled[0].sampled, "it was shown for another reason");
 
         let line = r#"{"request_id": "a", "label": "no", "reviewer": "ann", "reviewed_at": "2026-12-01T08:00:00Z"}"#;
         assert_eq!(parsed(&format!("{line}\n\n{line}\n"), None).unwrap().len(), 2);

@@ -78,7 +78,7 @@ impl Traffic {
 
     fn judgements(&self, guard: &GuardSpec) -> Vec<Judgement> {
         let (key, sums) = self.set.sums().experiments.first_key_value().unwrap();
-        judge(key, sums, std::slice::from_ref(guard))
+        judge(key, sums, std::slice::from_ref(guard), 1)
     }
 
     fn is_harm(&self, guard: &GuardSpec) -> bool {
@@ -244,7 +244,24 @@ fn alpha_is_divided_over_the_guards_that_can_pause() {
         guard(json!({"metric": "dead_letter_rate", "action": "warn"})),
         guard(json!({"metric": "sample_ratio"})),
     ];
-    let alphas: Vec<f64> = judge(key, sums, &guards).iter().map(|judged| judged.alpha).collect();
+    let alphas: Vec<f64> = judge(key, sums, &guards, 1).iter().map(|judged| judged.alpha).collect();
     let third = 0.01 / 3.0;
     assert_eq!(alphas, [third, third, 0.01, third]);
+}
+
+#[test]
+fn a_treatment_that_answers_nothing_at_all_is_harm() {
+    let mut traffic = Traffic::new(8, 0.1, "request_id");
+    for number in 0..600 {
+        match traffic.variant() {
+            "control" => traffic.verdict("control", number, false, 1.0),
+            treatment => traffic.dead_letter(treatment),
+        }
+    }
+    let letters = traffic.judge(&guard(json!({"metric": "dead_letter_rate"})));
+    assert_eq!(letters.state, GuardState::Harm, "{letters:?}");
+    let ratio = traffic.judge(&guard(json!({"metric": "sample_ratio"})));
+    // The sample ratio is slow to judge so few units; before, it saw nothing at all.
+    assert!(ratio.units[1] == 0 && ratio.ln_e_value > 1.0, "{ratio:?}");
+    assert!(ratio.in_words().contains("settings divide them otherwise"), "{}", ratio.in_words());
 }
