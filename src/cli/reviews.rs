@@ -1,4 +1,4 @@
-//! `reviews`: what people should look at, and what they said.
+//! `reviews`: verdicts for people to look at, and their answers.
 
 mod export;
 mod import;

@@ -174,7 +174,8 @@ pub struct Hour {
     pub(super) sums: Cluster,
 }
 
-/// First verdicts of pictures, where each request is a unit: a picture that is sent often counts once.
+/// First verdicts of pictures, where each request is a unit: a picture that is sent often counts
+/// once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FirstVerdicts {
     pub(super) pictures: u64,
@@ -219,8 +220,9 @@ pub struct Arm {
 }
 
 impl Arm {
-    /// Notes the version and the share. A definition has one of each for each variant. Where records contradict that, the
-    /// greatest one that was ever read stands, so that the result does not depend on the order of reading.
+    /// Notes the version and the share. A definition has one of each for each variant. Where
+    /// records contradict that, the greatest one that was ever read stands, so that the result does
+    /// not depend on the order of reading.
     pub(super) fn note(&mut self, observation: &Observation) {
         if observation.version > self.version {
             self.version.clone_from(&observation.version);

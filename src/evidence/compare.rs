@@ -33,8 +33,8 @@ pub(super) fn adjust(comparisons: &mut [Comparison]) {
 /// A smaller p-value of the sample ratio is an alarm.
 pub(super) const ALARM: f64 = 0.001;
 
-/// Tests how units are divided. If the shares of the variants do not add up to one, a variant has no
-/// verdict at all; it counts as an arm with the remaining share.
+/// Tests how units are divided. If the shares of the variants do not add up to one, a variant has
+/// no verdict at all; it counts as an arm with the remaining share.
 pub(super) fn sample_ratio_of(arms: &Arms<'_>, is_by_request: bool) -> SampleRatio {
     let mut counts: Vec<u64> = arms.values().map(|arm| arm.units(is_by_request)).collect();
     let mut shares = shares_of(arms);

@@ -86,7 +86,8 @@ pub struct Variant {
     /// Requests that became dead letters.
     #[serde(default)]
     pub dead_letters: u64,
-    /// Verdicts that people reviewed: rows are labels of the variant, columns those of people (no, maybe, yes).
+    /// Verdicts that people reviewed: rows are labels of the variant, columns those of people (no,
+    /// maybe, yes).
     #[serde(default)]
     pub reviewed: [[u64; 3]; 3],
     /// Latency in milliseconds at 50, 95 and 99 %, each with the interval that holds however often
@@ -175,7 +176,7 @@ pub struct Paired {
     pub p_value: f64,
 }
 
-/// What people said.
+/// Answers of people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReviewFigures {
     /// Last answers of a reviewer.
@@ -214,7 +215,7 @@ pub struct Summary {
     pub experiments: Vec<Experiment>,
     /// Shadow versions compared with live ones.
     pub paired: Vec<Paired>,
-    /// What people said, as far as it was read.
+    /// Answers of people, as far as they were read.
     #[serde(default)]
     pub reviews: ReviewFigures,
     /// Numbers of verdicts that do not count.
@@ -234,7 +235,8 @@ pub struct SegmentComparison {
     pub verdicts: [u64; 2],
     /// The metrics. Each interval holds at any time, by itself.
     pub metrics: Vec<Compared>,
-    /// Metrics whose difference stands out among all segments, at a false discovery rate of α (e-BH, Wang & Ramdas 2022).
+    /// Metrics whose difference stands out among all segments, at a false discovery rate of α
+    /// (e-BH, Wang & Ramdas 2022).
     pub stands_out: Vec<Metric>,
     /// Metrics whose difference has the other sign than that of all verdicts together.
     pub reversed: Vec<Metric>,

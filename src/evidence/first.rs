@@ -14,7 +14,7 @@ pub type FirstVerdict = First<FirstOutcome>;
 /// The labels of the first pair of verdicts of a picture: live and shadow, 0 to 2.
 pub type FirstPair = First<(u8, u8)>;
 
-/// What the first verdict of a picture said.
+/// The content of the first verdict of a picture.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FirstOutcome {
     /// The variant that it was of.

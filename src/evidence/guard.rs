@@ -2,7 +2,8 @@
 //!
 //! Two tests look for harm, each with half of α, because each is best where the other is weak:
 //!
-//! * an exact one ([`excess`]), for rare events: which arm the events come from, or with a margin both rates;
+//! * an exact one ([`excess`]), for rare events: which arm the events come from, or with a margin
+//!   both rates;
 //! * the difference of the two rates ([`mixture`]), for frequent events.
 //!
 //! Both hold however often one looks.
@@ -68,7 +69,8 @@ pub struct Judgement {
     pub events: [u64; 2],
     /// Units of control and treatment.
     pub units: [u64; 2],
-    /// The bounds of the difference of the rates, treatment less control, that hold at any time. Each is one-sided.
+    /// The bounds of the difference of the rates, treatment less control, that hold at any time.
+    /// Each is one-sided.
     pub difference: [f64; 2],
     /// Logarithm of the evidence that the treatment has events more often than the margin allows.
     pub ln_e_value: f64,
@@ -112,8 +114,8 @@ impl Judgement {
     }
 }
 
-/// Judges every treatment of an experiment by each of its guards. `treatments` is how many the definition has: α is
-/// divided by it, whether they have verdicts already or not.
+/// Judges every treatment of an experiment by each of its guards. `treatments` is how many the
+/// definition has: α is divided by it, whether they have verdicts already or not.
 pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec], treatments: usize) -> Vec<Judgement> {
     let arms = arms_of(sums);
     let shares: BTreeMap<&str, f64> = arms.keys().copied().zip(shares_of(&arms)).collect();
@@ -147,8 +149,8 @@ pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec], t
     judgements
 }
 
-/// Events and units of a variant. Of a unit with many requests one event counts, and of a picture with many
-/// requests its first verdict: repeats are no new evidence.
+/// Events and units of a variant. Of a unit with many requests one event counts, and of a picture
+/// with many requests its first verdict: repeats are no new evidence.
 fn counts(guard: &GuardSpec, arm: &Arm, is_by_request: bool) -> [u64; 2] {
     let (sums, firsts) = (&arm.sums, &arm.firsts);
     match (guard.metric, is_by_request) {
@@ -169,8 +171,8 @@ fn counts(guard: &GuardSpec, arm: &Arm, is_by_request: bool) -> [u64; 2] {
 /// Fewer events, or fewer units without one, make the normal approximation of a rate too rough.
 const NORMAL_EVENTS_MIN: u64 = 20;
 
-/// Judges two rates. `counts` are events and units of control and treatment; `shares` are their shares of the units,
-/// in any unit.
+/// Judges two rates. `counts` are events and units of control and treatment; `shares` are their
+/// shares of the units, in any unit.
 fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64) -> Judgement {
     let [[events_a, units_a], [events_b, units_b]] = counts;
     let needed = (2.0 / alpha).ln();
@@ -194,8 +196,8 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
         return judgement;
     }
 
-    // A half of α is for harm by an exact test, the other half for harm by the normal approximation. Safety has an α of
-    // its own, divided likewise.
+    // A half of α is for harm by an exact test, the other half for harm by the normal
+    // approximation. Safety has an α of its own, divided likewise.
     judgement.ln_e_value = if margin > 0.0 {
         excess::ln_e_value_beyond(counts, margin)
     } else {
@@ -221,7 +223,8 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
     judgement
 }
 
-/// One-sided bounds of the difference of two rates at any time, each at α; none where the normal approximation is rough.
+/// One-sided bounds of the difference of two rates at any time, each at α; none where the normal
+/// approximation is rough.
 fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64; 2]> {
     let is_rough = |[events, units]: [u64; 2]| events.min(units.saturating_sub(events)) < NORMAL_EVENTS_MIN;
     if counts.into_iter().any(is_rough) {
@@ -232,7 +235,8 @@ fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64;
 
     let estimate = rate(counts[1]) - rate(counts[0]);
     let variance = variance(counts[0]) + variance(counts[1]);
-    // The interval is narrowest where it decides about the margin, or about a difference of half a point.
+    // The interval is narrowest where it decides about the margin, or about a difference of half a
+    // point.
     let planned = plan::planned_variance(margin.max(0.005), alpha);
     let g = mixture::planned_g(alpha) * planned / variance;
     let half = mixture::half_width_one_sided(variance, g, alpha);

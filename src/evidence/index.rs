@@ -35,13 +35,13 @@ pub trait Index {
     /// When the store cannot be written.
     fn set_evidence(&mut self, key: u128, evidence: &Evidence) -> Result<(), Self::Error>;
 
-    /// What people said about a request, by the key of its live verdict.
+    /// Answers of people to a request, by the key of its live verdict.
     ///
     /// # Errors
     /// When the store cannot be read.
     fn answers(&mut self, key: u128) -> Result<HumanAnswers, Self::Error>;
 
-    /// Sets what people said about a request.
+    /// Sets the answers of people to a request.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -1,8 +1,8 @@
-//! Adds records to sums. Each request counts once: its earliest record. Neither the order of reading
-//! nor the number of times that a record is read changes any sum.
+//! Adds records to sums. Each request counts once: its earliest record. Neither the order of
+//! reading nor the number of times that a record is read changes any sum.
 //!
-//! A sum over clusters must know the cluster's sums before and after, and a request that comes again
-//! must be taken back if the record is earlier. The [`Index`] remembers both.
+//! A sum over clusters must know the cluster's sums before and after, and a request that comes
+//! again must be taken back if the record is earlier. The [`Index`] remembers both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,8 @@ pub struct Excluded {
     pub outside: u64,
     /// Settings forced the variant.
     pub forced: u64,
-    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote it.
+    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote
+    /// it.
     pub unit_unknown: u64,
     /// Records that are no verdicts, or whose numbers make no sense.
     pub unreadable: u64,
@@ -50,8 +51,8 @@ pub(super) fn arms_of(sums: &ExperimentSums) -> Arms<'_> {
     counted.map(|(variant, arm)| (variant.as_str(), arm)).collect()
 }
 
-/// The share of each variant of the units, in the order of the variants. Only verdicts tell it: variants without a
-/// verdict divide what the others leave.
+/// The share of each variant of the units, in the order of the variants. Only verdicts tell it:
+/// variants without a verdict divide what the others leave.
 pub(super) fn shares_of(arms: &Arms<'_>) -> Vec<f64> {
     let known: u64 = arms.values().map(|arm| arm.share).sum();
     let unknown = arms.values().filter(|arm| arm.share == 0).count();
@@ -73,9 +74,10 @@ pub(super) fn control_of<'s>(arms: &Arms<'s>, named: Option<&str>) -> Option<(&'
 pub struct Sums {
     /// Experiments, each in one definition.
     pub experiments: BTreeMap<ExperimentKey, ExperimentSums>,
-    /// First pairs of pictures, by live and shadow version: rows are live labels, columns the shadow's.
+    /// First pairs of pictures, by live and shadow version: rows are live labels, columns the
+    /// shadow's.
     pub pairs: BTreeMap<(String, String), [[u64; 3]; 3]>,
-    /// What people said.
+    /// Answers of people.
     pub reviews: ReviewCounts,
     /// Records that do not count.
     pub excluded: Excluded,
@@ -200,7 +202,7 @@ impl<I: Index> Ledger<I> {
         Ok(())
     }
 
-    /// Adds or removes a verdict with what people said about it.
+    /// Adds or removes a verdict with the answers of people to it.
     fn change_reviewed(&mut self, observation: &Observation, answers: &HumanAnswers, change: Change) {
         if answers.is_empty() {
             return;
@@ -252,7 +254,8 @@ impl<I: Index> Ledger<I> {
 
     fn change_live(&mut self, time_ms: i64, observation: &Observation, change: Change) -> Result<(), I::Error> {
         let sums = Cluster::of(observation);
-        // A record that is taken back may belong to another experiment than the one that takes its place.
+        // A record that is taken back may belong to another experiment than the one that takes its
+        // place.
         self.touched.experiments.insert(observation.arm.experiment.clone());
         self.change_cluster(&observation.arm, None, observation.cluster, &sums, change)?;
         for segment in &observation.segments {
@@ -308,8 +311,8 @@ impl<I: Index> Ledger<I> {
         Ok(())
     }
 
-    /// Notes times and first verdicts. They are minima and maxima over all records that were ever read, those that do
-    /// not count among them, because a minimum cannot be taken back.
+    /// Notes times and first verdicts. They are minima and maxima over all records that were ever
+    /// read, those that do not count among them, because a minimum cannot be taken back.
     fn note_first(&mut self, evidence: &Evidence) -> Result<(), I::Error> {
         match &evidence.kind {
             Kind::Live(observation) => {

@@ -14,7 +14,8 @@ pub enum Metric {
     ReviewShare,
     /// Mean time from a record's arrival to its verdict, in milliseconds, without kept answers.
     Latency,
-    /// Share of verdicts that people contradict, weighted by the probability with which they were shown.
+    /// Share of verdicts that people contradict, weighted by the probability with which they were
+    /// shown.
     Misjudged,
     /// The same among verdicts with the label `no`.
     MisjudgedNo,

@@ -6,13 +6,17 @@
 //!                                    Index
 //! ```
 //!
-//! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on the order of reading.
-//! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in a store.
+//! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on
+//!   the order of reading.
+//! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in
+//!   a store.
 //! * `compare`: two variants; `breakdown`: by segment and by hour.
-//! * `reviews`: what people say about verdicts, weighted by how probable it was that they were shown.
+//! * `reviews`: what people say about verdicts, weighted by how probable it was that they were
+//!   shown.
 //! * [`judge`]: what guards conclude.
 //! * [`Metric`]: what variants are compared by.
-//! * [`Summary`]: every figure of a report (`figures`); [`sentence()`]: the one that an owner reads first.
+//! * [`Summary`]: every figure of a report (`figures`); [`sentence()`]: the one that an owner reads
+//!   first.
 //!
 //! `docs/evidence.md` says what each figure means.
 

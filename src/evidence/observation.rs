@@ -62,7 +62,8 @@ pub struct Observation {
     pub latency_us: u64,
     /// The answer came from the cache, so its latency is not measured.
     pub is_cached: bool,
-    /// The probability with which people are shown the verdict, in millionths; 0 where the verdict does not say.
+    /// The probability with which people are shown the verdict, in millionths; 0 where the verdict
+    /// does not say.
     pub review_probability: u32,
     /// Names and values of the segments that settings declared.
     pub segments: Vec<(String, String)>,
@@ -102,7 +103,8 @@ pub enum Kind {
     Forced,
     /// No experiment took the request.
     Outside,
-    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote it.
+    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote
+    /// it.
     UnitUnknown,
 }
 
@@ -127,7 +129,8 @@ impl Evidence {
         Some(Self { time_ms, kind })
     }
 
-    /// Reads the headers of a dead letter, and gives the id of its request. None where no experiment took the request.
+    /// Reads the headers of a dead letter, and gives the id of its request. None where no
+    /// experiment took the request.
     pub(super) fn of_dead_letter(record: &Record) -> Option<(String, Self)> {
         let text = |name: &str| header(&record.headers, name).map(str::to_owned);
         let arm = ArmKey {

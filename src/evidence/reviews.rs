@@ -1,8 +1,8 @@
-//! What people say about verdicts, and how often they disagree with a variant.
+//! Answers of people to verdicts, and how often they disagree with a variant.
 //!
-//! People see a sample: all that goes to review, and a slice of the rest. So each verdict weighs by one over the
-//! probability with which it was shown (Horvitz & Thompson 1952; Hájek 1971). The plain rate would compare
-//! what is sent to people, and not the models.
+//! People see a sample: all that goes to review, and a slice of the rest. So each verdict weighs by
+//! one over the probability with which it was shown (Horvitz & Thompson 1952; Hájek 1971). The
+//! plain rate would compare what is sent to people, and not the models.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,8 @@ const PAIR_UNIT: u128 = 360_360;
 /// Weights are counted in millionths.
 const WEIGHT_UNIT: f64 = 1e6;
 
-/// The answer of one reviewer. Of two, the greater one stands: the later one, or at the same time the one with the
-/// greater content, so that the order of reading does not matter.
+/// The answer of one reviewer. Of two, the greater one stands: the later one, or at the same time
+/// the one with the greater content, so that the order of reading does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HumanAnswer {
     /// Milliseconds since 1970.
@@ -29,8 +29,8 @@ pub struct HumanAnswer {
     reviewer: u128,
     /// The label: 0 no, 1 maybe, 2 yes.
     label: Option<u8>,
-    /// The probability with which the verdict was shown, in millionths, where the review has one. 0 where the verdict is not
-    /// part of the sample, so that the answer has no weight.
+    /// The probability with which the verdict was shown, in millionths, where the review has one. 0
+    /// where the verdict is not part of the sample, so that the answer has no weight.
     probability: Option<u32>,
 }
 
@@ -96,7 +96,8 @@ impl HumanAnswers {
 struct WeightedSums {
     /// Verdicts.
     n: u64,
-    /// Σ w, Σ w², and the same over verdicts that people contradict. In millionths, and millionths of millionths.
+    /// Σ w, Σ w², and the same over verdicts that people contradict. In millionths, and millionths
+    /// of millionths.
     w: u128,
     ww: u128,
     wrong_w: u128,
@@ -150,8 +151,8 @@ impl ReviewSums {
         }
     }
 
-    /// The rate at which people contradict the variant, over verdicts with these labels: a ratio of weighted sums, with its
-    /// variance by linearization. None without a weight.
+    /// The rate at which people contradict the variant, over verdicts with these labels: a ratio of
+    /// weighted sums, with its variance by linearization. None without a weight.
     pub(super) fn misjudged(&self, labels: &[usize]) -> Option<WeightedRate> {
         let sum = |of: fn(&WeightedSums) -> u128| -> f64 {
             labels.iter().map(|label| of(&self.weighted[*label])).sum::<u128>() as f64
@@ -195,8 +196,8 @@ impl ReviewCounts {
         }
     }
 
-    /// How far reviewers agree beyond chance: Krippendorff's α for nominal labels (2011). None where no request has two
-    /// reviewers, or all labels are equal.
+    /// How far reviewers agree beyond chance: Krippendorff's α for nominal labels (2011). None
+    /// where no request has two reviewers, or all labels are equal.
     pub fn agreement(&self) -> Option<f64> {
         let pairs = self.pairs.map(|row| row.map(|pairs| pairs as f64 / PAIR_UNIT as f64));
         let of_label: Vec<f64> = pairs.iter().map(|row| row.iter().sum()).collect();

@@ -13,8 +13,8 @@ use super::{
 use crate::statistics::quantile;
 
 impl Summary {
-    /// Computes all figures. `control` names the control's variant: experiments without it are left out.
-    /// Where none is named it is `control`, or the first by name.
+    /// Computes all figures. `control` names the control's variant: experiments without it are left
+    /// out. Where none is named it is `control`, or the first by name.
     pub fn of(sums: &Sums, criteria: Criteria, control: Option<&str>) -> Self {
         let summarize = |(key, of)| summarize(key, of, criteria, control);
         let mut experiments: Vec<Experiment> = sums.experiments.iter().filter_map(summarize).collect();

@@ -210,15 +210,16 @@ fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is
     assert_eq!(summary(&records), first);
 }
 
-/// Verdicts with answers of people: the variants say `no` equally often, and are wrong differently often. Of what they do not
-/// decide by themselves people see all, of the rest a twentieth.
+/// Verdicts with answers of people: the variants say `no` equally often, and are wrong differently
+/// often. Of what they do not decide by themselves people see all, of the rest a twentieth.
 fn reviewed_traffic(set: &mut VerdictSet, wrong_of_thousand: [u32; 2]) {
     let mut chance = fastrand::Rng::with_seed(51);
     for number in 0..40_000 {
         let arm = number % 2;
         let variant = ["control", "treatment"][arm];
         let is_no = chance.u32(0..10) < 3;
-        // What is unsure is wrong more often. The treatment is unsure more often, and not wrong more often for that.
+        // What is unsure is wrong more often. The treatment is unsure more often, and not wrong
+        // more often for that.
         let is_unsure = chance.u32(0..10) < [1, 4][arm];
         let is_wrong = chance.u32(0..1_000) < wrong_of_thousand[arm] * if is_unsure { 2 } else { 1 };
         let shown = if is_unsure { 1.0 } else { 0.05 };
@@ -243,7 +244,8 @@ fn labels_by_people_weigh_by_the_probability_of_being_shown() {
     let summary = Summary::of(set.sums(), Criteria::default(), None);
     let metrics = &summary.experiments[0].comparisons[0].metrics;
     let misjudged = metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap();
-    // 10 % of what is sure and 20 % of what is not: 11 % and 14 % of all verdicts. Unweighted it would be 16 and 19 %.
+    // 10 % of what is sure and 20 % of what is not: 11 % and 14 % of all verdicts. Unweighted it
+    // would be 16 and 19 %.
     assert!((misjudged.control.unwrap() - 0.11).abs() < 0.02, "{misjudged:?}");
     assert!((misjudged.treatment.unwrap() - 0.14).abs() < 0.02, "{misjudged:?}");
     let [low, high] = misjudged.interval.unwrap();
@@ -297,7 +299,8 @@ proptest! {
     fn order_and_duplicates_change_nothing(seed in any::<u64>(), again in 0_usize..200) {
         let mut records = traffic(120, [100, 200]);
         let alone = summary(&records).experiments;
-        // A verdict that was judged again later, by another answer. Only the time of the last record changes.
+        // A verdict that was judged again later, by another answer. Only the time of the last
+        // record changes.
         records.push(verdict("control-3", "treatment", "no", |verdict| {
             verdict["timestamp"] = json!("2026-11-30T12:00:01.000Z");
         }));

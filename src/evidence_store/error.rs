@@ -40,8 +40,8 @@ macro_rules! from_redb {
 from_redb!(StorageError, TableError, TransactionError, CommitError);
 
 impl StoreError {
-    /// A file that is not whole is made again. A disk that is full, or may not be written, is not: it may be right again
-    /// later, and the topics may not hold any more what the file holds.
+    /// A file that is not whole is made again. A disk that is full, or may not be written, is not:
+    /// it may be right again later, and the topics may not hold any more what the file holds.
     fn of(error: redb::Error) -> Self {
         match error {
             redb::Error::DatabaseAlreadyOpen => Self::InUse,

@@ -1,8 +1,8 @@
 //! Judges by the sums after each write, and pauses an experiment when a treatment does harm.
 //!
-//! A guard pauses an experiment once in a definition. When a person resumes it, the guard goes on to judge and
-//! does not pause it again. All instances of a group judge alike; the first by name acts, and the others
-//! act only if it does not.
+//! A guard pauses an experiment once in a definition. When a person resumes it, the guard goes on
+//! to judge and does not pause it again. All instances of a group judge alike; the first by name
+//! acts, and the others act only if it does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -183,7 +183,8 @@ impl Guards {
         for report in reports.iter().filter(is_due) {
             let key = GuardKey::of(report);
             if report.paused {
-                // A person or another instance was faster. It is not paused again when a person resumes it.
+                // A person or another instance was faster. It is not paused again when a person
+                // resumes it.
                 self.acted.insert(key.command_id());
                 continue;
             }

@@ -1,4 +1,5 @@
-//! Evidence that is kept: the topics of outcomes are read, and sums are written with the offsets that they count.
+//! Evidence that is kept: the topics of outcomes are read, and sums are written with the offsets
+//! that they count.
 //!
 //! ```text
 //! verdicts, shadows, dead letters ─▶ Reader ─▶ Store ─▶ Summary (reports)
@@ -6,7 +7,8 @@
 //! ```
 //!
 //! * [`Reader`]: the thread that reads; [`Access`]: how other threads see what it has.
-//! * [`Store`]: one file, and one write for records and offsets; `tables`, `names`: what is in the file.
+//! * [`Store`]: one file, and one write for records and offsets; `tables`, `names`: what is in the
+//!   file.
 //! * `guards`: judges by the sums, and pauses an experiment once.
 
 mod error;

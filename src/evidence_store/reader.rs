@@ -107,8 +107,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts reading. `guards` judge after each write. Nothing waits for the reader: what it cannot read or keep is
-    /// logged, and tried again.
+    /// Starts reading. `guards` judge after each write. Nothing waits for the reader: what it
+    /// cannot read or keep is logged, and tried again.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -136,7 +136,8 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.access.0.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return };
-        // Brokers may keep it waiting. The store is right at any moment, so the thread may be left alone.
+        // Brokers may keep it waiting. The store is right at any moment, so the thread may be left
+        // alone.
         let until = Instant::now() + STOP_WAIT;
         while !thread.is_finished() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
@@ -413,7 +414,8 @@ impl Reading {
         self.batch.push((kind, record));
     }
 
-    /// The age of the last record of the partition that is furthest behind; 0 when all are at their end.
+    /// The age of the last record of the partition that is furthest behind; 0 when all are at their
+    /// end.
     fn behind_ms(&self, now_ms: i64) -> u64 {
         let behind = self.partitions.iter().filter(|partition| !self.at_end.contains(*partition));
         let ages = behind.map(|partition| now_ms - self.newest_ms.get(partition).copied().unwrap_or(now_ms));

@@ -1,5 +1,5 @@
-//! Sums and what they rest on, in one file. Each write has the offsets of the records that it counts, so a
-//! record counts exactly once, whenever the process ends.
+//! Sums and what they rest on, in one file. Each write has the offsets of the records that it
+//! counts, so a record counts exactly once, whenever the process ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ pub enum TopicKind {
     Verdicts,
     /// Dead letters.
     DeadLetters,
-    /// What people said about verdicts.
+    /// Answers of people to verdicts.
     Reviews,
 }
 
@@ -50,9 +50,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, or makes an empty one; without a directory in memory. `topics` are names and
-    /// ids; an id may be empty, where it is not known. A store of another format is emptied, and so is one that read a
-    /// topic whose id is another now: the topic was deleted and created again.
+    /// Opens the store in a directory, or makes an empty one; without a directory in memory.
+    /// `topics` are names and ids; an id may be empty, where it is not known. A store of another
+    /// format is emptied, and so is one that read a topic whose id is another now: the topic was
+    /// deleted and created again.
     ///
     /// # Errors
     /// When another process uses it, or it cannot be read.
@@ -107,7 +108,8 @@ impl Store {
         &self.offsets
     }
 
-    /// Adds records and the offsets behind them, in one write. After an error, open the store again.
+    /// Adds records and the offsets behind them, in one write. After an error, open the store
+    /// again.
     ///
     /// # Errors
     /// When the store cannot be read or written. It is as before the call then.
@@ -330,8 +332,8 @@ struct Identity {
 }
 
 impl Identity {
-    /// Both together; none where they contradict each other. A topic that one of them lacks, or whose id one of them does not
-    /// know, is no contradiction: brokers may be away.
+    /// Both together; none where they contradict each other. A topic that one of them lacks, or
+    /// whose id one of them does not know, is no contradiction: brokers may be away.
     fn joined(mut self, newer: &Self) -> Option<Self> {
         if self.format != newer.format {
             return None;

@@ -1,8 +1,9 @@
 //! The tables of the store, and how entries are encoded.
 //!
-//! Requests, units and pictures are remembered in two generations: the current one and the one before.
-//! When the current one has lasted for `evidence.keep_ms`, the older one is dropped as a whole. So each is
-//! remembered for at least that time, and nothing is searched for what is too old.
+//! Requests, units and pictures are remembered in two generations: the current one and the one
+//! before. When the current one has lasted for `evidence.keep_ms`, the older one is dropped as a
+//! whole. So each is remembered for at least that time, and nothing is searched for what is too
+//! old.
 
 use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

@@ -1,4 +1,5 @@
-//! What the store promises: the same sums as a ledger in memory, whenever it is closed and opened again.
+//! What the store promises: the same sums as a ledger in memory, whenever it is closed and opened
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ fn open(directory: &std::path::Path, id: &str) -> Store {
     Store::open(Some(directory), 4 << 20, &topics(id), 0).unwrap()
 }
 
-/// Random records of two partitions: with repeats, shadows, several definitions, segments and dead letters.
+/// Random records of two partitions: with repeats, shadows, several definitions, segments and dead
+/// letters.
 fn records(chance: &mut Rng, count: usize) -> Vec<(TopicKind, Record)> {
     let mut offsets = [0_i64; 4];
     let mut record = |place: usize, topic: &str, payload: Option<Vec<u8>>, headers| {
@@ -153,7 +155,8 @@ fn topics_that_were_created_again_empty_the_store() {
     store.add(&records(&mut chance, 50)).unwrap();
     drop(store);
     assert!(!open(directory.path(), "a").offsets().is_empty());
-    // An id that is not known for a while, or another topic, says nothing about those that were read.
+    // An id that is not known for a while, or another topic, says nothing about those that were
+    // read.
     assert!(!open(directory.path(), "").offsets().is_empty());
     let more = topics("a").into_iter().chain([("reviews".to_owned(), "r".to_owned())]).collect();
     assert!(!Store::open(Some(directory.path()), 4 << 20, &more, 0).unwrap().offsets().is_empty());

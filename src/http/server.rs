@@ -1,8 +1,9 @@
-//! Serves a router within bounds. A client may connect and send nothing. Without bounds such connections take all file
-//! descriptors of the process, and with them its brokers, its settings and its health page.
+//! Serves a router within bounds. A client may connect and send nothing. Without bounds such
+//! connections take all file descriptors of the process, and with them its brokers, its settings
+//! and its health page.
 //!
-//! At the bound, a new connection takes the place of the oldest one that waits for a request. So idle
-//! connections, however many, keep no one from `/healthz` or from a rollback.
+//! At the bound, a new connection takes the place of the oldest one that waits for a request. So
+//! idle connections, however many, block neither `/healthz` nor a rollback.
 
 use std::{
     collections::BTreeMap,
@@ -37,8 +38,8 @@ use super::Door;
 /// Bounds of an HTTP server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Connections at a time. One more takes the place of the oldest that waits for a request; where all are being
-    /// answered, it is closed.
+    /// Connections at a time. One more takes the place of the oldest that waits for a request;
+    /// where all are being answered, it is closed.
     pub connections_max: usize,
     /// How long a connection may take for the head of a request, and how long it may idle.
     pub timeout: Duration,
@@ -135,12 +136,14 @@ impl Place {
         close
     }
 
-    /// The connection is being answered, so it is not closed. Returns its signal, for the time afterwards.
+    /// The connection is being answered, so it is not closed. Returns its signal, for the time
+    /// afterwards.
     fn take(&self) -> Option<Arc<Notify>> {
         self.waiting.lock().remove(&self.number.load(Ordering::Acquire))
     }
 
-    /// The connection waits again, and has waited for the shortest time: its answer may still be on its way.
+    /// The connection waits again, and has waited for the shortest time: its answer may still be on
+    /// its way.
     fn put_back(&self, close: Arc<Notify>) {
         let number = self.waiting.last.fetch_add(1, Ordering::AcqRel);
         self.number.store(number, Ordering::Release);
@@ -157,7 +160,8 @@ impl Drop for RemoveOnDrop {
     }
 }
 
-/// Serves the requests of one connection, one after the other. Each has the time-out for its head, and once more for the rest.
+/// Serves the requests of one connection, one after the other. Each has the time-out for its head,
+/// and once more for the rest.
 async fn serve_one(stream: TcpStream, router: Router, limits: HttpLimits, door: Arc<Door>, place: Place) {
     let HttpLimits { timeout, answer_timeout, .. } = limits;
     let _remove = RemoveOnDrop(place.clone());
@@ -188,7 +192,8 @@ async fn serve_one(stream: TcpStream, router: Router, limits: HttpLimits, door: 
     }
 }
 
-/// A connection that lives longer than so many time-outs is closed, whatever it does: scrapers connect again.
+/// A connection that lives longer than so many time-outs is closed, whatever it does: scrapers
+/// connect again.
 const WHOLE_TIMEOUTS: u32 = 30;
 
 #[cfg(test)]

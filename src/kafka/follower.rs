@@ -52,8 +52,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Reads the partitions of these topics from the given offsets on, others from their beginning. Only committed records are
-    /// read.
+    /// Reads the partitions of these topics from the given offsets on, others from their beginning.
+    /// Only committed records are read.
     ///
     /// # Errors
     /// When no broker answers, or a topic does not exist.
@@ -136,8 +136,8 @@ impl Follower {
         }
     }
 
-    /// Errors of the client and callbacks, such as that of a token, come this way. So does what was fetched before its
-    /// partition had a queue.
+    /// Errors of the client and callbacks, such as that of a token, come this way. So does what was
+    /// fetched before its partition had a queue.
     fn next_of_client(&mut self) -> Result<Option<Followed>, KafkaError> {
         match self.client.poll(Duration::ZERO) {
             None => {}
@@ -190,8 +190,8 @@ fn is_transient(error: &ClientError) -> bool {
 }
 
 impl Connection {
-    /// The id of each of these topics that exists: a topic that was deleted and created again has another one. Empty where
-    /// brokers have none (the embedded broker, and Kafka before 2.8).
+    /// The id of each of these topics that exists: a topic that was deleted and created again has
+    /// another one. Empty where brokers have none (the embedded broker, and Kafka before 2.8).
     ///
     /// # Errors
     /// When the client cannot be made.

@@ -5,8 +5,8 @@ use super::scheme::m3v1::{self, PARTS};
 /// No experiment's shadows have this salt: a name with a control character is refused.
 const SALT: &str = "\u{1}review";
 
-/// True if the audit slice of this share holds the request. Raising the share only adds requests, and the
-/// slice is independent of experiments.
+/// True if the audit slice of this share holds the request. Raising the share only adds requests,
+/// and the slice is independent of experiments.
 pub fn is_audited(request_id: &str, share: f64) -> bool {
     let parts = (share.clamp(0.0, 1.0) * f64::from(PARTS)).round() as u64;
     m3v1::shadow(SALT, request_id).place < parts

@@ -59,8 +59,9 @@ pub struct GuardSpec {
     /// Harm means that the treatment's rate is worse than the control's by more than this.
     #[serde(default)]
     pub margin: f64,
-    /// The probability of calling a treatment harmful that is not, at most, however often one looks. It is divided
-    /// over the guards of the experiment that can pause it, and over the treatments.
+    /// The probability of calling a treatment harmful that is not, at most, however often one
+    /// looks. It is divided over the guards of the experiment that can pause it, and over the
+    /// treatments.
     #[serde(default = "one_percent")]
     pub alpha: f64,
     /// Events of control and treatment together before it calls anything harmful.
@@ -75,7 +76,8 @@ pub struct GuardSpec {
     /// Say what it would do, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// The variant that others are compared with; `control`, or the first by name, where there is none.
+    /// The variant that others are compared with; `control`, or the first by name, where there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
 }
@@ -103,7 +105,8 @@ impl GuardSpec {
 /// Guards of one experiment, at most.
 const GUARDS_MAX: usize = 20;
 
-/// Checks the guards of an experiment with these variants, whose unit is the request or something else.
+/// Checks the guards of an experiment with these variants, whose unit is the request or something
+/// else.
 pub(super) fn check(guards: &[GuardSpec], variants: &[&str], is_by_request: bool) -> Result<(), Refused> {
     if guards.len() > GUARDS_MAX {
         return Err(refused(".guards", format!("has {} entries, at most {GUARDS_MAX}", guards.len())));

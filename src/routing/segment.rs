@@ -1,8 +1,8 @@
 //! Parts of the traffic that reports show apart: by region, by device, by length of the text.
 //!
 //! Settings declare every value that a segment may have. A request with another value belongs to
-//! `other`, and one without the field to `missing`. So the number of values is bounded, and the value
-//! of a request never depends on the requests before it.
+//! `other`, and one without the field to `missing`. So the number of values is bounded, and the
+//! value of a request never depends on the requests before it.
 
 use std::collections::BTreeMap;
 

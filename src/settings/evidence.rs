@@ -45,7 +45,8 @@ pub struct EvidenceStorePlan {
     pub unit_salt_file: Option<String>,
 }
 
-/// `running` is the plan that the program runs by, where it does: the salt is read once, at the start.
+/// `running` is the plan that the program runs by, where it does: the salt is read once, at the
+/// start.
 pub(super) fn plan(
     source: &Source,
     raw: raw::Evidence,

@@ -2,9 +2,9 @@
 //! approximation: for errors and other rare events.
 //!
 //! Where both arms have events equally often, the arm of an event is a draw from the arms' shares
-//! (Lindon & Malek, NeurIPS 2022, arXiv:2011.03567). Evidence for an excess is a mixture of likelihood
-//! ratios over larger shares of the treatment; smaller ones take no part, so the test is one-sided
-//! (Robbins 1970; Ramdas et al. 2020, section 5).
+//! (Lindon & Malek, NeurIPS 2022, arXiv:2011.03567). Evidence for an excess is a mixture of
+//! likelihood ratios over larger shares of the treatment; smaller ones take no part, so the test is
+//! one-sided (Robbins 1970; Ramdas et al. 2020, section 5).
 
 use super::{
     sample_ratio::CONCENTRATIONS,
@@ -12,8 +12,8 @@ use super::{
 };
 
 /// ln of the evidence that an event belongs to the treatment with a probability above `share`. It
-/// exceeds ln(1/α) with a probability of at most α, at any time, where the probability is `share` or less.
-/// `events` are of control and treatment.
+/// exceeds ln(1/α) with a probability of at most α, at any time, where the probability is `share`
+/// or less. `events` are of control and treatment.
 pub fn ln_e_value(events: [u64; 2], share: f64) -> f64 {
     let [control, treatment] = events.map(|events| events as f64);
     let each = CONCENTRATIONS.map(|k| {
@@ -30,12 +30,12 @@ pub fn ln_e_value(events: [u64; 2], share: f64) -> f64 {
     highest + mean.ln()
 }
 
-/// ln of the evidence that the treatment's rate exceeds the control's by more than `margin`, for rates that do not drift. It
-/// exceeds ln(1/α) with a probability of at most α, at any time, where the rate does not. `counts` are events
-/// and units of control and treatment.
+/// ln of the evidence that the treatment's rate exceeds the control's by more than `margin`, for
+/// rates that do not drift. It exceeds ln(1/α) with a probability of at most α, at any time, where
+/// the rate does not. `counts` are events and units of control and treatment.
 ///
-/// It is the smallest product of both arms' evidence over all pairs of rates that the margin allows; the
-/// product for the true pair is an e-value (Ramdas et al. 2020, universal inference).
+/// It is the smallest product of both arms' evidence over all pairs of rates that the margin
+/// allows; the product for the true pair is an e-value (Ramdas et al. 2020, universal inference).
 pub fn ln_e_value_beyond(counts: [[u64; 2]; 2], margin: f64) -> f64 {
     let [control, treatment] = counts;
     let rate = |[events, units]: [u64; 2]| events as f64 / units.max(1) as f64;
@@ -58,7 +58,8 @@ pub fn ln_e_value_beyond(counts: [[u64; 2]; 2], margin: f64) -> f64 {
     evidence(0.5 * (low + high))
 }
 
-/// ln of the evidence against a rate: the mixture of all others over it, with a prior of Beta(½, ½).
+/// ln of the evidence against a rate: the mixture of all others over it, with a prior of Beta(½,
+/// ½).
 fn ln_e_value_of_rate([events, units]: [u64; 2], rate: f64) -> f64 {
     let (events, others) = (events as f64, units.saturating_sub(events) as f64);
     let ln_power = |base: f64, power: f64| if power == 0.0 { 0.0 } else { power * base.ln() };
@@ -66,8 +67,9 @@ fn ln_e_value_of_rate([events, units]: [u64; 2], rate: f64) -> f64 {
     mixture - ln_power(rate, events) - ln_power(1.0 - rate, others)
 }
 
-/// The interval of a rate that holds at any time: rates against which the mixture of all others, with
-/// a prior of Beta(½, ½), has less evidence than 1/α (Robbins 1970; Howard et al. 2021, section 3.4).
+/// The interval of a rate that holds at any time: rates against which the mixture of all others,
+/// with a prior of Beta(½, ½), has less evidence than 1/α (Robbins 1970; Howard et al. 2021,
+/// section 3.4).
 pub fn rate_interval(events: u64, of: u64, alpha: f64) -> [f64; 2] {
     if of == 0 {
         return [0.0, 1.0];
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_evidence_is_a_mean_of_likelihood_ratios() {
-        // Without events its mean is one, whatever the share: the sum over both outcomes of one event.
+        // Without events its mean is one, for every share: the sum over both outcomes of one event.
         for share in [0.1, 0.5, 0.8] {
             let of = |events| ln_e_value(events, share).exp();
             let mean = share * of([0, 1]) + (1.0 - share) * of([1, 0]);

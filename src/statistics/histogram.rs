@@ -41,7 +41,7 @@ impl Histogram {
         if let Some(count) = self.bins.get_mut(&bin_of(value)) {
             *count = count.saturating_sub(1);
         }
-        // A histogram of the same values is equal, whatever was counted in between.
+        // A histogram of the same values is equal, also if others were counted in between.
         self.bins.retain(|_, count| *count > 0);
     }
 

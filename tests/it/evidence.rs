@@ -207,7 +207,8 @@ fn a_guard_pauses_an_experiment_once_for_the_group_and_a_person_resumes_it() {
     let requests: Vec<Sent<'_>> = (0..400)
         .map(|number| {
             let mut sent = request(number, "a mug");
-            // Pictures differ, so that each is new evidence: bytes behind the end of a PNG change nothing else.
+            // Pictures differ, so that each is new evidence: bytes behind the end of a PNG change
+            // nothing else.
             let mut png = std::fs::read(crate::support::repository("testdata/demo/sticker-01.png")).unwrap();
             png.extend(number.to_le_bytes());
             let picture = ofa_stream::message::encode_base64(&png);
@@ -369,7 +370,7 @@ fn labels_by_people_come_from_tasks_and_count_by_their_probability() {
         let rate = misjudged[arm].as_f64().unwrap();
         assert!((0.2..0.8).contains(&rate), "{misjudged}");
     }
-    assert_eq!(reviewing(&["export", "--format", "csv"]).lines().count(), 1, "what is answered is not asked again");
+    assert_eq!(reviewing(&["export", "--format", "csv"]).lines().count(), 1, "answered requests are left out");
 
     let mut summary = report.clone();
     let fields = summary.as_object_mut().unwrap();

@@ -56,7 +56,7 @@ fn connections_that_never_finish_a_request_do_not_take_the_descriptors_of_the_pr
         })
         .collect();
     assert!(descriptors(running.process()) < 250, "{}", descriptors(running.process()));
-    assert!(page(&pages, "/healthz").starts_with("HTTP/1.1 200"), "idle connections keep no one from it");
+    assert!(page(&pages, "/healthz").starts_with("HTTP/1.1 200"), "idle connections do not block it");
     send(kafka.address(), &topics.name("requests"), &[record("r", json!({"base64": image("thumbnail.png")}))]);
     receive(kafka.address(), &topics.name("verdicts"), 1);
     until("the end of idle connections", || (!idle.iter_mut().any(is_open)).then_some(()));

@@ -1,7 +1,7 @@
 //! `demo --guard`: a treatment turns bad, and a guard pauses the experiment by itself.
 //!
-//! What breaks is made to: from a moment on, the treatment's version answers with numbers that are none. The requests, the
-//! evidence, the guard and its pause are the program as it runs in service.
+//! What breaks is made to: from a moment on, the treatment's version answers with numbers that are
+//! none. The requests, the evidence, the guard and its pause are the program as it runs in service.
 
 use std::{
     fmt::Write as _,

@@ -118,7 +118,8 @@ pub(super) fn engine(
     Ok(engine?)
 }
 
-/// A request of the demo: always the same picture and text, so that nothing but the version differs.
+/// A request of the demo: always the same picture and text, so that nothing but the version
+/// differs.
 pub(super) fn request(plan: &Plan, image: &str, id: String) -> Outgoing {
     let request = json!({"request_id": id, "text": "a red circle", "image": {"base64": image}});
     Outgoing {

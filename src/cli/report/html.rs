@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use super::{
     plots,
-    words::{chance, escaped, figure, guard_word, metric_word, word},
+    words::{chance, escaped, figure, guard_action, guard_word, metric_word, word},
 };
 use crate::{
     evidence::{
-        Comparison, Experiment, Language, Metric, Paired, SegmentComparison, Summary, Variant, sentence, status_word,
+        Comparison, Experiment, GuardState, Language, Metric, Paired, SegmentComparison, Summary, Variant, sentence,
+        status_word,
     },
     evidence_store::{EvidenceReport, GuardReport},
 };
@@ -23,7 +24,7 @@ margin: 0 auto; padding: 1.5rem }
 h1 { font-size: 1.4rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-top: 1.5rem }
 .answer { font-size: 1.1rem; border-left: 4px solid var(--mark); padding: .2rem 0 .2rem .8rem }
 .small { color: var(--soft); font-size: .85rem }
-.wide { overflow-x: auto }
+.wide { overflow-x: auto; margin: 1rem 0 }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line) }
 th { color: var(--soft); font-weight: 600 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
@@ -78,6 +79,10 @@ fn experiment_part(
         escaped(last),
     )
     .ok();
+    for guard in guards.iter().filter(|guard| guard.judgement.state == GuardState::Harm) {
+        let harm = word(language, "Harm", "有害");
+        writeln!(page, "<p class=\"answer harm\">{harm}. {}</p>", escaped(&guard.judgement.in_words())).ok();
+    }
     for comparison in &experiment.comparisons {
         let answer = sentence(experiment, comparison, summary.criteria, language);
         writeln!(page, "<p class=\"answer\">{}</p>", escaped(&answer)).ok();
@@ -224,11 +229,6 @@ fn guard_table(page: &mut String, guards: &[&GuardReport], language: Language) {
         .map(|guard| {
             let judgement = &guard.judgement;
             let count = |arm: usize| format!("{} / {}", judgement.events[arm], judgement.units[arm]);
-            let action = match (guard.paused, guard.acted) {
-                (true, true) => word(language, "paused by guard", "已由护栏暂停").to_owned(),
-                (true, false) => word(language, "paused", "已暂停").to_owned(),
-                (false, _) => escaped(&guard.action),
-            };
             vec![
                 escaped(&judgement.guard),
                 escaped(&judgement.treatment),
@@ -236,7 +236,7 @@ fn guard_table(page: &mut String, guards: &[&GuardReport], language: Language) {
                 count(0),
                 count(1),
                 format!("{:.2e} / {:.0}", judgement.ln_e_value.exp(), judgement.ln_e_value_needed.exp()),
-                action,
+                escaped(guard_action(guard, language)),
             ]
         })
         .collect();

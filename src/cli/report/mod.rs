@@ -25,11 +25,12 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     brokers: Brokers,
-    /// Read files of verdicts and shadow verdicts instead of the topics: one JSON object per line, as a
-    /// console consumer writes them down; `-` is standard input
+    /// Read files of verdicts and shadow verdicts instead of the topics: one JSON object per line,
+    /// as a console consumer writes them down; `-` is standard input
     #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1.., conflicts_with = "bootstrap_servers")]
     files: Vec<PathBuf>,
-    /// Ask a running instance for its evidence instead of reading the topics: at once, with the conclusions of guards
+    /// Ask a running instance for its evidence instead of reading the topics: at once, with the
+    /// conclusions of guards
     #[arg(long, conflicts_with_all = ["files", "bootstrap_servers", "since"])]
     live: bool,
     /// The admin API of that instance; without it, the one in the settings

@@ -1,6 +1,6 @@
 //! A report as tables, in English or Chinese.
 
-use super::words::{chance, figure, guard_word, metric_word, word};
+use super::words::{chance, figure, guard_action, guard_word, metric_word, word};
 use crate::{
     cli::output,
     evidence::{
@@ -134,7 +134,7 @@ fn pairs(paired: &[Paired], language: Language) {
     output::show(&output::table(&columns, &columns[2..], rows));
 }
 
-/// What people said, if anything.
+/// Answers of people, if there are any.
 fn reviews(reviews: &ReviewFigures, language: Language) {
     let ReviewFigures { answers, superseded, requests, unmatched, unreadable, agreement } = reviews;
     if *answers == 0 {
@@ -203,11 +203,6 @@ pub(super) fn live(progress: &Progress, guards: &[GuardReport], language: Langua
 fn guard_row(report: &GuardReport, language: Language) -> Vec<String> {
     let Judgement { guard, treatment, state, events, units, difference, ln_e_value, .. } = &report.judgement;
     let count = |arm: usize| format!("{} / {}", events[arm], units[arm]);
-    let action = match (report.paused, report.acted) {
-        (true, true) => word(language, "paused by guard", "已由护栏暂停").to_owned(),
-        (true, false) => word(language, "paused", "已暂停").to_owned(),
-        (false, _) => report.action.clone(),
-    };
     vec![
         report.experiment.clone(),
         guard.clone(),
@@ -217,6 +212,6 @@ fn guard_row(report: &GuardReport, language: Language) -> Vec<String> {
         count(1),
         format!("{:+.2} … {:+.2}", 100.0 * difference[0], 100.0 * difference[1]),
         format!("{:.2e}", ln_e_value.exp()),
-        action,
+        guard_action(report, language).to_owned(),
     ]
 }

@@ -1,6 +1,9 @@
 //! Words and numbers as reports spell them, in English and Chinese.
 
-use crate::evidence::{GuardState, Language, Metric};
+use crate::{
+    evidence::{GuardState, Language, Metric},
+    evidence_store::GuardReport,
+};
 
 /// A text in the language of the report.
 pub(super) fn word(language: Language, english: &'static str, chinese: &'static str) -> &'static str {
@@ -34,6 +37,15 @@ pub(super) fn figure(metric: Metric, value: f64, has_sign: bool) -> String {
         (Metric::Confidence, false) => format!("{value:.4}"),
         (_, true) => format!("{:+.2} %", value * 100.0),
         (_, false) => format!("{:.2} %", value * 100.0),
+    }
+}
+
+/// What a guard does, or what became of its experiment.
+pub(super) fn guard_action(report: &GuardReport, language: Language) -> &str {
+    match (report.paused, report.acted) {
+        (true, true) => word(language, "paused by guard", "已由护栏暂停"),
+        (true, false) => word(language, "paused", "已暂停"),
+        (false, _) => &report.action,
     }
 }
 

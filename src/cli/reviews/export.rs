@@ -23,8 +23,8 @@ pub(in crate::cli) struct Arguments {
     /// Only verdicts of this time or later: 2026-12-01T08:00:00Z, or an age such as 1d
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
-    /// Also verdicts that a shadow version contradicts, all of them. Answers to them show errors, and have no weight in
-    /// rates, because they are no sample
+    /// Also verdicts that a shadow version contradicts, all of them. Answers to them show errors,
+    /// and have no weight in rates, because they are no sample
     #[arg(long)]
     disagreements: bool,
     /// Also requests that people have answered already
@@ -56,7 +56,8 @@ enum Format {
 /// A verdict for people.
 struct Item {
     verdict: Verdict,
-    /// The probability with which the sample has it; none where it was picked for a disagreement alone.
+    /// The probability with which the sample has it; none where it was picked for a disagreement
+    /// alone.
     probability: Option<f64>,
     picture: Option<String>,
 }
@@ -175,7 +176,8 @@ fn picked(verdict: &Verdict) -> Option<f64> {
     }
 }
 
-/// The picture of a request as a data address; none where the request only names it, or has none any more.
+/// The picture of a request as a data address; none where the request only names it, or has none
+/// any more.
 fn picture(record: &Record) -> Option<String> {
     let payload = record.payload.as_deref()?;
     let base64 = match serde_json::from_slice::<Value>(payload) {

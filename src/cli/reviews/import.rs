@@ -13,8 +13,8 @@ use crate::{
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {
-    /// The file: JSON as Label Studio exports it, CSV with the columns that `export --format csv` has, or
-    /// reviews as JSON lines
+    /// The file: JSON as Label Studio exports it, CSV with the columns that `export --format csv`
+    /// has, or reviews as JSON lines
     file: PathBuf,
     #[command(flatten)]
     brokers: Brokers,

@@ -102,7 +102,8 @@ fn equal_variants_with_repeated_pictures_raise_no_more_alarms_than_alpha() {
             let mut pictures: Vec<[bool; 2]> = Vec::new();
             (0..15).any(|_| {
                 for _ in 0..40 {
-                    // Each version has its own opinion on a picture, and keeps it when the picture comes again.
+                    // Each version has its own opinion on a picture, and keeps it when the picture
+                    // comes again.
                     let is_new = pictures.is_empty() || traffic.chance.f64() > 0.3;
                     if is_new {
                         pictures.push([traffic.chance.f64() < 0.1, traffic.chance.f64() < 0.1]);
