@@ -197,14 +197,18 @@ fn a_command_whose_record_is_late_is_not_refused_and_a_retry_is_not_made_twice()
 
     // Whether the brokers have taken the record or not: with the same id it is carried out once.
     let begun = Instant::now();
-    let repeated = loop {
-        match pause(&two) {
-            Ok(applied) => break applied,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+    while let Err(error) = pause(&two) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{error}");
+    }
+    // A retry that finds the change accepted may be answered before it is served.
+    let paused = loop {
+        let report = two.report();
+        if report.sync == "in_sync" && report.experiments[0].position == "paused" {
+            break report;
         }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{report:?}");
     };
-    one.until_it_serves(&repeated.config_digest);
-    two.until_it_serves(&repeated.config_digest);
+    one.until_it_serves(&paused.config_digest);
     assert_eq!(one.report().experiments[0].position, "paused");
     let again = pause(&one).unwrap();
     assert_eq!((again.outcome, again.revision), (Outcome::Repeated, one.report().revision));
