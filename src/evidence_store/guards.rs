@@ -39,7 +39,8 @@ pub struct GuardReport {
     pub judgement: Judgement,
     /// What it does about harm: `pause`, `warn`, or `dry_run`.
     pub action: String,
-    /// Whether it has paused the experiment in this definition.
+    /// Whether this instance has paused the experiment in this definition, or found that another
+    /// one has.
     pub acted: bool,
 }
 
@@ -183,9 +184,8 @@ impl Guards {
         for report in reports.iter().filter(is_due) {
             let key = GuardKey::of(report);
             if report.paused {
-                // A person or another instance was faster. It is not paused again when a person
-                // resumes it.
-                self.acted.insert(key.command_id());
+                // If another instance did it, the id of the command says so after a person resumes
+                // the experiment. If a person did it, the guard stays armed.
                 continue;
             }
             let since = *self.harm_since.entry(key.clone()).or_insert_with(Instant::now);

@@ -89,11 +89,6 @@ impl Access {
         // While the store is locked, so that both are of the same write.
         EvidenceReport { progress: self.progress(), guards: locked(&self.0.guards).clone(), summary }
     }
-
-    /// A copy of the sums.
-    pub fn sums(&self) -> Sums {
-        locked(&self.0.store).as_ref().map(|store| store.sums().clone()).unwrap_or_default()
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -390,7 +385,7 @@ struct Reading {
     follower: Follower,
     kinds: BTreeMap<String, TopicKind>,
     batch: Vec<(TopicKind, Record)>,
-    /// Partitions that have no further record for now.
+    /// Partitions that were read to their end.
     at_end: BTreeSet<TopicPartition>,
     partitions: BTreeSet<TopicPartition>,
     /// The time of the last record of each partition, in milliseconds since 1970.

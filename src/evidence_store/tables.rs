@@ -161,6 +161,7 @@ fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, Sto
         Some(Name::Arm(arm)) => Ok(arm.clone()),
         _ => Err(UNKNOWN),
     };
+
     let kind = match kept {
         Kept::Live { arm, version, cluster, answer, confidence, latency_us, review_probability, segments } => {
             let Some(Name::Version(version, share)) = names.name(version) else { return Err(UNKNOWN) };
@@ -169,6 +170,7 @@ fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, Sto
                 _ => Err(UNKNOWN),
             };
             let decision = DECISIONS.get(usize::from(answer >> 2 & 3));
+
             Kind::Live(Observation {
                 arm: arm_of(arm)?,
                 version: version.clone(),

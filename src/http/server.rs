@@ -192,8 +192,7 @@ async fn serve_one(stream: TcpStream, router: Router, limits: HttpLimits, door: 
     }
 }
 
-/// A connection that lives longer than so many time-outs is closed, whatever it does: scrapers
-/// connect again.
+/// A connection is closed after so many time-outs, also if it is in use. Scrapers connect again.
 const WHOLE_TIMEOUTS: u32 = 30;
 
 #[cfg(test)]

@@ -54,8 +54,10 @@ impl Connection {
                 ("fetch.wait.max.ms", self.fetch_wait_ms()),
             ],
         );
+
         let context = Authenticated(self.credentials.clone());
         let client = BaseConsumer::from_config_and_context(&config, context).map_err(KafkaError::client)?;
+
         let mut list = TopicPartitionList::new();
         // The last offset that is wanted of each partition that is still read.
         let mut left: BTreeMap<i32, i64> = BTreeMap::new();
@@ -71,10 +73,12 @@ impl Connection {
             list.add_partition_offset(topic, partition, first)?;
             left.insert(partition, last);
         }
+
         if let Extent::Since(_) = extent {
             list = client.offsets_for_times(list, wait_max)?;
         }
         client.assign(&list)?;
+
         let mut heard = Instant::now();
         while !left.is_empty() {
             match client.poll(POLL_TIMEOUT) {

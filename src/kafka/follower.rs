@@ -32,7 +32,7 @@ pub type TopicPartition = (String, i32);
 pub enum Followed {
     /// The next committed record.
     Record(Box<Record>),
-    /// There are no more records for now.
+    /// The partition was read to its end.
     End(TopicPartition),
 }
 

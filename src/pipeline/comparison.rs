@@ -138,6 +138,7 @@ fn beside(live: &Verdict, shadow: &Shadow, rules: &DecisionRules) -> Verdict {
     let answers: Vec<Answer> = judged.scores.iter().zip(previews).map(answer).collect();
     let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
     let (decision, decision_reason) = rules.decide(&identity.name, &decisive, reading);
+
     let (queue, inference) = (milliseconds(judged.queued), milliseconds(judged.inference));
     let TimingsMs { fetch, decode, .. } = live.timings_ms;
     Verdict {

@@ -163,10 +163,12 @@ impl<'a> Outcomes<'a> {
         let answers: Vec<Answer> = judged.scores.iter().zip(texts).map(answer).collect();
         // A request has at least one text, and the engine one answer for each.
         let decisive = Answer::decisive(&answers).cloned().unwrap_or_else(|| Answer::new(Scores::default(), "", 0));
+
         let (decision, decision_reason) = self.rules.decide(&version.name, &decisive, &reading);
         let (ab_experiment, ab_variant) = route.variant.unzip();
         let Origin { topic, partition, offset, timestamp_ms: requested_ms } = Origin::of(record);
         let now_ms = since_the_epoch().as_millis() as i64;
+
         Verdict {
             timestamp: timestamp(now_ms),
             source: Some(RecordPosition { topic, partition, offset }),
