@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use super::{
     plots,
-    words::{chance, escaped, figure, guard_action, guard_word, metric_word, word},
+    rows::{self, Rows},
+    words::{chance, escaped, figure, metric_word, word},
 };
 use crate::{
     evidence::{
-        Comparison, Experiment, GuardState, Language, Metric, Paired, SegmentComparison, Summary, Variant, sentence,
-        status_word,
+        Comparison, Experiment, GuardState, Language, Metric, SegmentComparison, Summary, sentence, status_word,
     },
     evidence_store::{EvidenceReport, GuardReport},
 };
@@ -55,7 +55,14 @@ pub(in crate::cli) fn page(summary: &Summary, live: Option<&EvidenceReport>, lan
         let nothing = word(language, "No verdict is of an experiment.", "没有属于实验的结果。");
         writeln!(page, "<p>{nothing}</p>").ok();
     }
-    paired_part(&mut page, &summary.paired, language);
+    if !summary.paired.is_empty() {
+        let title = word(language, "Two versions on the same requests", "两个版本对同一请求");
+        writeln!(page, "<h2>{title}</h2>").ok();
+        table_of(&mut page, &rows::pairs(&summary.paired, language));
+    }
+    if let Some(reviews) = rows::reviews(&summary.reviews, language) {
+        writeln!(page, "<p>{}</p>", escaped(&reviews)).ok();
+    }
     method_part(&mut page, summary, language);
     page.push_str("</body></html>\n");
     page
@@ -88,7 +95,7 @@ fn experiment_part(
         writeln!(page, "<p class=\"answer\">{}</p>", escaped(&answer)).ok();
         metrics(page, experiment, comparison, language);
     }
-    variants(page, &experiment.variants, language);
+    table_of(page, &rows::variants(&experiment.variants, language));
     let p = escaped(&chance(experiment.sample_ratio.p_value));
     let (class, state) = if experiment.sample_ratio.is_healthy {
         ("good", word(language, "as set", "与配置相符"))
@@ -101,7 +108,10 @@ fn experiment_part(
         word(language, "Sample ratio", "分流比例")
     )
     .ok();
-    guard_table(page, guards, language);
+    if !guards.is_empty() {
+        writeln!(page, "<h3>{}</h3>", word(language, "Guards", "护栏")).ok();
+        table_of(page, &rows::guards(guards.iter().copied(), language));
+    }
     segments(page, &experiment.segments, language);
     for (title, of) in [
         (word(language, "Share of no by hour", "每小时“否”类比例"), Metric::NoShare),
@@ -111,7 +121,7 @@ fn experiment_part(
     }
 }
 
-/// A table; the columns from `numbers` on are numbers.
+/// A table of cells that are HTML already. The columns in `numbers` hold numbers.
 fn table(page: &mut String, columns: &[&str], numbers: std::ops::Range<usize>, rows: &[Vec<String>]) {
     let class = |place: usize| if numbers.contains(&place) { " class=\"n\"" } else { "" };
     page.push_str("<div class=\"wide\"><table><thead><tr>");
@@ -127,6 +137,12 @@ fn table(page: &mut String, columns: &[&str], numbers: std::ops::Range<usize>, r
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody></table></div>\n");
+}
+
+/// A table of plain text.
+fn table_of(page: &mut String, Rows { columns, numbers, rows }: &Rows) {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
+    table(page, columns, numbers.clone(), &rows);
 }
 
 fn metrics(page: &mut String, experiment: &Experiment, comparison: &Comparison, language: Language) {
@@ -177,72 +193,6 @@ fn status_class(status: crate::evidence::Status) -> &'static str {
     }
 }
 
-fn variants(page: &mut String, variants: &[Variant], language: Language) {
-    let columns = [
-        word(language, "variant", "组"),
-        word(language, "version", "模型版本"),
-        word(language, "share", "份额"),
-        word(language, "verdicts", "结果数"),
-        word(language, "observations", "独立样本"),
-        word(language, "cached", "缓存"),
-        word(language, "dead letters", "死信"),
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-    ];
-    let rows: Vec<Vec<String>> = variants
-        .iter()
-        .map(|variant| {
-            let mut row = vec![
-                escaped(&variant.name),
-                escaped(&variant.version),
-                format!("{:.1} %", variant.share * 100.0),
-                variant.verdicts.to_string(),
-                variant.observations.to_string(),
-                variant.cached.to_string(),
-                variant.dead_letters.to_string(),
-            ];
-            let value = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
-            row.extend(variant.latency_ms.iter().map(|percentile| value(percentile.value)));
-            row
-        })
-        .collect();
-    table(page, &columns, 2..10, &rows);
-}
-
-fn guard_table(page: &mut String, guards: &[&GuardReport], language: Language) {
-    if guards.is_empty() {
-        return;
-    }
-    writeln!(page, "<h3>{}</h3>", word(language, "Guards", "护栏")).ok();
-    let columns = [
-        word(language, "guard", "护栏"),
-        word(language, "treatment", "实验组"),
-        word(language, "state", "状态"),
-        word(language, "control events", "控制组事件"),
-        word(language, "treatment events", "实验组事件"),
-        "e",
-        word(language, "action", "动作"),
-    ];
-    let rows: Vec<Vec<String>> = guards
-        .iter()
-        .map(|guard| {
-            let judgement = &guard.judgement;
-            let count = |arm: usize| format!("{} / {}", judgement.events[arm], judgement.units[arm]);
-            vec![
-                escaped(&judgement.guard),
-                escaped(&judgement.treatment),
-                guard_word(judgement.state, language).to_owned(),
-                count(0),
-                count(1),
-                format!("{:.2e} / {:.0}", judgement.ln_e_value.exp(), judgement.ln_e_value_needed.exp()),
-                escaped(guard_action(guard, language)),
-            ]
-        })
-        .collect();
-    table(page, &columns, 3..6, &rows);
-}
-
 fn segments(page: &mut String, segments: &[SegmentComparison], language: Language) {
     if segments.is_empty() {
         return;
@@ -278,40 +228,6 @@ fn segments(page: &mut String, segments: &[SegmentComparison], language: Languag
         })
         .collect();
     table(page, &columns, 2..7, &rows);
-}
-
-fn paired_part(page: &mut String, paired: &[Paired], language: Language) {
-    if paired.is_empty() {
-        return;
-    }
-    let title = word(language, "Two versions on the same requests", "两个版本对同一请求");
-    writeln!(page, "<h2>{title}</h2>").ok();
-    let columns = [
-        word(language, "live", "线上"),
-        word(language, "shadow", "影子"),
-        word(language, "pairs", "对数"),
-        word(language, "same label", "一致"),
-        "κ",
-        word(language, "only shadow no", "仅影子为否"),
-        word(language, "only live no", "仅线上为否"),
-        "p",
-    ];
-    let rows: Vec<Vec<String>> = paired
-        .iter()
-        .map(|pair| {
-            vec![
-                escaped(&pair.live_version),
-                escaped(&pair.shadow_version),
-                pair.pairs.to_string(),
-                format!("{:.1} %", pair.agreement * 100.0),
-                pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
-                pair.only_shadow_no.to_string(),
-                pair.only_live_no.to_string(),
-                chance(pair.p_value).replace('<', "&lt;"),
-            ]
-        })
-        .collect();
-    table(page, &columns, 2..8, &rows);
 }
 
 fn method_part(page: &mut String, summary: &Summary, language: Language) {

@@ -1,11 +1,13 @@
 //! `report`: the variants of experiments, compared by their verdicts.
 //!
 //! * `source`: where the figures come from: topics, files, or a running instance.
-//! * `tables`, `csv`, `html` (with `plots`): how they are shown; `words`: in which words.
+//! * `tables`, `csv`, `html` (with `plots`): how they are shown; `rows`, `words`: what both
+//!   show, and in which words.
 
 mod csv;
 pub(in crate::cli) mod html;
 mod plots;
+mod rows;
 mod source;
 mod tables;
 mod words;
