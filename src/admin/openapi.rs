@@ -70,6 +70,11 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
             "query",
             "The smallest difference of a share that matters; 0.01 where it is not given.",
         ),
+        parameter(
+            "review_maturity_ms",
+            "query",
+            "Younger verdicts do not count in rates of misjudgement; 0 where it is not given.",
+        ),
     ];
     let limit = [parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")];
 
@@ -172,6 +177,8 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
     let (pause, resume) =
         ("Pause an experiment: it takes no requests", "Let an experiment run, also if settings pause it");
     let promote = "Let the version of one variant answer all";
+    let traffic = "Let an experiment take another share of the units, as the steps of its ramp do";
+    let share = parameter("share", "path", "The share, 0 to 1.");
     let experiment = [name.clone()];
     paths([
         ("put", "/v1/config", change("Serve by these settings instead of the file's", Some(&text), &in_query)),
@@ -181,7 +188,8 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
         ("post", "/v1/default/{version}", change("Override the default version", Some(&body), &[version])),
         ("post", "/v1/experiments/{name}/pause", change(pause, Some(&body), &experiment)),
         ("post", "/v1/experiments/{name}/resume", change(resume, Some(&body), &experiment)),
-        ("post", "/v1/experiments/{name}/promote/{variant}", change(promote, Some(&body), &[name, variant])),
+        ("post", "/v1/experiments/{name}/promote/{variant}", change(promote, Some(&body), &[name.clone(), variant])),
+        ("post", "/v1/experiments/{name}/traffic/{share}", change(traffic, Some(&body), &[name, share])),
         ("post", "/v1/record-format", change("Write control records in the newest format", Some(&body), &[])),
     ])
 }

@@ -28,6 +28,7 @@ use crate::{
     evidence_store::Access,
     http::{Door, HostRule, HttpLimits, serve_connections},
     pipeline::{SwitchError, Switcher},
+    routing::{ExperimentSpec, millionths},
     settings::{AdminPlan, Role},
 };
 
@@ -85,6 +86,7 @@ fn routes() -> Vec<Route<Api>> {
         route("POST", "/v1/experiments/{name}/pause", Role::Operate, post(pause)),
         route("POST", "/v1/experiments/{name}/resume", Role::Operate, post(resume)),
         route("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate, post(promote)),
+        route("POST", "/v1/experiments/{name}/traffic/{share}", Role::Operate, post(set_traffic)),
         route("POST", "/v1/record-format", Role::Operate, post(upgrade_format)),
     ]
 }
@@ -338,6 +340,23 @@ async fn promote(
     body: Bytes,
 ) -> Response {
     post_command(&api, Command::Promote { experiment, variant }, caller, &body).await
+}
+
+async fn set_traffic(
+    State(api): State<Api>,
+    Path((experiment, share)): Path<(String, f64)>,
+    caller: Caller,
+    body: Bytes,
+) -> Response {
+    if !(0.0..=1.0).contains(&share) {
+        return refused(StatusCode::BAD_REQUEST, "bad_request", "the share of units must lie between 0 and 1");
+    }
+    // A share is meant for the definition that the caller sees.
+    let experiments = &api.switcher.serving().plan.table_spec.experiments;
+    let found = experiments.iter().find(|spec| spec.name == experiment);
+    let definition = found.map(ExperimentSpec::definition).unwrap_or_default();
+    let command = Command::SetTraffic { experiment, millionths: millionths(share), definition };
+    post_command(&api, command, caller, &body).await
 }
 
 /// How many lines of the audit log.

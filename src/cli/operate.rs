@@ -60,6 +60,16 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Let an experiment take another share of the units; a ramp goes on from there
+    SetTraffic {
+        /// The experiment
+        experiment: String,
+        /// The share, 0 to 1
+        #[arg(value_parser = share)]
+        share: f64,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Serve by other settings than the file's, on all instances
     Apply {
         /// The other settings
@@ -69,7 +79,7 @@ pub(super) enum Command {
     },
     /// Serve by the settings file of each instance again
     UseFile(Change),
-    /// Undo set-default, pause, resume and promote: serve as settings say
+    /// Undo set-default, pause, resume, promote and set-traffic: serve as settings say
     Clear(Change),
     /// Write records of the control topic in the newest format; programs before 2026-12 cannot read it
     UpgradeControl(Change),
@@ -164,6 +174,9 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
         Command::Promote { experiment, variant, change } => {
             change.post(&format!("{}/{}", of(experiment, "promote"), encoded(variant)))
         }
+        Command::SetTraffic { experiment, share, change } => {
+            change.post(&format!("{}/{share}", of(experiment, "traffic")))
+        }
         Command::Apply { file, change } => {
             let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
             change.send("PUT", "config", text)
@@ -171,6 +184,11 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
         Command::UseFile(change) => change.send("DELETE", "config", String::new()),
         Command::Clear(change) => change.send("DELETE", "overrides", String::new()),
     }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must lie between 0 and 1".to_owned()) }
 }
 
 /// The tokens of an instance: those of its settings, and a token of its own where they have no write token.

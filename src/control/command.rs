@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::routing::millionths;
+
 /// A change of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -40,6 +42,15 @@ pub enum Command {
         /// The variant's name.
         variant: String,
     },
+    /// Let an experiment take another share of the units.
+    SetTraffic {
+        /// The experiment's name.
+        experiment: String,
+        /// The share, in millionths.
+        millionths: u32,
+        /// The experiment's definition that it is meant for.
+        definition: String,
+    },
     /// Write records of the control topic in the newest format. Older programs cannot read it.
     UpgradeFormat,
 }
@@ -62,6 +73,7 @@ impl Command {
             Self::Pause { experiment } => Action::Pause { experiment },
             Self::Resume { experiment } => Action::Resume { experiment },
             Self::Promote { experiment, variant } => Action::Promote { experiment, variant },
+            Self::SetTraffic { experiment, millionths, .. } => Action::SetTraffic { experiment, millionths },
             Self::UpgradeFormat => Action::UpgradeFormat,
         }
     }
@@ -101,6 +113,13 @@ pub enum Action {
         /// The variant's name.
         variant: String,
     },
+    /// An experiment takes another share of the units.
+    SetTraffic {
+        /// The experiment's name.
+        experiment: String,
+        /// The share, in millionths.
+        millionths: u32,
+    },
     /// The record format was raised.
     UpgradeFormat,
     /// The settings file of one instance changed. Never in a record of the topic.
@@ -129,6 +148,9 @@ impl Action {
             Self::Pause { experiment } => format!("pause {experiment}"),
             Self::Resume { experiment } => format!("resume {experiment}"),
             Self::Promote { experiment, variant } => format!("promote {experiment} {variant}"),
+            Self::SetTraffic { experiment, millionths } => {
+                format!("set traffic {experiment} {}", f64::from(*millionths) / 1e6)
+            }
             Self::UpgradeFormat => "upgrade format".to_owned(),
             Self::SettingsFile => "settings file".to_owned(),
             Self::Other(fields) => {
@@ -152,6 +174,10 @@ impl Action {
             ["promote", experiment, variant] => {
                 Self::Promote { experiment: (*experiment).to_owned(), variant: (*variant).to_owned() }
             }
+            ["set", "traffic", experiment, share] if share.parse::<f64>().is_ok() => Self::SetTraffic {
+                experiment: (*experiment).to_owned(),
+                millionths: millionths(share.parse().unwrap_or_default()),
+            },
             ["upgrade", "format"] => Self::UpgradeFormat,
             _ => Self::Other(Map::from_iter([("words".to_owned(), words.into())])),
         }
@@ -237,6 +263,7 @@ mod tests {
             Action::Pause { experiment: name("e") },
             Action::Resume { experiment: name("e") },
             Action::Promote { experiment: name("e"), variant: name("v") },
+            Action::SetTraffic { experiment: name("e"), millionths: 50_000 },
             Action::UpgradeFormat,
         ];
         for action in actions {

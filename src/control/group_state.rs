@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Action, Command, ControlError};
 use crate::{
-    routing::{Overrides, Position, TableSpec},
+    routing::{Overrides, Position, TableSpec, Traffic},
     settings::shareable,
 };
 
@@ -135,6 +135,9 @@ impl GroupState {
             Command::Promote { experiment, variant } => {
                 overrides.experiments.insert(experiment, Position::Promoted(variant));
             }
+            Command::SetTraffic { experiment, millionths, definition } => {
+                overrides.traffic.insert(experiment, Traffic { millionths, definition });
+            }
             Command::Rollback | Command::UpgradeFormat => {}
         }
         Ok(next)
@@ -246,6 +249,13 @@ pub(super) fn check_names(command: &Command, table: &TableSpec) -> Result<(), Co
             Err(unknown("version", version, table.versions.iter().cloned()))
         }
         Command::Pause { experiment } | Command::Resume { experiment } => find(experiment).map(drop),
+        Command::SetTraffic { experiment, definition, .. } => {
+            let current = find(experiment)?.definition();
+            if current == *definition {
+                return Ok(());
+            }
+            Err(unknown("definition of the experiment", definition, std::iter::once(current)))
+        }
         Command::Promote { experiment, variant } => {
             let variants = &find(experiment)?.variants;
             if variants.iter().any(|it| it.name == *variant) {

@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Action, GroupState, RecordFormat, Snapshot, group_state::same_settings};
-use crate::{routing::Position, settings::shareable};
+use crate::{
+    routing::{Position, Traffic},
+    settings::shareable,
+};
 
 /// Everything that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,6 +302,17 @@ fn differences(now: &Snapshot, then: &Snapshot) -> String {
         let (before, after) = (before.get(name), after.get(name));
         if before != after {
             words.push(format!("experiment `{name}`: {} → {}", position(before), position(after)));
+        }
+    }
+    let (before, after) = (&now.overrides.traffic, &then.overrides.traffic);
+    let share = |traffic: Option<&Traffic>| {
+        traffic.map_or_else(|| "as in settings".to_owned(), |traffic| traffic.share().to_string())
+    };
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for name in names {
+        let (before, after) = (before.get(name), after.get(name));
+        if before != after {
+            words.push(format!("share of units of `{name}`: {} → {}", share(before), share(after)));
         }
     }
     if words.is_empty() { "nothing".to_owned() } else { words.join("; ") }

@@ -9,7 +9,7 @@ use super::{
     first::FirstOutcome,
     metric::Metric,
     observation::{Observation, PROBABILITY_STEPS},
-    reviews::ReviewSums,
+    reviewed::{self, ReviewSums, Reviewed, ReviewedHour},
 };
 use crate::{
     message::{Decision, Label},
@@ -83,7 +83,7 @@ impl Cluster {
 
 /// Sums over clusters of a count (`n`) and of what is measured (`x`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ClusterSums {
+pub(super) struct ClusterSums {
     clusters: u64,
     n: u128,
     x: u128,
@@ -93,7 +93,7 @@ struct ClusterSums {
 }
 
 impl ClusterSums {
-    fn change(&mut self, (n, x): (u64, u64), change: Change) {
+    pub(super) fn change(&mut self, (n, x): (u64, u64), change: Change) {
         if n == 0 {
             return;
         }
@@ -107,7 +107,7 @@ impl ClusterSums {
     }
 
     /// In units of which `steps` make one.
-    fn scaled(&self, steps: f64) -> UnitSums {
+    pub(super) fn scaled(&self, steps: f64) -> UnitSums {
         UnitSums {
             units: self.clusters as f64,
             n: self.n as f64,
@@ -172,6 +172,8 @@ impl MetricSums {
 pub struct Hour {
     /// Sums over verdicts, as over those of a cluster.
     pub(super) sums: Cluster,
+    /// Those of them that people have reviewed.
+    pub(super) reviews: ReviewedHour,
 }
 
 /// First verdicts of pictures, where each request is a unit: a picture that is sent often counts
@@ -205,6 +207,8 @@ pub struct Arm {
     /// In millionths.
     pub(super) share: u64,
     pub(super) cached: u64,
+    /// How many verdicts people are meant to review: the sum of the probabilities, in millionths.
+    pub(super) review_expected: u64,
     /// Requests that became dead letters.
     pub(super) dead_letters: u64,
     pub(super) latency_us: Histogram,
@@ -238,6 +242,7 @@ impl Arm {
     /// Adds or removes what is not a sum over clusters.
     pub(super) fn change(&mut self, time_ms: i64, observation: &Observation, change: Change) {
         self.cached = change.apply(self.cached, u64::from(observation.is_cached));
+        self.review_expected = change.apply(self.review_expected, u64::from(observation.review_probability));
         match (observation.is_cached, change) {
             (true, _) => {}
             (false, Change::Add) => self.latency_us.add(observation.latency_us),
@@ -247,8 +252,17 @@ impl Arm {
     }
 
     pub(super) fn change_hour(&mut self, time_ms: i64, sums: &Cluster, change: Change) {
+        self.with_hour(time_ms, |hour| hour.sums = hour.sums.changed(sums, change));
+    }
+
+    pub(super) fn change_reviewed_hour(&mut self, time_ms: i64, reviewed: &Reviewed, change: Change) {
+        self.with_hour(time_ms, |hour| reviewed::change_hour(&mut hour.reviews, reviewed, change));
+    }
+
+    /// Changes an hour, and forgets one that holds nothing any more.
+    fn with_hour(&mut self, time_ms: i64, change: impl FnOnce(&mut Hour)) {
         let hour = self.hours.entry(hour_of(time_ms)).or_default();
-        hour.sums = hour.sums.changed(sums, change);
+        change(hour);
         if *hour == Hour::default() {
             self.hours.remove(&hour_of(time_ms));
         }

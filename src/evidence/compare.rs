@@ -1,11 +1,11 @@
 //! Compares two variants: differences with intervals, the sample ratio, and pairs of versions.
 
 use super::{
-    arm::MetricSums,
+    arm::{Arm, MetricSums},
     figures::{Compared, Comparison, Criteria, Paired, SampleRatio, Status},
     ledger::{Arms, Sums, shares_of},
     metric::Metric,
-    reviews::ReviewSums,
+    reviewed::misjudged,
 };
 use crate::{
     message::Label,
@@ -68,18 +68,16 @@ pub(super) fn compare(metric: Metric, control: &MetricSums, treatment: &MetricSu
     compare_estimates(metric, estimate(control.of(metric)), estimate(treatment.of(metric)), criteria)
 }
 
-/// Compares what people say about two variants.
+/// Compares what people say about two variants, over verdicts that are older than `until_ms`.
 pub(super) fn compare_reviews(
     metric: Metric,
-    control: &ReviewSums,
-    treatment: &ReviewSums,
+    control: &Arm,
+    treatment: &Arm,
+    until_ms: i64,
     criteria: Criteria,
 ) -> Compared {
-    let no = [Label::No as usize];
-    let all = [Label::No, Label::Maybe, Label::Yes].map(|label| label as usize);
-    let labels: &[usize] = if metric == Metric::MisjudgedNo { &no } else { &all };
-    let estimate = |sums: &ReviewSums| {
-        sums.misjudged(labels).map(|rate| Estimate {
+    let estimate = |arm: &Arm| {
+        misjudged(&arm.reviews, &arm.hours, metric, until_ms).map(|rate| Estimate {
             value: rate.rate,
             variance: rate.variance,
             observations: rate.reviewed as f64,
@@ -116,6 +114,7 @@ fn compare_estimates(
         ln_e_value: None,
         probability_better: None,
         information: None,
+        days_left: None,
         status: Status::NoData,
     };
 
@@ -133,17 +132,14 @@ fn compare_estimates(
 
     let planned = plan::planned_variance(min_effect, criteria.alpha);
     let g = mixture::planned_g(criteria.alpha) * planned / variance;
-    let half = mixture::half_width(variance, g, criteria.alpha);
-    let [lowest, highest] = metric.range();
-    let around = |half: f64| [(estimate - half).max(lowest), (estimate + half).min(highest)];
-    let interval = around(half);
+    let interval = interval_of(metric, difference, planned, criteria.alpha);
 
     let ln_e_value = mixture::ln_e_value(estimate, variance, g);
     let once = normal_quantile(1.0 - 0.5 * criteria.alpha) * difference.standard_error();
     let directed = Difference { estimate: estimate * metric.direction(), variance };
     Compared {
         interval: Some(interval),
-        fixed_n_interval: Some(around(once)),
+        fixed_n_interval: Some(around(metric, estimate, once)),
         p_value: Some((-ln_e_value).exp().min(1.0)),
         ln_e_value: Some(ln_e_value),
         probability_better: Some(bayes::probability_positive(directed)),
@@ -151,6 +147,18 @@ fn compare_estimates(
         status: status(metric, interval, min_effect),
         ..nothing
     }
+}
+
+/// The interval of a difference that holds at any time, narrowest at the planned variance.
+pub(super) fn interval_of(metric: Metric, difference: Difference, planned: f64, alpha: f64) -> [f64; 2] {
+    let Difference { estimate, variance } = difference;
+    let g = mixture::planned_g(alpha) * planned / variance;
+    around(metric, estimate, mixture::half_width(variance, g, alpha))
+}
+
+fn around(metric: Metric, estimate: f64, half: f64) -> [f64; 2] {
+    let [lowest, highest] = metric.range();
+    [(estimate - half).max(lowest), (estimate + half).min(highest)]
 }
 
 fn status(metric: Metric, [low, high]: [f64; 2], min_effect: f64) -> Status {

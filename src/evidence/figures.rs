@@ -12,11 +12,15 @@ pub struct Criteria {
     pub alpha: f64,
     /// The smallest difference of a share, or of a mean confidence, that matters.
     pub min_effect: f64,
+    /// Verdicts younger than this do not count in rates of misjudgement, because people have not
+    /// answered all of them. In milliseconds before the experiment's last verdict, in whole hours.
+    #[serde(default)]
+    pub review_maturity_ms: u64,
 }
 
 impl Default for Criteria {
     fn default() -> Self {
-        Self { alpha: 0.05, min_effect: 0.01 }
+        Self { alpha: 0.05, min_effect: 0.01, review_maturity_ms: 0 }
     }
 }
 
@@ -64,6 +68,10 @@ pub struct Compared {
     pub probability_better: Option<f64>,
     /// The share of the planned information that has come.
     pub information: Option<f64>,
+    /// Days until all planned information has come, at the traffic of the last 24 hours; 0 where it
+    /// has come. It does not depend on the difference that was seen.
+    #[serde(default)]
+    pub days_left: Option<f64>,
     /// The conclusion.
     pub status: Status,
 }
@@ -86,6 +94,9 @@ pub struct Variant {
     /// Requests that became dead letters.
     #[serde(default)]
     pub dead_letters: u64,
+    /// How many verdicts people are meant to review: the sum of `review_probability`.
+    #[serde(default)]
+    pub review_expected: f64,
     /// Verdicts that people reviewed: rows are labels of the variant, columns those of people (no,
     /// maybe, yes).
     #[serde(default)]
@@ -122,6 +133,27 @@ pub struct Comparison {
     pub treatment: String,
     /// Its metrics.
     pub metrics: Vec<Compared>,
+    /// The same differences within each value of a segment, put together again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adjusted: Vec<Adjusted>,
+}
+
+/// A difference adjusted for a segment: the mean of the differences within each value, weighted by
+/// the share of units with that value (post-stratification; Miratrix, Sekhon & Yu 2013). It is the
+/// regression on the segment with all interactions (Lin 2013). Values are known before routing, so
+/// the estimate stays without bias, and its variance is smaller where the metric depends on them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// The segment's name.
+    pub segment: String,
+    /// The metric.
+    pub metric: Metric,
+    /// Treatment less control.
+    pub difference: f64,
+    /// As [`Compared::interval`].
+    pub interval: [f64; 2],
+    /// The variance as a share of that without adjustment.
+    pub variance_ratio: f64,
 }
 
 /// An experiment in one definition.
@@ -137,6 +169,10 @@ pub struct Experiment {
     pub unit: String,
     /// Times of the first and the last verdict.
     pub period: [String; 2],
+    /// Verdicts of the last 24 hours, or as many as there would be in 24 hours at the mean rate of a
+    /// shorter time. None for less than 10 minutes.
+    #[serde(default)]
+    pub verdicts_per_day: Option<f64>,
     /// The control's variant.
     pub control: String,
     /// All variants.

@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     arm::Arm,
     compare::{ALARM, sample_ratio_of},
-    ledger::{Arms, ExperimentSums, arms_of, control_of, shares_of},
+    ledger::{Arms, Sums, arms_of, control_of, shares_of},
+    metric::Metric,
     observation::ExperimentKey,
+    reviewed::{WeightedRate, misjudged},
+    summary::mature_until,
 };
 use crate::{
     routing::{GuardMetric, GuardSpec},
@@ -40,6 +43,17 @@ pub enum GuardState {
 }
 
 impl GuardState {
+    /// The state as logs spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoData => "without data",
+            Self::Safe => "safe",
+            Self::Undecided => "undecided",
+            Self::Blind => "without current evidence",
+            Self::Harm => "harmful",
+        }
+    }
+
     /// The number that stands for it in metrics.
     pub fn number(self) -> u8 {
         match self {
@@ -97,6 +111,18 @@ impl Judgement {
                 self.guard, self.control, self.alpha
             );
         }
+        if self.metric == GuardMetric::Disagreement {
+            let [low, high] = self.difference.map(|end| 100.0 * end);
+            return format!(
+                "{}: {} and {} label {treatment_events} of {treatment_units} pictures differently ({low:.2} to {high:.2} %); \
+                 at most {} % is no harm, e-value {e_value:.3e}, α = {}",
+                self.guard,
+                self.control,
+                self.treatment,
+                100.0 * self.margin,
+                self.alpha
+            );
+        }
         let rate = |events: u64, units: u64| 100.0 * events as f64 / units.max(1) as f64;
         let [low, high] = self.difference.map(|end| 100.0 * end);
         format!(
@@ -114,9 +140,24 @@ impl Judgement {
     }
 }
 
-/// Judges every treatment of an experiment by each of its guards. `treatments` is how many the
-/// definition has: α is divided by it, whether they have verdicts already or not.
-pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec], treatments: usize) -> Vec<Judgement> {
+/// How the guards of an experiment judge.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardCriteria<'g> {
+    /// The guards.
+    pub guards: &'g [GuardSpec],
+    /// How many treatments the definition has. α is divided by it, whether they have verdicts
+    /// already or not.
+    pub treatments: usize,
+    /// Verdicts younger than this do not count in rates of misjudgement.
+    pub review_maturity_ms: u64,
+}
+
+/// Judges every treatment of an experiment by each of its guards. Nothing for an experiment without
+/// a record.
+pub fn judge(key: &ExperimentKey, all: &Sums, criteria: GuardCriteria<'_>) -> Vec<Judgement> {
+    let GuardCriteria { guards, treatments, review_maturity_ms } = criteria;
+    let Some(sums) = all.experiments.get(key) else { return Vec::new() };
+    let until_ms = mature_until(sums, review_maturity_ms);
     let arms = arms_of(sums);
     let shares: BTreeMap<&str, f64> = arms.keys().copied().zip(shares_of(&arms)).collect();
     let share_of = |name: &str| shares.get(name).copied().unwrap_or_default();
@@ -136,9 +177,17 @@ pub fn judge(key: &ExperimentKey, sums: &ExperimentSums, guards: &[GuardSpec], t
         }
 
         for (name, treatment) in arms.iter().filter(|(name, _)| **name != control_name) {
-            let counts = [control, treatment].map(|arm| counts(guard, arm, key.is_by_request()));
-            let shares = [share_of(control_name), share_of(name)];
-            let mut judgement = judge_rates(counts, shares, guard.margin, divided / treatments);
+            let alpha = divided / treatments;
+            let mut judgement = match guard.metric {
+                GuardMetric::MisjudgedRate => judge_misjudged([control, treatment], until_ms, guard.margin, alpha),
+                GuardMetric::Disagreement => {
+                    judge_disagreement(&all.pairs, [&control.version, &treatment.version], guard.margin, alpha)
+                }
+                _ => {
+                    let counts = [control, treatment].map(|arm| counts(guard, arm, key.is_by_request()));
+                    judge_rates(counts, [share_of(control_name), share_of(name)], guard.margin, alpha)
+                }
+            };
             judgement.guard = guard.name().to_owned();
             judgement.metric = guard.metric;
             (judgement.control, judgement.treatment) = (control_name.to_owned(), (*name).to_owned());
@@ -164,7 +213,7 @@ fn counts(guard: &GuardSpec, arm: &Arm, is_by_request: bool) -> [u64; 2] {
             let limit_us = guard.limit_ms.unwrap_or_default().saturating_mul(1_000);
             [firsts.latency_us.count_above(limit_us), firsts.latency_us.count()]
         }
-        (GuardMetric::SampleRatio, _) => [0, 0],
+        (GuardMetric::SampleRatio | GuardMetric::MisjudgedRate | GuardMetric::Disagreement, _) => [0, 0],
     }
 }
 
@@ -175,21 +224,11 @@ const NORMAL_EVENTS_MIN: u64 = 20;
 /// shares of the units, in any unit.
 fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64) -> Judgement {
     let [[events_a, units_a], [events_b, units_b]] = counts;
-    let needed = (2.0 / alpha).ln();
     let mut judgement = Judgement {
-        guard: String::new(),
-        metric: GuardMetric::NoRate,
-        treatment: String::new(),
-        control: String::new(),
-        state: GuardState::NoData,
         events: [events_a, events_b],
         units: [units_a, units_b],
-        difference: [-1.0, 1.0],
-        ln_e_value: 0.0,
-        ln_e_value_needed: needed,
-        margin,
-        alpha,
-        waits_for: None,
+        ln_e_value_needed: (2.0 / alpha).ln(),
+        ..Judgement::without_data(margin, alpha)
     };
     let all: f64 = shares.iter().sum();
     if units_a == 0 || units_b == 0 || shares.iter().any(|share| *share <= 0.0) {
@@ -223,6 +262,66 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
     judgement
 }
 
+/// Judges the rates at which people contradict two variants. One test looks for harm: the
+/// difference of weighted rates.
+fn judge_misjudged(arms: [&Arm; 2], until_ms: i64, margin: f64, alpha: f64) -> Judgement {
+    let rates = arms.map(|arm| misjudged(&arm.reviews, &arm.hours, Metric::Misjudged, until_ms));
+    let count = |of: fn(&WeightedRate) -> u64| rates.map(|rate| rate.as_ref().map_or(0, of));
+    let mut judgement = Judgement {
+        events: count(|rate| rate.wrong),
+        units: count(|rate| rate.reviewed),
+        ..Judgement::without_data(margin, alpha)
+    };
+    let [Some(control), Some(treatment)] = rates else { return judgement };
+
+    judgement.state = GuardState::Undecided;
+    let is_rough = |rate: WeightedRate| rate.wrong.min(rate.reviewed - rate.wrong) < NORMAL_EVENTS_MIN;
+    let variance = control.variance + treatment.variance;
+    if is_rough(control) || is_rough(treatment) || !variance.is_finite() || variance <= 0.0 {
+        return judgement;
+    }
+    let estimate = treatment.rate - control.rate;
+    let (half, g) = one_sided(variance, margin, alpha);
+    judgement.difference = [estimate - half, estimate + half];
+    judgement.ln_e_value = mixture::ln_e_value_one_sided(estimate - margin, variance, g);
+    judgement.conclude();
+    judgement
+}
+
+/// Judges how often the versions of two variants give one picture different labels, where one is a
+/// shadow of the other. The margin is the highest share that is no harm. The bounds of the share
+/// are exact.
+fn judge_disagreement(
+    pairs: &BTreeMap<(String, String), [[u64; 3]; 3]>,
+    [control, treatment]: [&str; 2],
+    margin: f64,
+    alpha: f64,
+) -> Judgement {
+    let of = |live: &str, shadow: &str| pairs.get(&(live.to_owned(), shadow.to_owned())).copied().unwrap_or_default();
+    let tables = [of(control, treatment), of(treatment, control)];
+    let all: u64 = tables.iter().flatten().flatten().sum();
+    let same: u64 = tables.iter().map(|table| (0..3).map(|label| table[label][label]).sum::<u64>()).sum();
+    let different = all - same;
+    let mut judgement = Judgement { events: [0, different], units: [0, all], ..Judgement::without_data(margin, alpha) };
+    if all == 0 {
+        return judgement;
+    }
+
+    judgement.difference = excess::rate_interval(different, all, alpha);
+    let is_above = different as f64 > margin * all as f64;
+    judgement.ln_e_value = if is_above { excess::ln_e_value_of_rate([different, all], margin) } else { 0.0 };
+    judgement.conclude();
+    judgement
+}
+
+/// The distance of a one-sided bound from the estimate, and the tuning number. The bound is closest
+/// where it decides about the margin, or about a difference of half a point.
+fn one_sided(variance: f64, margin: f64, alpha: f64) -> (f64, f64) {
+    let planned = plan::planned_variance(margin.max(0.005), alpha);
+    let g = mixture::planned_g(alpha) * planned / variance;
+    (mixture::half_width_one_sided(variance, g, alpha), g)
+}
+
 /// One-sided bounds of the difference of two rates at any time, each at α; none where the normal
 /// approximation is rough.
 fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64; 2]> {
@@ -235,11 +334,7 @@ fn normal_bounds(counts: [[u64; 2]; 2], margin: f64, alpha: f64) -> Option<[f64;
 
     let estimate = rate(counts[1]) - rate(counts[0]);
     let variance = variance(counts[0]) + variance(counts[1]);
-    // The interval is narrowest where it decides about the margin, or about a difference of half a
-    // point.
-    let planned = plan::planned_variance(margin.max(0.005), alpha);
-    let g = mixture::planned_g(alpha) * planned / variance;
-    let half = mixture::half_width_one_sided(variance, g, alpha);
+    let (half, _) = one_sided(variance, margin, alpha);
     Some([estimate - half, estimate + half])
 }
 
@@ -269,6 +364,36 @@ fn judge_sample_ratio(key: &ExperimentKey, arms: &Arms<'_>, guard: &GuardSpec, c
 }
 
 impl Judgement {
+    fn without_data(margin: f64, alpha: f64) -> Self {
+        Self {
+            guard: String::new(),
+            metric: GuardMetric::NoRate,
+            treatment: String::new(),
+            control: String::new(),
+            state: GuardState::NoData,
+            events: [0; 2],
+            units: [0; 2],
+            difference: [-1.0, 1.0],
+            ln_e_value: 0.0,
+            ln_e_value_needed: -alpha.ln(),
+            margin,
+            alpha,
+            waits_for: None,
+        }
+    }
+
+    /// Concludes from the bounds of the difference alone.
+    fn conclude(&mut self) {
+        let [low, high] = self.difference;
+        self.state = if low > self.margin {
+            GuardState::Harm
+        } else if high < self.margin {
+            GuardState::Safe
+        } else {
+            GuardState::Undecided
+        };
+    }
+
     /// Turns harm into a wait where the guard must see more first.
     fn wait(&mut self, events_min: u64, delay_ms: u64, lasted_ms: u64) {
         let events: u64 = self.events.iter().sum();

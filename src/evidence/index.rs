@@ -6,6 +6,7 @@ use super::{
     arm::Cluster,
     first::{FirstPair, FirstVerdict},
     observation::{ArmKey, Evidence, ExperimentKey},
+    reviewed::ReviewedCluster,
     reviews::HumanAnswers,
 };
 
@@ -59,6 +60,18 @@ pub trait Index {
     /// When the store cannot be written.
     fn set_cluster(&mut self, slice: &Slice, cluster: u128, sums: &Cluster) -> Result<(), Self::Error>;
 
+    /// The reviewed verdicts of a unit or picture.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn reviewed(&mut self, arm: &ArmKey, cluster: u128) -> Result<ReviewedCluster, Self::Error>;
+
+    /// Sets the reviewed verdicts of a unit or picture.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn set_reviewed(&mut self, arm: &ArmKey, cluster: u128, sums: &ReviewedCluster) -> Result<(), Self::Error>;
+
     /// The first verdict of a picture.
     ///
     /// # Errors
@@ -91,6 +104,7 @@ pub struct MemoryIndex {
     evidence: HashMap<u128, Evidence>,
     answers: HashMap<u128, HumanAnswers>,
     clusters: HashMap<(Slice, u128), Cluster>,
+    reviewed: HashMap<(ArmKey, u128), ReviewedCluster>,
     first_verdicts: HashMap<(ExperimentKey, u128), FirstVerdict>,
     first_pairs: HashMap<((String, String), u128), FirstPair>,
 }
@@ -122,6 +136,15 @@ impl Index for MemoryIndex {
 
     fn set_cluster(&mut self, slice: &Slice, cluster: u128, sums: &Cluster) -> Result<(), Infallible> {
         self.clusters.insert((slice.clone(), cluster), *sums);
+        Ok(())
+    }
+
+    fn reviewed(&mut self, arm: &ArmKey, cluster: u128) -> Result<ReviewedCluster, Infallible> {
+        Ok(self.reviewed.get(&(arm.clone(), cluster)).copied().unwrap_or_default())
+    }
+
+    fn set_reviewed(&mut self, arm: &ArmKey, cluster: u128, sums: &ReviewedCluster) -> Result<(), Infallible> {
+        self.reviewed.insert((arm.clone(), cluster), *sums);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::{
     first::{First, FirstOutcome},
     index::{Index, MemoryIndex, Slice},
     observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair, hash},
+    reviewed::Reviewed,
     reviews::{HumanAnswer, HumanAnswers, ReviewCounts},
 };
 use crate::message::{Decision, Label, Record, Review, Role, Verdict};
@@ -195,22 +196,37 @@ impl<I: Index> Ledger<I> {
         counts.change_pairs(&after, Change::Add);
         self.index.set_answers(key, &after)?;
 
-        if let Some(Evidence { kind: Kind::Live(observation), .. }) = self.index.evidence(key)? {
-            self.change_reviewed(&observation, &before, Change::Remove);
-            self.change_reviewed(&observation, &after, Change::Add);
+        if let Some(Evidence { time_ms, kind: Kind::Live(observation) }) = self.index.evidence(key)? {
+            self.change_reviewed(time_ms, &observation, &before, Change::Remove)?;
+            self.change_reviewed(time_ms, &observation, &after, Change::Add)?;
         }
         Ok(())
     }
 
     /// Adds or removes a verdict with the answers of people to it.
-    fn change_reviewed(&mut self, observation: &Observation, answers: &HumanAnswers, change: Change) {
+    fn change_reviewed(
+        &mut self,
+        time_ms: i64,
+        observation: &Observation,
+        answers: &HumanAnswers,
+        change: Change,
+    ) -> Result<(), I::Error> {
         if answers.is_empty() {
-            return;
+            return Ok(());
         }
         self.touched.experiments.insert(observation.arm.experiment.clone());
         let matched = &mut self.sums.reviews.matched;
         *matched = change.apply(*matched, 1);
-        arm_of(&mut self.sums, &observation.arm).reviews.change(observation, answers, change);
+
+        let Some(reviewed) = Reviewed::of(observation, answers) else { return Ok(()) };
+        let before = self.index.reviewed(&observation.arm, observation.cluster)?;
+        let after = before.changed(&reviewed, change);
+        self.index.set_reviewed(&observation.arm, observation.cluster, &after)?;
+        self.touched.hours.insert((observation.arm.clone(), hour_of(time_ms)));
+        let arm = arm_of(&mut self.sums, &observation.arm);
+        arm.reviews.change(&reviewed, &before, &after, change);
+        arm.change_reviewed_hour(time_ms, &reviewed, change);
+        Ok(())
     }
 
     /// Counts the earliest record of a request.
@@ -236,7 +252,7 @@ impl<I: Index> Ledger<I> {
         let count = match kind {
             Kind::Live(observation) => {
                 let answers = self.index.answers(key)?;
-                self.change_reviewed(observation, &answers, change);
+                self.change_reviewed(*time_ms, observation, &answers, change)?;
                 return self.change_live(*time_ms, observation, change);
             }
             Kind::DeadLetter(arm, unit) => return self.change_dead_letter(*time_ms, arm, *unit, change),

@@ -10,9 +10,10 @@
 //!   the order of reading.
 //! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in
 //!   a store.
-//! * `compare`: two variants; `breakdown`: by segment and by hour.
-//! * `reviews`: what people say about verdicts, weighted by how probable it was that they were
-//!   shown.
+//! * `compare`: two variants; `breakdown`: by segment and by hour; `adjusted`: with less variance;
+//!   `pace`: when the planned evidence has come.
+//! * `reviews`: what people say about verdicts; `reviewed`: how often they contradict a variant,
+//!   weighted by how probable it was that a verdict was shown.
 //! * [`judge`]: what guards conclude.
 //! * [`Metric`]: what variants are compared by.
 //! * [`Summary`]: every figure of a report (`figures`); [`sentence()`]: the one that an owner reads
@@ -20,6 +21,7 @@
 //!
 //! `docs/evidence.md` says what each figure means.
 
+mod adjusted;
 mod arm;
 mod breakdown;
 mod change;
@@ -31,6 +33,8 @@ mod index;
 mod ledger;
 mod metric;
 mod observation;
+mod pace;
+mod reviewed;
 mod reviews;
 mod sentence;
 mod summary;
@@ -39,14 +43,15 @@ pub(crate) mod tests;
 
 pub use arm::{Arm, Cluster, Hour, MetricSums};
 pub use figures::{
-    Compared, Comparison, Criteria, Experiment, HourOfVariant, Paired, Percentile, ReviewFigures, SampleRatio,
-    SegmentComparison, Status, Summary, Variant,
+    Adjusted, Compared, Comparison, Criteria, Experiment, HourOfVariant, Paired, Percentile, ReviewFigures,
+    SampleRatio, SegmentComparison, Status, Summary, Variant,
 };
 pub use first::{First, FirstOutcome, FirstPair, FirstVerdict};
-pub use guard::{GuardState, Judgement, judge};
+pub use guard::{GuardCriteria, GuardState, Judgement, judge};
 pub use index::{Index, MemoryIndex, Slice};
 pub use ledger::{Excluded, ExperimentSums, Ledger, Sums, Touched, VerdictSet};
 pub use metric::Metric;
 pub use observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair};
-pub use reviews::{HumanAnswer, HumanAnswers, ReviewCounts, ReviewSums};
+pub use reviewed::{ReviewSums, ReviewedCluster};
+pub use reviews::{HumanAnswer, HumanAnswers, ReviewCounts};
 pub use sentence::{Language, sentence, status_word};

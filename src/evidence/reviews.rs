@@ -1,14 +1,10 @@
-//! Answers of people to verdicts, and how often they disagree with a variant.
-//!
-//! People see a sample: all that goes to review, and a slice of the rest. So each verdict weighs by
-//! one over the probability with which it was shown (Horvitz & Thompson 1952; Hájek 1971). The
-//! plain rate would compare what is sent to people, and not the models.
+//! Answers of people to verdicts, and how far people agree with each other.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     change::Change,
-    observation::{Observation, hash, millionths},
+    observation::{hash, millionths},
 };
 use crate::message::Review;
 
@@ -16,8 +12,6 @@ use crate::message::Review;
 const REVIEWERS_MAX: usize = 16;
 /// A multiple of all numbers below [`REVIEWERS_MAX`]: pairs of labels are counted in this unit.
 const PAIR_UNIT: u128 = 360_360;
-/// Weights are counted in millionths.
-const WEIGHT_UNIT: f64 = 1e6;
 
 /// The answer of one reviewer. Of two, the greater one stands: the later one, or at the same time
 /// the one with the greater content, so that the order of reading does not matter.
@@ -70,7 +64,7 @@ impl HumanAnswers {
     }
 
     /// The answer that counts: the last one with a label.
-    fn decisive(&self) -> Option<(u8, Option<u32>)> {
+    pub(super) fn decisive(&self) -> Option<(u8, Option<u32>)> {
         self.0.iter().find_map(|answer| Some((answer.label?, answer.probability)))
     }
 
@@ -88,85 +82,6 @@ impl HumanAnswers {
             }
         }
         pairs
-    }
-}
-
-/// Weighted sums over the reviewed verdicts with one label.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct WeightedSums {
-    /// Verdicts.
-    n: u64,
-    /// Σ w, Σ w², and the same over verdicts that people contradict. In millionths, and millionths
-    /// of millionths.
-    w: u128,
-    ww: u128,
-    wrong_w: u128,
-    wrong_ww: u128,
-}
-
-/// Reviewed verdicts of a variant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReviewSums {
-    /// Rows are labels of the variant, columns those of people: no, maybe, yes.
-    pub(super) labels: [[u64; 3]; 3],
-    /// Reviewed verdicts whose probability of being shown is not known; they have no weight.
-    pub(super) without_probability: u64,
-    /// By label of the variant.
-    weighted: [WeightedSums; 3],
-}
-
-/// A rate with the variance of its estimate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct WeightedRate {
-    pub(super) rate: f64,
-    pub(super) variance: f64,
-    /// Verdicts behind it.
-    pub(super) reviewed: u64,
-}
-
-impl ReviewSums {
-    /// Adds or removes a verdict with the answers to it.
-    pub(super) fn change(&mut self, observation: &Observation, answers: &HumanAnswers, change: Change) {
-        let Some((human, probability)) = answers.decisive() else { return };
-        let (label, human) = (observation.label as usize, usize::from(human));
-        let count = &mut self.labels[label][human];
-        *count = change.apply(*count, 1);
-        let shown = probability.unwrap_or(observation.review_probability);
-        if shown == 0 {
-            self.without_probability = change.apply(self.without_probability, 1);
-            return;
-        };
-
-        let w = u128::from((WEIGHT_UNIT * WEIGHT_UNIT / f64::from(shown)).round() as u64);
-        let wrong = u128::from(label != human);
-        let sums = &mut self.weighted[label];
-        sums.n = change.apply(sums.n, 1);
-        for (total, part) in [
-            (&mut sums.w, w),
-            (&mut sums.ww, w * w),
-            (&mut sums.wrong_w, w * wrong),
-            (&mut sums.wrong_ww, w * w * wrong),
-        ] {
-            *total = change.apply_wide(*total, part);
-        }
-    }
-
-    /// The rate at which people contradict the variant, over verdicts with these labels: a ratio of
-    /// weighted sums, with its variance by linearization. None without a weight.
-    pub(super) fn misjudged(&self, labels: &[usize]) -> Option<WeightedRate> {
-        let sum = |of: fn(&WeightedSums) -> u128| -> f64 {
-            labels.iter().map(|label| of(&self.weighted[*label])).sum::<u128>() as f64
-        };
-        let (w, ww) = (sum(|sums| sums.w), sum(|sums| sums.ww));
-        let (wrong_w, wrong_ww) = (sum(|sums| sums.wrong_w), sum(|sums| sums.wrong_ww));
-        if w <= 0.0 {
-            return None;
-        }
-
-        let rate = wrong_w / w;
-        let squares = wrong_ww * (1.0 - rate).powi(2) + (ww - wrong_ww) * rate * rate;
-        let reviewed = labels.iter().map(|label| self.weighted[*label].n).sum();
-        Some(WeightedRate { rate, variance: squares / (w * w), reviewed })
     }
 }
 

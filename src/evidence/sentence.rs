@@ -27,9 +27,9 @@ pub fn sentence(experiment: &Experiment, comparison: &Comparison, criteria: Crit
         return words.keep(harm);
     }
     // A metric without variance, such as a share of zero, is ignored.
-    let open = of(Status::Undecided).filter_map(|compared| compared.information);
-    if let Some(information) = open.reduce(f64::min) {
-        return words.undecided(information);
+    let open = of(Status::Undecided).filter_map(|compared| Some((compared.information?, compared.days_left)));
+    if let Some((information, days_left)) = open.min_by(|one, other| one.0.total_cmp(&other.0)) {
+        return words.undecided(information, days_left);
     }
     match of(Status::Better).next() {
         Some(better) => words.choose(better),
@@ -88,7 +88,7 @@ impl Words<'_> {
         }
     }
 
-    fn undecided(&self, information: f64) -> String {
+    fn undecided(&self, information: f64, days_left: Option<f64>) -> String {
         let (treatment, percent) = (self.treatment, information * 100.0);
         if information >= 1.0 {
             return match self.language {
@@ -98,11 +98,25 @@ impl Words<'_> {
                 Language::Chinese => format!("{treatment} 尚无定论：计划证据已齐，差异接近界限。"),
             };
         }
+        let time = days_left.map_or_else(String::new, |days| self.time_left(days));
         match self.language {
             Language::English => {
-                format!("Undecided on {treatment}: {percent:.0} % of the planned evidence has come. Go on.")
+                format!("Undecided on {treatment}: {percent:.0} % of the planned evidence has come{time}. Go on.")
             }
-            Language::Chinese => format!("{treatment} 尚无定论：已有计划证据的 {percent:.0} %。请继续。"),
+            Language::Chinese => format!("{treatment} 尚无定论：已有计划证据的 {percent:.0} %{time}。请继续。"),
+        }
+    }
+
+    /// How long the planned evidence takes at today's traffic.
+    fn time_left(&self, days: f64) -> String {
+        let (hours, whole_days) = ((days * 24.0).ceil(), days.ceil());
+        match self.language {
+            Language::English if days > 365.0 => "; the rest takes more than a year at today's traffic".to_owned(),
+            Language::Chinese if days > 365.0 => "；按当前流量还需一年以上".to_owned(),
+            Language::English if days < 2.0 => format!("; about {hours:.0} h to the planned size at today's traffic"),
+            Language::Chinese if days < 2.0 => format!("；按当前流量约 {hours:.0} 小时达到计划样本量"),
+            Language::English => format!("; about {whole_days:.0} days to the planned size at today's traffic"),
+            Language::Chinese => format!("；按当前流量约 {whole_days:.0} 天达到计划样本量"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Computes every figure of a report from the sums.
 
 use super::{
+    adjusted,
     arm::Arm,
     breakdown,
     compare::{adjust, compare, compare_reviews, pairs, sample_ratio_of},
@@ -8,7 +9,8 @@ use super::{
     ledger::{ExperimentSums, Sums, arms_of, control_of},
     metric::Metric,
     observation::ExperimentKey,
-    reviews::ReviewSums,
+    pace,
+    reviewed::ReviewSums,
 };
 use crate::statistics::quantile;
 
@@ -44,18 +46,23 @@ fn summarize(
     // Labels may come later: the division must not depend on whether they have.
     let tests = (Metric::ALL.len() + Metric::REVIEWED.len()) * treatments().count();
     let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
+    let until_ms = mature_until(sums, criteria.review_maturity_ms);
 
+    let compare_arm = |arm: &Arm| {
+        let metrics = Metric::ALL.iter().map(|metric| compare(*metric, &control.sums, &arm.sums, divided));
+        let of_people = reviewed.iter().map(|metric| compare_reviews(*metric, control, arm, until_ms, divided));
+        metrics.chain(of_people).collect()
+    };
     let mut comparisons: Vec<Comparison> = treatments()
         .map(|(treatment, arm)| Comparison {
             treatment: (*treatment).to_owned(),
-            metrics: Metric::ALL
-                .map(|metric| compare(metric, &control.sums, &arm.sums, divided))
-                .into_iter()
-                .chain(reviewed.iter().map(|metric| compare_reviews(*metric, &control.reviews, &arm.reviews, divided)))
-                .collect(),
+            metrics: compare_arm(arm),
+            adjusted: adjusted::by_segment(control, arm, divided),
         })
         .collect();
     adjust(&mut comparisons);
+    let verdicts_per_day = pace::verdicts_per_day(&arms, sums.period_ms);
+    pace::note_days_left(&mut comparisons, &arms, verdicts_per_day);
 
     Some(Experiment {
         experiment: key.experiment.clone(),
@@ -65,6 +72,7 @@ fn summarize(
         period: sums.period_ms.unwrap_or_default().map(|ms| {
             jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
         }),
+        verdicts_per_day,
         control: name.to_owned(),
         variants: arms.iter().map(|(name, arm)| variant(name, arm, criteria)).collect(),
         sample_ratio: sample_ratio_of(&arms, key.is_by_request()),
@@ -72,6 +80,15 @@ fn summarize(
         hours: breakdown::hours(&arms),
         comparisons,
     })
+}
+
+/// Verdicts before this time count in rates of misjudgement.
+pub(super) fn mature_until(sums: &ExperimentSums, maturity_ms: u64) -> i64 {
+    if maturity_ms == 0 {
+        return i64::MAX;
+    }
+    let last = sums.period_ms.map_or(0, |[_, last]| last);
+    last.saturating_sub(i64::try_from(maturity_ms).unwrap_or(i64::MAX))
 }
 
 fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {
@@ -95,6 +112,7 @@ fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {
         observations: arm.sums.clusters,
         cached: arm.cached,
         dead_letters: arm.dead_letters,
+        review_expected: arm.review_expected as f64 / 1e6,
         reviewed: arm.reviews.labels,
         latency_ms: [0.5, 0.95, 0.99].map(percentile).to_vec(),
     }

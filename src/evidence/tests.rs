@@ -291,6 +291,103 @@ fn an_answer_may_come_before_its_verdict_and_the_last_of_a_person_stands() {
     assert_eq!(reviews.agreement(), None, "all labels are equal now");
 }
 
+/// Verdicts over two days, 100 in an hour, of regions that say no with different frequency.
+fn regional_traffic(hours: usize) -> Vec<Vec<u8>> {
+    let mut chance = fastrand::Rng::with_seed(77);
+    (0..hours * 100)
+        .map(|number| {
+            let arm = chance.usize(0..2);
+            let region = ["cn", "eu"][chance.usize(0..2)];
+            let rate = if region == "cn" { 0.02 } else { 0.9 } + [0.0, 0.01][arm];
+            let label = if chance.f64() < rate { "no" } else { "yes" };
+            verdict(&number.to_string(), ["control", "treatment"][arm], label, |verdict| {
+                let (day, hour) = (number / 2_400, number / 100 % 24);
+                verdict["timestamp"] = json!(format!("2026-11-{:02}T{hour:02}:{:02}:00.000Z", day + 1, number % 60));
+                verdict["segments"] = json!({"region": region});
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn adjustment_for_a_segment_takes_its_variance_away() {
+    let summary = summary(&regional_traffic(40));
+    let comparison = &summary.experiments[0].comparisons[0];
+    let adjusted = comparison.adjusted.iter().find(|adjusted| adjusted.metric == Metric::NoShare).unwrap();
+    assert_eq!(adjusted.segment, "region");
+    assert!(adjusted.variance_ratio < 0.35, "{adjusted:?}");
+    let [low, high] = adjusted.interval;
+    assert!(low < 0.01 && 0.01 < high, "{adjusted:?}");
+    let [wide_low, wide_high] = comparison.metrics[1].interval.unwrap();
+    assert!(high - low < 0.7 * (wide_high - wide_low), "{adjusted:?}");
+}
+
+#[test]
+fn units_with_two_values_of_a_segment_are_not_adjusted_for_it() {
+    let mut records = regional_traffic(10);
+    for number in 0..2 {
+        records.push(verdict(&format!("moved-{number}"), "control", "no", |verdict| {
+            verdict["image_hash"] = json!("one picture");
+            let region = ["cn", "eu"][number];
+            verdict["segments"] = json!({"region": region});
+        }));
+    }
+    assert_eq!(summary(&records).experiments[0].comparisons[0].adjusted, []);
+}
+
+#[test]
+fn the_planned_size_comes_sooner_with_more_traffic() {
+    let of = |hours: usize| {
+        let summary = summary(&regional_traffic(hours));
+        let experiment = summary.experiments[0].clone();
+        let no = experiment.comparisons[0].metrics[1].clone();
+        (experiment.verdicts_per_day.unwrap(), no.information.unwrap(), no.days_left.unwrap(), summary)
+    };
+    let (per_day, information, days, summary) = of(48);
+    assert!((per_day / 2_400.0 - 1.0).abs() < 0.02, "{per_day}");
+    // 4,800 verdicts gave this part of the information: the rest comes at 2,400 a day.
+    let right = 2.0 * (1.0 - information) / information;
+    assert!((days / right - 1.0).abs() < 0.02, "{days} {right}");
+    let said = sentence(
+        &summary.experiments[0],
+        &summary.experiments[0].comparisons[0],
+        Criteria::default(),
+        Language::English,
+    );
+    assert!(said.contains("days to the planned size at today's traffic"), "{said}");
+
+    let (per_day, _, shorter, _) = of(12);
+    assert!((per_day / 2_400.0 - 1.0).abs() < 0.1 && shorter > days, "{per_day} {shorter}");
+}
+
+#[test]
+fn reviews_of_young_verdicts_wait() {
+    let mut set = VerdictSet::default();
+    for number in 0..400 {
+        let (hour, variant) = (number / 100, ["control", "treatment"][number % 2]);
+        let id = format!("{variant}-{number}");
+        set.add(&verdict(&id, variant, "no", |verdict| {
+            verdict["timestamp"] = json!(format!("2026-11-30T{:02}:30:00.000Z", hour + 8));
+            verdict["review_probability"] = json!(1.0);
+        }));
+        // Of the last hour people have answered the easy ones only, and those are right.
+        let label = if hour < 3 && number % 10 < 3 { "yes" } else { "no" };
+        let review = json!({
+            "request_id": id, "label": label, "reviewer": "ann", "reviewed_at": "2026-12-01T08:00:00Z",
+        });
+        set.add_answer(review.to_string().as_bytes());
+    }
+    let rate = |review_maturity_ms| {
+        let criteria = Criteria { review_maturity_ms, ..Criteria::default() };
+        let metrics = Summary::of(set.sums(), criteria, None).experiments[0].comparisons[0].metrics.clone();
+        metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap().control
+    };
+    let rounded = |rate: Option<f64>| (rate.unwrap() * 1_000.0).round();
+    assert_eq!(rounded(rate(0)), 300.0);
+    assert_eq!(rounded(rate(1_800_000)), 400.0, "the last hour is too young");
+    assert_eq!(rate(86_400_000), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

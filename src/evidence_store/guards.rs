@@ -1,8 +1,10 @@
-//! Judges by the sums after each write, and pauses an experiment when a treatment does harm.
+//! Judges by the sums after each write, pauses an experiment when a treatment does harm, and takes
+//! the next step of a ramp when all are safe.
 //!
 //! A guard pauses an experiment once in a definition. When a person resumes it, the guard goes on
-//! to judge and does not pause it again. All instances of a group judge alike; the first by name
-//! acts, and the others act only if it does not.
+//! to judge and does not pause it again. Likewise a ramp takes each step once in a definition: when
+//! a person has lowered the share of units, only a person raises it again. All instances of a group
+//! judge alike; the first by name acts, and the others act only if it does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +16,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::progress::Progress;
+use super::{
+    progress::Progress,
+    ramps::{self, RampReport, Steps},
+};
 use crate::{
     control::{Applied, AuditInfo, Command, CommandRequest, ControlError, Handle, Outcome},
-    evidence::{GuardState, Judgement, Sums, judge},
+    evidence::{GuardCriteria, GuardState, Judgement, Sums, judge},
     pipeline::Switcher,
-    routing::{ExperimentSpec, GuardSpec},
+    routing::{ExperimentSpec, GuardSpec, millionths},
     telemetry,
 };
 
@@ -44,29 +49,64 @@ pub struct GuardReport {
     pub acted: bool,
 }
 
-/// A guard in a definition of its experiment.
+/// What guards and ramps conclude.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Conclusions {
+    pub(super) guards: Vec<GuardReport>,
+    pub(super) ramps: Vec<RampReport>,
+}
+
+/// What guards must know after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GuardMemory {
+    /// Command ids of actions that were made, or that another instance has made.
+    acted: BTreeSet<String>,
+    /// The current steps of ramps.
+    steps: Steps,
+}
+
+/// A guard, or a step of a ramp, in a definition of its experiment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct GuardKey {
+struct ActionKey {
     experiment: String,
     epoch: u32,
     definition: String,
-    guard: String,
+    /// The guard's name. A step of a ramp begins with a line break, which no name contains.
+    cause: String,
 }
 
-impl GuardKey {
-    fn of(report: &GuardReport) -> Self {
+impl ActionKey {
+    fn of_guard(report: &GuardReport) -> Self {
         Self {
             experiment: report.experiment.clone(),
             epoch: report.epoch,
             definition: report.definition.clone(),
-            guard: report.judgement.guard.clone(),
+            cause: report.judgement.guard.clone(),
         }
     }
 
-    /// The same on all instances, so that a pause that two of them ask for is made once.
+    fn of_step(report: &RampReport, step: f64) -> Self {
+        Self {
+            experiment: report.experiment.clone(),
+            epoch: report.epoch,
+            definition: report.definition.clone(),
+            cause: format!("\nramp {}", millionths(step)),
+        }
+    }
+
+    fn is_step(&self) -> bool {
+        self.cause.starts_with('\n')
+    }
+
+    /// The guard as metrics and logs name it.
+    fn label(&self) -> &str {
+        if self.is_step() { "ramp" } else { &self.cause }
+    }
+
+    /// The same on all instances, so that an action that two of them ask for is made once.
     fn command_id(&self) -> String {
-        let Self { experiment, epoch, definition, guard } = self;
-        let digest = Sha256::digest(format!("{experiment}\0{epoch}\0{definition}\0{guard}"));
+        let Self { experiment, epoch, definition, cause } = self;
+        let digest = Sha256::digest(format!("{experiment}\0{epoch}\0{definition}\0{cause}"));
         format!("guard-{}", hex::encode(digest).chars().take(32).collect::<String>())
     }
 }
@@ -77,19 +117,18 @@ pub struct Guards {
     control: Handle,
     /// Evidence that is older makes a guard blind.
     behind_max: Duration,
-    /// Command ids of guards that have acted, or found that another instance has.
-    acted: BTreeSet<String>,
-    /// When harm was seen first.
-    harm_since: BTreeMap<GuardKey, Instant>,
+    memory: GuardMemory,
+    /// Since when actions are due.
+    due_since: BTreeMap<ActionKey, Instant>,
     /// States that were logged, by guard and treatment.
-    logged: BTreeMap<(GuardKey, String), GuardState>,
-    /// When a pause that failed is tried again, and after how long the next time.
-    retries: BTreeMap<GuardKey, (Instant, Duration)>,
-    /// The pause that is on its way.
-    acting: Option<(GuardKey, Receiver<Result<Applied, ControlError>>)>,
+    logged: BTreeMap<(ActionKey, String), GuardState>,
+    /// When an action that failed is tried again, and after how long the next time.
+    retries: BTreeMap<ActionKey, (Instant, Duration)>,
+    /// The action that is on its way.
+    acting: Option<(ActionKey, Receiver<Result<Applied, ControlError>>)>,
 }
 
-/// How long a guard waits after a pause that failed, at first and at most.
+/// How long a guard waits after an action that failed, at first and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -103,16 +142,26 @@ impl Guards {
             switcher,
             control,
             behind_max,
-            acted: BTreeSet::new(),
-            harm_since: BTreeMap::new(),
+            memory: GuardMemory::default(),
+            due_since: BTreeMap::new(),
             logged: BTreeMap::new(),
             retries: BTreeMap::new(),
             acting: None,
         }
     }
 
-    /// The conclusions about every treatment of every experiment that has guards.
-    pub(super) fn judge(&self, sums: &Sums, progress: &Progress) -> Vec<GuardReport> {
+    /// The conclusions about every treatment of every experiment that has guards, and about ramps.
+    pub(super) fn judge(&mut self, sums: &Sums, progress: &Progress, now_ms: i64) -> Conclusions {
+        let serving = self.switcher.serving();
+        let specs = &serving.plan.table_spec.experiments;
+        self.memory.steps.note(specs, now_ms);
+        let guards = self.judge_guards(sums, progress);
+        let ramp = |spec| self.judge_ramp(spec, &guards, now_ms);
+        let ramps = specs.iter().filter_map(ramp).collect();
+        Conclusions { guards, ramps }
+    }
+
+    fn judge_guards(&self, sums: &Sums, progress: &Progress) -> Vec<GuardReport> {
         let serving = self.switcher.serving();
         let is_blind = progress.failure.is_some()
             || !progress.has_caught_up
@@ -127,10 +176,14 @@ impl Guards {
             .experiments
             .iter()
             .find(|(key, _)| key.experiment == spec.name && key.epoch == spec.epoch && key.definition == definition);
-        let Some((key, of_experiment)) = found else { return Vec::new() };
+        let Some((key, _)) = found else { return Vec::new() };
 
-        let treatments = spec.variants.len().saturating_sub(1);
-        let judgements = judge(key, of_experiment, &spec.guards, treatments).into_iter();
+        let criteria = GuardCriteria {
+            guards: &spec.guards,
+            treatments: spec.variants.len().saturating_sub(1),
+            review_maturity_ms: self.switcher.serving().plan.evidence.review_maturity_ms,
+        };
+        let judgements = judge(key, sums, criteria).into_iter();
         let report = |judgement: Judgement| {
             let guard = spec.guards.iter().find(|guard| guard.name() == judgement.guard);
             let mut report = GuardReport {
@@ -142,20 +195,31 @@ impl Guards {
                 action: guard.map_or("warn", action_of).to_owned(),
                 acted: false,
             };
-            report.acted = self.acted.contains(&GuardKey::of(&report).command_id());
+            report.acted = self.memory.acted.contains(&ActionKey::of_guard(&report).command_id());
             report
         };
         judgements.map(report).collect()
     }
 
-    /// Remembers which guards acted before a restart.
-    pub(super) fn restore(&mut self, acted: BTreeSet<String>) {
-        self.acted.extend(acted);
+    fn judge_ramp(&self, spec: &ExperimentSpec, guards: &[GuardReport], now_ms: i64) -> Option<RampReport> {
+        let mut report = ramps::report(spec, guards, &self.memory.steps, now_ms)?;
+        let was_taken = |step| self.memory.acted.contains(&ActionKey::of_step(&report, step).command_id());
+        if report.waits_for.is_none() && report.next.is_some_and(was_taken) {
+            report.waits_for =
+                Some("a person: the ramp has taken this step before, and the share was lowered".to_owned());
+        }
+        Some(report)
     }
 
-    /// Command ids of guards that have acted.
-    pub(super) fn acted(&self) -> &BTreeSet<String> {
-        &self.acted
+    /// Goes on from the memory before a restart.
+    pub(super) fn restore(&mut self, memory: GuardMemory) {
+        self.memory.acted.extend(memory.acted);
+        self.memory.steps = memory.steps;
+    }
+
+    /// What guards must know after a restart.
+    pub(super) fn memory(&self) -> &GuardMemory {
+        &self.memory
     }
 
     /// Logs what changed.
@@ -163,39 +227,30 @@ impl Guards {
         for report in reports {
             self.log(report);
         }
-        let key = |report: &GuardReport| (GuardKey::of(report), report.judgement.treatment.clone());
+        let key = |report: &GuardReport| (ActionKey::of_guard(report), report.judgement.treatment.clone());
         let current: BTreeSet<_> = reports.iter().map(key).collect();
         for ((key, treatment), _) in self.logged.extract_if(.., |key, _| !current.contains(key)) {
             // An experiment that is gone does no harm any more.
-            telemetry::guard_state(&key.experiment, &key.guard, &treatment, GuardState::NoData.number(), 0.0);
+            telemetry::guard_state(&key.experiment, &key.cause, &treatment, GuardState::NoData.number(), 0.0);
         }
     }
 
-    /// Logs what changed, and pauses experiments. Returns true if a guard has acted.
-    pub(super) fn act(&mut self, reports: &[GuardReport]) -> bool {
-        let before = self.acted.len();
+    /// Logs what changed, pauses experiments, and takes steps of ramps.
+    pub(super) fn act(&mut self, conclusions: &Conclusions) {
         self.finish_action();
-        self.note(reports);
+        self.note(&conclusions.guards);
 
-        let is_due = |report: &&GuardReport| report.judgement.state == GuardState::Harm && report.action == "pause";
-        let harmful: BTreeSet<GuardKey> = reports.iter().filter(is_due).map(GuardKey::of).collect();
-        self.harm_since.retain(|key, _| harmful.contains(key));
-        self.retries.retain(|key, _| harmful.contains(key));
-        for report in reports.iter().filter(is_due) {
-            let key = GuardKey::of(report);
-            if report.paused {
-                // If another instance did it, the id of the command says so after a person resumes
-                // the experiment. If a person did it, the guard stays armed.
-                continue;
-            }
-            let since = *self.harm_since.entry(key.clone()).or_insert_with(Instant::now);
+        let due = due(conclusions);
+        self.due_since.retain(|key, _| due.iter().any(|(other, ..)| other == key));
+        self.retries.retain(|key, _| due.iter().any(|(other, ..)| other == key));
+        for (key, command, why) in due {
+            let since = *self.due_since.entry(key.clone()).or_insert_with(Instant::now);
             let waits = self.retries.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
-            let is_over = self.acted.contains(&key.command_id()) || self.acting.is_some();
+            let is_over = self.memory.acted.contains(&key.command_id()) || self.acting.is_some();
             if !is_over && !waits && since.elapsed() >= self.turn() {
-                self.pause(key, report);
+                self.ask(key, command, why);
             }
         }
-        self.acted.len() > before
     }
 
     /// How long this instance leaves it to others.
@@ -206,10 +261,10 @@ impl Guards {
         TURN * u32::try_from(before).unwrap_or(u32::MAX)
     }
 
-    fn pause(&mut self, key: GuardKey, report: &GuardReport) {
-        let by = format!("guard:{}", report.judgement.guard);
-        let info = AuditInfo { by, why: report.judgement.in_words(), ..AuditInfo::default() };
-        let command = Command::Pause { experiment: report.experiment.clone() };
+    /// Asks the group for a change.
+    fn ask(&mut self, key: ActionKey, command: Command, why: String) {
+        let by = if key.is_step() { format!("ramp:{}", key.experiment) } else { format!("guard:{}", key.cause) };
+        let info = AuditInfo { by, why, ..AuditInfo::default() };
         let request = CommandRequest { id: key.command_id(), ..CommandRequest::new(command, info) };
         let control = self.control.clone();
         let (sender, answer) = sync_channel(1);
@@ -226,20 +281,29 @@ impl Guards {
 
     fn finish_action(&mut self) {
         let Some((key, answer)) = self.acting.take() else { return };
-        let GuardKey { experiment, guard, .. } = &key;
+        let ActionKey { experiment, cause, .. } = &key;
         match answer.try_recv() {
             Err(TryRecvError::Empty) => self.acting = Some((key, answer)),
             Ok(Ok(applied)) => {
-                // Otherwise another instance paused it, or did so before a person resumed it.
-                let has_paused = applied.outcome == Outcome::Switched;
-                if has_paused {
+                // Otherwise another instance made the change, or a person has undone it since.
+                let has_changed = applied.outcome == Outcome::Switched;
+                if has_changed && key.is_step() {
+                    tracing::info!(experiment, "A ramp took its next step: the experiment takes more units.");
+                } else if has_changed {
+                    let guard = cause;
                     tracing::warn!(experiment, guard, "A guard paused an experiment. A person decides how it goes on.");
                 }
-                telemetry::guard_acted(experiment, guard, if has_paused { "paused" } else { "unchanged" });
-                self.acted.insert(key.command_id());
+                let result = match (has_changed, key.is_step()) {
+                    (false, _) => "unchanged",
+                    (true, true) => "stepped",
+                    (true, false) => "paused",
+                };
+                telemetry::guard_acted(experiment, key.label(), result);
+                self.memory.acted.insert(key.command_id());
             }
             Ok(Err(error)) => {
-                tracing::error!(experiment, guard, %error, "A guard cannot pause an experiment; it tries again.");
+                let guard = key.label();
+                tracing::error!(experiment, guard, %error, "A guard or ramp cannot change an experiment; it tries again.");
                 telemetry::guard_acted(experiment, guard, "failed");
                 let wait = self.retries.get(&key).map_or(RETRY_MIN, |(_, wait)| (*wait * 2).min(RETRY_MAX));
                 self.retries.insert(key, (Instant::now() + wait, wait));
@@ -254,7 +318,7 @@ impl Guards {
         let Judgement { guard, treatment, state, ln_e_value, .. } = judgement;
         telemetry::guard_state(experiment, guard, treatment, state.number(), *ln_e_value);
 
-        let key = (GuardKey::of(report), treatment.clone());
+        let key = (ActionKey::of_guard(report), treatment.clone());
         if self.logged.insert(key, *state) == Some(*state) {
             return;
         }
@@ -276,6 +340,33 @@ impl Guards {
             }
         }
     }
+}
+
+/// The actions that are due, with the reason for each: pauses first.
+fn due(conclusions: &Conclusions) -> Vec<(ActionKey, Command, String)> {
+    // If another instance paused it, the id of the command says so after a person resumes the
+    // experiment. If a person paused it, the guard stays armed.
+    let is_harm = |report: &&GuardReport| {
+        report.judgement.state == GuardState::Harm && report.action == "pause" && !report.paused
+    };
+    let pause = |report: &GuardReport| {
+        let command = Command::Pause { experiment: report.experiment.clone() };
+        (ActionKey::of_guard(report), command, report.judgement.in_words())
+    };
+    let step = |report: &RampReport| {
+        let next = report.next.filter(|_| report.waits_for.is_none())?;
+        let command = Command::SetTraffic {
+            experiment: report.experiment.clone(),
+            millionths: millionths(next),
+            definition: report.definition.clone(),
+        };
+        let own = conclusions.guards.iter().filter(|guard| guard.experiment == report.experiment);
+        let evidence: Vec<String> = own.map(|guard| guard.judgement.in_words()).collect();
+        let why = format!("{} to {next} of the units, all safe. {}", report.traffic_ratio, evidence.join(". "));
+        Some((ActionKey::of_step(report, next), command, why))
+    };
+    let pauses = conclusions.guards.iter().filter(is_harm).map(pause);
+    pauses.chain(conclusions.ramps.iter().filter_map(step)).collect()
 }
 
 fn action_of(guard: &GuardSpec) -> &'static str {

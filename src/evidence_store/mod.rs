@@ -9,12 +9,14 @@
 //! * [`Reader`]: the thread that reads; [`Access`]: how other threads see what it has.
 //! * [`Store`]: one file, and one write for records and offsets; `tables`, `names`: what is in the
 //!   file.
-//! * `guards`: judges by the sums, and pauses an experiment once.
+//! * `guards`: judges by the sums, and pauses an experiment once; `ramps`: when an experiment takes
+//!   more units.
 
 mod error;
 mod guards;
 mod names;
 mod progress;
+mod ramps;
 mod reader;
 mod store;
 mod tables;
@@ -24,5 +26,6 @@ mod tests;
 pub use error::StoreError;
 pub use guards::{GuardReport, Guards};
 pub use progress::Progress;
+pub use ramps::RampReport;
 pub use reader::{Access, EvidenceReport, Reader, ReaderOptions};
 pub use store::{FILE, Store, TopicKind};

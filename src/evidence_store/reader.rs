@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
-    guards::{GuardReport, Guards},
+    guards::{Conclusions, GuardReport, Guards},
     progress::Progress,
+    ramps::RampReport,
     store::{FILE, Store, TopicKind},
 };
 use crate::{
@@ -59,6 +60,9 @@ pub struct EvidenceReport {
     pub progress: Progress,
     /// The conclusions of guards.
     pub guards: Vec<GuardReport>,
+    /// How far ramps are.
+    #[serde(default)]
+    pub ramps: Vec<RampReport>,
     /// The figures.
     #[serde(flatten)]
     pub summary: Summary,
@@ -72,7 +76,7 @@ struct Shared {
     /// None until the topics were found.
     store: Mutex<Option<Store>>,
     progress: Mutex<Progress>,
-    guards: Mutex<Vec<GuardReport>>,
+    conclusions: Mutex<Conclusions>,
     stop: AtomicBool,
 }
 
@@ -87,7 +91,8 @@ impl Access {
         let store = locked(&self.0.store);
         let summary = Summary::of(store.as_ref().map_or(&Sums::default(), Store::sums), criteria, control);
         // While the store is locked, so that both are of the same write.
-        EvidenceReport { progress: self.progress(), guards: locked(&self.0.guards).clone(), summary }
+        let Conclusions { guards, ramps } = locked(&self.0.conclusions).clone();
+        EvidenceReport { progress: self.progress(), guards, ramps, summary }
     }
 }
 
@@ -111,7 +116,7 @@ impl Reader {
         let shared = Shared {
             store: Mutex::default(),
             progress: Mutex::default(),
-            guards: Mutex::default(),
+            conclusions: Mutex::default(),
             stop: AtomicBool::new(false),
         };
         let access = Access(Arc::new(shared));
@@ -211,12 +216,15 @@ impl Work {
             progress.behind_ms = behind.as_millis() as u64;
         }
         // What was concluded before is not current any more.
-        let mut reports = locked(&self.shared.guards);
-        for report in reports.iter_mut() {
+        let mut conclusions = locked(&self.shared.conclusions);
+        for report in &mut conclusions.guards {
             report.judgement = report.judgement.clone().blinded();
         }
+        for ramp in &mut conclusions.ramps {
+            ramp.waits_for = Some("current evidence".to_owned());
+        }
         if let Some(guards) = &mut self.guards {
-            guards.note(&reports);
+            guards.note(&conclusions.guards);
         }
     }
 
@@ -230,7 +238,7 @@ impl Work {
         let store = self.open(&ids.collect())?;
         self.is_damaged = false;
         if let Some(guards) = &mut self.guards {
-            guards.restore(store.acted()?);
+            guards.restore(store.guard_memory()?);
         }
 
         let follower = Follower::new(connection, &topics, store.offsets())?;
@@ -342,13 +350,16 @@ impl Work {
         telemetry::evidence_behind(progress.behind_ms as f64 / 1e3);
 
         if let Some(guards) = &mut self.guards {
-            let reports = guards.judge(kept.sums(), &progress);
+            let before = guards.memory().clone();
+            let conclusions = guards.judge(kept.sums(), &progress, jiff::Timestamp::now().as_millisecond());
             // Acting may take a while, and reports must not wait for it.
             drop(store);
-            let has_acted = guards.act(&reports);
-            *locked(&self.shared.guards) = reports;
-            if has_acted && let Some(store) = locked(&self.shared.store).as_ref() {
-                store.set_acted(guards.acted())?;
+            guards.act(&conclusions);
+            *locked(&self.shared.conclusions) = conclusions;
+            if *guards.memory() != before
+                && let Some(store) = locked(&self.shared.store).as_ref()
+            {
+                store.set_guard_memory(guards.memory())?;
             }
         }
         Ok(())

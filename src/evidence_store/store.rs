@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
+    guards::GuardMemory,
     names::{Name, Names},
     tables::{Current, EXPERIMENTS, GENERATIONS, HOURS, META, NAMES, OFFSETS, PAIRS, StoredIndex, decode, encode},
 };
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The encoding of the store. A store of another one is made again from the topics.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The name of the file in `evidence.directory`.
 pub const FILE: &str = "evidence.redb";
@@ -82,20 +83,20 @@ impl Store {
         Self::load(database)
     }
 
-    /// Ids of guards' actions that were made.
+    /// What guards knew before a restart.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn acted(&self) -> Result<BTreeSet<String>, StoreError> {
-        meta(&self.database, "acted")?.map_or_else(|| Ok(BTreeSet::new()), |bytes| decode(&bytes))
+    pub(super) fn guard_memory(&self) -> Result<GuardMemory, StoreError> {
+        meta(&self.database, "guards")?.map_or_else(|| Ok(GuardMemory::default()), |bytes| decode(&bytes))
     }
 
-    /// Keeps the ids of guards' actions.
+    /// Keeps what guards must know after a restart.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn set_acted(&self, acted: &BTreeSet<String>) -> Result<(), StoreError> {
-        write_meta(&self.database, "acted", &encode(acted))
+    pub(super) fn set_guard_memory(&self, memory: &GuardMemory) -> Result<(), StoreError> {
+        write_meta(&self.database, "guards", &encode(memory))
     }
 
     /// The sums.
@@ -382,9 +383,11 @@ fn drop_generation(write: &WriteTransaction, generation: u8) -> Result<(), Store
     write.delete_table(generation.clusters)?;
     write.delete_table(generation.firsts)?;
     write.delete_table(generation.answers)?;
+    write.delete_table(generation.reviewed)?;
     write.open_table(generation.requests)?;
     write.open_table(generation.clusters)?;
     write.open_table(generation.firsts)?;
     write.open_table(generation.answers)?;
+    write.open_table(generation.reviewed)?;
     Ok(())
 }

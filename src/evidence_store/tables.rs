@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     evidence::{
-        Cluster, Evidence, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict, HumanAnswers, Index, Kind,
-        Observation, Pair, Slice,
+        ArmKey, Cluster, Evidence, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict, HumanAnswers, Index,
+        Kind, Observation, Pair, ReviewedCluster, Slice,
     },
     message::{Decision, Label},
 };
 
-/// `identity`, `generation`, `excluded`, `reviews`, `acted`.
+/// `identity`, `generation`, `excluded`, `reviews`, `guards`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The next offset of each partition, by topic.
 pub(super) const OFFSETS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new("offsets");
@@ -43,6 +43,7 @@ pub(super) struct Generation {
     pub(super) clusters: Clusters,
     pub(super) firsts: Firsts,
     pub(super) answers: Entries,
+    pub(super) reviewed: Firsts,
 }
 
 pub(super) const GENERATIONS: [Generation; 2] = [
@@ -51,12 +52,14 @@ pub(super) const GENERATIONS: [Generation; 2] = [
         clusters: TableDefinition::new("clusters-0"),
         firsts: TableDefinition::new("firsts-0"),
         answers: TableDefinition::new("answers-0"),
+        reviewed: TableDefinition::new("reviewed-0"),
     },
     Generation {
         requests: TableDefinition::new("requests-1"),
         clusters: TableDefinition::new("clusters-1"),
         firsts: TableDefinition::new("firsts-1"),
         answers: TableDefinition::new("answers-1"),
+        reviewed: TableDefinition::new("reviewed-1"),
     },
 ];
 
@@ -214,6 +217,8 @@ pub(super) struct StoredIndex<'n, 'txn> {
     clusters: [Table<'txn, ClusterKey, &'static [u8]>; 2],
     firsts: [Table<'txn, FirstKey, &'static [u8]>; 2],
     answers: [Table<'txn, u128, &'static [u8]>; 2],
+    /// The key is the number of the variant, and the unit or picture.
+    reviewed: [Table<'txn, FirstKey, &'static [u8]>; 2],
 }
 
 impl<'n, 'txn> StoredIndex<'n, 'txn> {
@@ -230,6 +235,7 @@ impl<'n, 'txn> StoredIndex<'n, 'txn> {
             clusters: [write.open_table(now.clusters)?, write.open_table(before.clusters)?],
             firsts: [write.open_table(now.firsts)?, write.open_table(before.firsts)?],
             answers: [write.open_table(now.answers)?, write.open_table(before.answers)?],
+            reviewed: [write.open_table(now.reviewed)?, write.open_table(before.reviewed)?],
         })
     }
 }
@@ -279,6 +285,22 @@ impl Index for StoredIndex<'_, '_> {
     fn set_cluster(&mut self, slice: &Slice, cluster: u128, sums: &Cluster) -> Result<(), StoreError> {
         let key = self.cluster_key(slice, cluster);
         self.clusters[0].insert(key, encode(sums).as_slice())?;
+        Ok(())
+    }
+
+    fn reviewed(&mut self, arm: &ArmKey, cluster: u128) -> Result<ReviewedCluster, StoreError> {
+        let key = (self.names.number(Name::Arm(arm.clone())), cluster);
+        for table in &self.reviewed {
+            if let Some(entry) = table.get(key)? {
+                return decode(entry.value());
+            }
+        }
+        Ok(ReviewedCluster::default())
+    }
+
+    fn set_reviewed(&mut self, arm: &ArmKey, cluster: u128, sums: &ReviewedCluster) -> Result<(), StoreError> {
+        let key = (self.names.number(Name::Arm(arm.clone())), cluster);
+        self.reviewed[0].insert(key, encode(sums).as_slice())?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::{
     condition::{Condition, Truth},
     definition::definition,
     features::{Features, Unit},
-    guard,
+    guard, ramp,
     refused::{Refused, refused, refused_variant},
     scheme::{Division, Placement, Scheme, Spot, m3v1::LAYER_PARTS},
     shadow::Shadows,
@@ -111,6 +111,7 @@ impl Experiment {
 
         let names: Vec<&str> = spec.variants.iter().map(|variant| variant.name.as_str()).collect();
         guard::check(&spec.guards, &names, spec.unit == "request_id")?;
+        ramp::check(spec)?;
 
         let division = Division::new(spec)?;
         let time = |field, text: &Option<String>| match text.as_deref().map(str::parse::<Timestamp>).transpose() {

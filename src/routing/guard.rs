@@ -16,6 +16,12 @@ pub enum GuardMetric {
     DeadLetterRate,
     /// Share of units whose answer takes longer than `limit_ms`.
     LatencyOverMs,
+    /// Share of reviewed answers that people contradict, weighted by the probability with which
+    /// they were shown.
+    MisjudgedRate,
+    /// Share of pictures that the versions of control and treatment label differently, where one of
+    /// them is a shadow of the other. `margin` is the highest share that is no harm.
+    Disagreement,
     /// Whether the variants get their shares of the units.
     SampleRatio,
 }
@@ -28,6 +34,8 @@ impl GuardMetric {
             Self::ReviewRate => "review_rate",
             Self::DeadLetterRate => "dead_letter_rate",
             Self::LatencyOverMs => "latency_over_ms",
+            Self::MisjudgedRate => "misjudged_rate",
+            Self::Disagreement => "disagreement",
             Self::SampleRatio => "sample_ratio",
         }
     }
@@ -137,6 +145,10 @@ fn check_one(guard: &GuardSpec, variants: &[&str], is_by_request: bool) -> Resul
     if is_latency && !is_by_request {
         let reason = "counts requests, which are not independent where the experiment's unit is another field";
         return Err(refused(".metric", format!("`latency_over_ms` {reason}")));
+    }
+    if guard.metric == GuardMetric::Disagreement && guard.margin == 0.0 {
+        let reason = "`disagreement` needs the highest share of different labels that is no harm, such as 0.05";
+        return Err(refused(".margin", reason.to_owned()));
     }
     if let Some(control) = guard.control.as_deref().filter(|control| !variants.contains(control)) {
         return Err(refused(".control", format!("there is no variant `{control}`: there are {}", variants.join(", "))));

@@ -23,6 +23,7 @@ mod features;
 mod guard;
 mod holdout;
 mod probability;
+mod ramp;
 mod refused;
 pub mod scheme;
 mod segment;
@@ -40,6 +41,7 @@ pub use scheme::{Method, Scheme};
 pub use segment::{SegmentSpec, Segments};
 pub use simulation::{AssumedRequest, Moved, Share, ShareCounter, Shares, hashed_attributes};
 pub use spec::{
-    ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleDecision, RuleSpec, TableSpec, VariantSpec,
+    ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleDecision, RuleSpec, TableSpec, Traffic,
+    VariantSpec, millionths,
 };
 pub use table::{Table, TableError};

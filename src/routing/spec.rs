@@ -170,6 +170,13 @@ pub struct ExperimentSpec {
     /// What pauses it when a treatment does harm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<GuardSpec>,
+    /// Shares of units that follow `traffic_ratio`, ascending. Each follows when every guard finds
+    /// every treatment safe and the step before has lasted for `ramp_step_ms`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ramp: Vec<f64>,
+    /// How long each step of the ramp lasts, at least.
+    #[serde(default = "ten_minutes", skip_serializing_if = "is_ten_minutes")]
+    pub ramp_step_ms: u64,
     /// Whether it takes nobody, until it is resumed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused: bool,
@@ -222,6 +229,31 @@ pub struct Overrides {
     /// Experiments by name, and what became of them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub experiments: BTreeMap<String, Position>,
+    /// Shares of units that experiments take, by the experiment's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub traffic: BTreeMap<String, Traffic>,
+}
+
+/// The share of units that an experiment takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// In millionths.
+    pub millionths: u32,
+    /// The experiment's definition. Another definition begins with the share that settings name,
+    /// because the safety of a share was shown for this one.
+    pub definition: String,
+}
+
+impl Traffic {
+    /// As a share, 0 to 1.
+    pub fn share(&self) -> f64 {
+        f64::from(self.millionths) / 1e6
+    }
+}
+
+/// A share of units in millionths: the steps of `traffic_ratio`.
+pub fn millionths(share: f64) -> u32 {
+    (share * 1e6).round() as u32
 }
 
 /// What an operator made of an experiment.
@@ -289,7 +321,27 @@ impl TableSpec {
                 }
             }
         }
+        let traffic = overrides.traffic.iter();
+        masked.extend(traffic.filter_map(|(name, traffic)| self.traffic_masked_by(name, traffic)));
         masked
+    }
+
+    fn traffic_masked_by(&self, name: &str, traffic: &Traffic) -> Option<String> {
+        let share = traffic.share();
+        let Some(experiment) = self.experiments.iter().find(|experiment| experiment.name == *name) else {
+            return Some(format!(
+                "experiment `{name}` takes {share} of the units by a change, and is not in the settings"
+            ));
+        };
+        let ratio = experiment.traffic_ratio;
+        if experiment.definition() != traffic.definition {
+            let reason = "was for an earlier definition";
+            return Some(format!(
+                "experiment `{name}` takes {ratio} of the units as settings say: a share of {share} {reason}"
+            ));
+        }
+        (millionths(ratio) != traffic.millionths)
+            .then(|| format!("experiment `{name}` takes {share} of the units by a change, settings say {ratio}"))
     }
 
     /// These settings with what operators changed. Experiments that are not there any more stay so.
@@ -299,6 +351,10 @@ impl TableSpec {
             default.clone_into(&mut self.default);
         }
         for experiment in &mut self.experiments {
+            let traffic = overrides.traffic.get(&experiment.name);
+            if let Some(traffic) = traffic.filter(|traffic| traffic.definition == experiment.definition()) {
+                experiment.traffic_ratio = traffic.share();
+            }
             let Some(position) = overrides.experiments.get(&experiment.name) else { continue };
             experiment.paused = *position == Position::Paused;
             experiment.promoted = match position {
@@ -316,6 +372,14 @@ fn request_id() -> String {
 
 fn first() -> u32 {
     1
+}
+
+fn ten_minutes() -> u64 {
+    600_000
+}
+
+fn is_ten_minutes(milliseconds: &u64) -> bool {
+    *milliseconds == ten_minutes()
 }
 
 fn whole() -> f64 {

@@ -18,6 +18,8 @@ pub struct EvidencePlan {
     pub unit_values: bool,
     /// The share of automatic decisions that people look at, too.
     pub audit_share: f64,
+    /// Verdicts younger than this do not count in the rates of misjudgement that guards watch.
+    pub review_maturity_ms: u64,
     /// Parts of the traffic that reports show apart.
     pub segments: Arc<Segments>,
 }
@@ -77,6 +79,7 @@ pub(super) fn plan(
         store,
         unit_values: raw.unit_values,
         audit_share: review.audit_share,
+        review_maturity_ms: review.maturity_ms,
         segments: Arc::new(segments),
     })
 }

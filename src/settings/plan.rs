@@ -349,9 +349,13 @@ fn digest(
     let images = (limits.image_bytes_max, limits.image_pixels_max, limits.decode_bytes_max, limits.path_root.is_some());
     let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
     let limits = (requests, texts, images, (hosts, schemes, ports, networks, redirects_max));
-    // Guards watch answers, and decide none.
+    // Guards and ramps watch answers, and decide none.
     let mut table = table.clone();
-    table.experiments.iter_mut().for_each(|experiment| experiment.guards.clear());
+    for experiment in &mut table.experiments {
+        experiment.guards.clear();
+        experiment.ramp.clear();
+        experiment.ramp_step_ms = 600_000;
+    }
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
     let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
     let mut digest = Sha256::new_with_prefix(&json);

@@ -60,7 +60,7 @@ pub fn ln_e_value_beyond(counts: [[u64; 2]; 2], margin: f64) -> f64 {
 
 /// ln of the evidence against a rate: the mixture of all others over it, with a prior of Beta(½,
 /// ½).
-fn ln_e_value_of_rate([events, units]: [u64; 2], rate: f64) -> f64 {
+pub fn ln_e_value_of_rate([events, units]: [u64; 2], rate: f64) -> f64 {
     let (events, others) = (events as f64, units.saturating_sub(events) as f64);
     let ln_power = |base: f64, power: f64| if power == 0.0 { 0.0 } else { power * base.ln() };
     let mixture = ln_beta(0.5 + events, 0.5 + others) - ln_beta(0.5, 0.5);

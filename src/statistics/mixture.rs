@@ -37,6 +37,14 @@ pub fn ln_e_value(estimate: f64, v: f64, g: f64) -> f64 {
     estimate * estimate * g / (2.0 * v * (g + 1.0)) - 0.5 * libm::log1p(g)
 }
 
+/// ln of the evidence that a difference is above zero: the mixture takes positive differences only
+/// (Robbins 1970). At the distance of [`half_width_one_sided`] it is ln(1/α), but for a small
+/// rounding of that formula.
+pub fn ln_e_value_one_sided(estimate: f64, v: f64, g: f64) -> f64 {
+    let z = estimate * (g / (v * (g + 1.0))).sqrt();
+    std::f64::consts::LN_2 + ln_e_value(estimate, v, g) + libm::log(0.5 * libm::erfc(-z / std::f64::consts::SQRT_2))
+}
+
 /// Half the width of an interval that begins to hold at `m` observations and needs no tuning
 /// (Robbins & Siegmund 1970; Bibaut, Kallus & Lindon 2022). `v` is the variance of the estimate at
 /// `t` ≥ `m` observations. Ψ is the distribution function of χ² with three degrees of freedom.

@@ -19,7 +19,7 @@ pub(super) fn describe() {
     describe_counter!(FAILURES, "Failures to read topics for evidence or to keep it, by error code");
     describe_gauge!(GUARD, "State of a guard: 0 no data, 1 undecided, 2 safe, 3 harm, 4 blind");
     describe_gauge!(GUARD_EVIDENCE, "Evidence of a guard against its treatment, as the logarithm of its e-value");
-    describe_counter!(GUARD_ACTIONS, "Actions of guards, by result");
+    describe_counter!(GUARD_ACTIONS, "Actions of guards and ramps, by result");
 }
 
 /// Records of a topic were counted.
@@ -51,7 +51,7 @@ pub fn guard_state(experiment: &str, guard: &str, treatment: &str, state: u8, ln
     gauge!(GUARD_EVIDENCE, &labels).set(ln_e_value);
 }
 
-/// A guard acted, or tried to.
+/// A guard or a ramp acted, or tried to.
 pub fn guard_acted(experiment: &str, guard: &str, result: &'static str) {
     let labels = [("experiment", experiment.to_owned()), ("guard", guard.to_owned()), ("result", result.to_owned())];
     counter!(GUARD_ACTIONS, &labels).increment(1);

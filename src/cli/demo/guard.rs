@@ -110,6 +110,7 @@ pub(super) fn tell(arguments: &Arguments) -> Result<(), CliError> {
 fn adapted(plan: Plan) -> Plan {
     let mut plan = stage::adapted(plan);
     for experiment in &mut plan.table_spec.experiments {
+        experiment.ramp.clear();
         experiment.guards = vec![GuardSpec {
             name: Some("errors".to_owned()),
             metric: GuardMetric::DeadLetterRate,

@@ -50,6 +50,14 @@ pub(in crate::cli) fn page(summary: &Summary, live: Option<&EvidenceReport>, lan
             .filter(|guard| guard.experiment == experiment.experiment && guard.definition == experiment.definition)
             .collect();
         experiment_part(&mut page, summary, experiment, &guards, language);
+        let ramps = live.iter().flat_map(|live| &live.ramps);
+        let own =
+            ramps.filter(|ramp| ramp.experiment == experiment.experiment && ramp.definition == experiment.definition);
+        let ramps = rows::ramps(own, language);
+        if !ramps.rows.is_empty() {
+            writeln!(page, "<h3>{}</h3>", word(language, "Ramp", "放量")).ok();
+            table_of(&mut page, &ramps);
+        }
     }
     if summary.experiments.is_empty() {
         let nothing = word(language, "No verdict is of an experiment.", "没有属于实验的结果。");
@@ -94,8 +102,15 @@ fn experiment_part(
         let answer = sentence(experiment, comparison, summary.criteria, language);
         writeln!(page, "<p class=\"answer\">{}</p>", escaped(&answer)).ok();
         metrics(page, experiment, comparison, language);
+        if !comparison.adjusted.is_empty() {
+            writeln!(page, "<h3>{}</h3>", word(language, "Adjusted for segments", "按分段校正")).ok();
+            table_of(page, &rows::adjusted(&comparison.adjusted, language));
+        }
     }
     table_of(page, &rows::variants(&experiment.variants, language));
+    if let Some(answered) = rows::answered(&experiment.variants, language) {
+        writeln!(page, "<p>{}</p>", escaped(&answered)).ok();
+    }
     let p = escaped(&chance(experiment.sample_ratio.p_value));
     let (class, state) = if experiment.sample_ratio.is_healthy {
         ("good", word(language, "as set", "与配置相符"))

@@ -12,10 +12,10 @@ mod source;
 mod tables;
 mod words;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use super::{CliError, brokers::Brokers, failed, output};
 use crate::{
@@ -61,6 +61,10 @@ pub(super) struct Arguments {
     /// The smallest difference of a share, or of a mean confidence, that matters
     #[arg(long, value_name = "SHARE", default_value_t = Criteria::default().min_effect, value_parser = share)]
     min_effect: f64,
+    /// Verdicts younger than this, before the experiment's last one, do not count in rates of
+    /// misjudgement, such as 24h: people have not answered all of them yet
+    #[arg(long, value_name = "AGE", default_value = "0h", value_parser = age)]
+    mature_after: Duration,
     /// The language of tables
     #[arg(long, value_enum, default_value_t)]
     lang: Lang,
@@ -95,6 +99,13 @@ enum Format {
     Html,
 }
 
+/// A time such as 12h or 7d.
+fn age(text: &str) -> Result<Duration, String> {
+    let age = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let age = age.map_err(|_| "write an age such as 12h or 7d".to_owned())?;
+    Duration::try_from(age).map_err(|_| "must not be negative".to_owned())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
     if value > 0.0 && value < 1.0 { Ok(value) } else { Err("must lie between 0 and 1".to_owned()) }
@@ -102,8 +113,8 @@ fn share(text: &str) -> Result<f64, String> {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (mut summary, live) = if arguments.live {
-        let EvidenceReport { progress, guards, summary } = source::ask_instance(arguments)?;
-        (summary, Some((progress, guards)))
+        let report = source::ask_instance(arguments)?;
+        (report.summary.clone(), Some(report))
     } else {
         (computed(arguments)?, None)
     };
@@ -122,20 +133,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         summary.paired.clear();
     }
 
+    let live = live.map(|report| EvidenceReport { summary: summary.clone(), ..report });
+    show(&summary, live.as_ref(), arguments)
+}
+
+fn show(summary: &Summary, live: Option<&EvidenceReport>, arguments: &Arguments) -> Result<(), CliError> {
+    let language = arguments.lang.into();
     match arguments.format {
         Format::Json => match live {
-            Some((progress, guards)) => output::json(&EvidenceReport { progress, guards, summary }),
-            None => output::json(&summary),
+            Some(report) => output::json(report),
+            None => output::json(summary),
         },
-        Format::Csv => csv::print(&summary),
-        Format::Html => {
-            let report = live.map(|(progress, guards)| EvidenceReport { progress, guards, summary: summary.clone() });
-            output::raw(html::page(&summary, report.as_ref(), arguments.lang.into()));
-        }
+        Format::Csv => csv::print(summary),
+        Format::Html => output::raw(html::page(summary, live, language)),
         Format::Table => {
-            tables::print(&summary, arguments.lang.into());
-            if let Some((progress, guards)) = live {
-                tables::live(&progress, &guards, arguments.lang.into());
+            tables::print(summary, language);
+            if let Some(report) = live {
+                tables::live(report, language);
             }
         }
     }
@@ -144,7 +158,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 impl Arguments {
     fn criteria(&self) -> Criteria {
-        Criteria { alpha: self.alpha, min_effect: self.min_effect }
+        let review_maturity_ms = u64::try_from(self.mature_after.as_millis()).unwrap_or(u64::MAX);
+        Criteria { alpha: self.alpha, min_effect: self.min_effect, review_maturity_ms }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The tables of a report as columns and cells, for the terminal and for the page.
 
-use super::words::{chance, guard_action, guard_word, word};
+use super::words::{chance, figure, guard_action, guard_word, metric_word, word};
 use crate::{
-    evidence::{Language, Paired, ReviewFigures, Variant},
-    evidence_store::GuardReport,
+    evidence::{Adjusted, Language, Paired, ReviewFigures, Variant},
+    evidence_store::{GuardReport, RampReport},
 };
 
 /// Columns, which of them hold numbers, and rows of plain text.
@@ -104,6 +104,68 @@ pub(super) fn guards<'r>(reports: impl IntoIterator<Item = &'r GuardReport>, lan
         ]
     };
     Rows { columns, numbers: 4..8, rows: reports.into_iter().map(row).collect() }
+}
+
+/// One row for each ramp.
+pub(super) fn ramps<'r>(reports: impl IntoIterator<Item = &'r RampReport>, language: Language) -> Rows {
+    let columns = vec![
+        word(language, "experiment", "实验"),
+        word(language, "share of units", "流量占比"),
+        word(language, "next", "下一步"),
+        word(language, "waits for", "等待"),
+    ];
+    let percent = |share: f64| format!("{} %", (share * 1e6).round() / 1e4);
+    let row = |report: &RampReport| {
+        let waits_for = match (&report.next, &report.waits_for) {
+            (None, _) => word(language, "nothing: it is at its end", "无：已完成").to_owned(),
+            (Some(_), None) => word(language, "nothing: the step is due", "无：即将放量").to_owned(),
+            (Some(_), Some(waits_for)) => waits_for.clone(),
+        };
+        vec![
+            report.experiment.clone(),
+            percent(report.traffic_ratio),
+            report.next.map_or_else(|| "–".to_owned(), percent),
+            waits_for,
+        ]
+    };
+    Rows { columns, numbers: 1..3, rows: reports.into_iter().map(row).collect() }
+}
+
+/// One row for each segment and metric.
+pub(super) fn adjusted(adjusted: &[Adjusted], language: Language) -> Rows {
+    let columns = vec![
+        word(language, "segment", "分段"),
+        word(language, "metric", "指标"),
+        word(language, "difference", "差异"),
+        word(language, "interval", "区间"),
+        word(language, "variance, of unadjusted", "方差（相对未校正）"),
+    ];
+    let row = |adjusted: &Adjusted| {
+        let shown = |value| figure(adjusted.metric, value, true);
+        let [low, high] = adjusted.interval.map(shown);
+        vec![
+            adjusted.segment.clone(),
+            metric_word(adjusted.metric, language).to_owned(),
+            shown(adjusted.difference),
+            format!("{low} … {high}"),
+            format!("{:.1} %", 100.0 * adjusted.variance_ratio),
+        ]
+    };
+    Rows { columns, numbers: 2..5, rows: adjusted.iter().map(row).collect() }
+}
+
+/// How many of the verdicts that people are meant to review they have answered, by variant; none
+/// where people review nothing.
+pub(super) fn answered(variants: &[Variant], language: Language) -> Option<String> {
+    let expected = variants.iter().filter(|variant| variant.review_expected >= 1.0);
+    let each: Vec<String> = expected
+        .map(|variant| {
+            let answered: u64 = variant.reviewed.iter().flatten().sum();
+            format!("{} {answered} / {:.0}", variant.name, variant.review_expected)
+        })
+        .collect();
+    let title = word(language, "Reviewed, of the verdicts meant for review", "已复核 / 应复核");
+    (!each.is_empty()).then(|| format!("{title}: {}", each.join(", ")))
 }
 
 /// Answers of people, in words; none where there are none.

@@ -68,8 +68,9 @@ pub(super) fn ask_instance(arguments: &Arguments) -> Result<EvidenceReport, CliE
         admin: arguments.admin.clone(),
         token_file: arguments.token_file.clone(),
     };
-    let Criteria { alpha, min_effect } = arguments.criteria();
-    let mut path = format!("/v1/evidence?alpha={alpha}&min_effect={min_effect}");
+    let Criteria { alpha, min_effect, review_maturity_ms } = arguments.criteria();
+    let mut path =
+        format!("/v1/evidence?alpha={alpha}&min_effect={min_effect}&review_maturity_ms={review_maturity_ms}");
     if let Some(control) = &arguments.control {
         path.push_str(&format!("&control={}", encoded(control)));
     }

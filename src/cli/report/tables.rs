@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::output,
     evidence::{Comparison, Excluded, Experiment, Language, Summary, sentence, status_word},
-    evidence_store::{GuardReport, Progress},
+    evidence_store::{EvidenceReport, Progress},
 };
 
 pub(super) fn print(summary: &Summary, language: Language) {
@@ -21,8 +21,15 @@ pub(super) fn print(summary: &Summary, language: Language) {
         for comparison in &experiment.comparisons {
             output::line(format!("\n{}", sentence(experiment, comparison, summary.criteria, language)));
             metrics(experiment, comparison, language);
+            if !comparison.adjusted.is_empty() {
+                output::line(word(language, "Adjusted for segments", "按分段校正"));
+                show(&rows::adjusted(&comparison.adjusted, language));
+            }
         }
         show(&rows::variants(&experiment.variants, language));
+        if let Some(answered) = rows::answered(&experiment.variants, language) {
+            output::line(format!("{answered}."));
+        }
         health(experiment, language);
     }
 
@@ -98,14 +105,19 @@ fn excluded(summary: &Summary, language: Language) {
     });
 }
 
-/// How current the evidence of a running instance is, and what its guards conclude.
-pub(super) fn live(progress: &Progress, guards: &[GuardReport], language: Language) {
-    if !guards.is_empty() {
+/// How current the evidence of a running instance is, what its guards conclude, and how far ramps
+/// are.
+pub(super) fn live(report: &EvidenceReport, language: Language) {
+    if !report.guards.is_empty() {
         output::line(word(language, "Guards", "护栏"));
-        show(&rows::guards(guards, language));
+        show(&rows::guards(&report.guards, language));
+    }
+    if !report.ramps.is_empty() {
+        output::line(word(language, "Ramps", "放量"));
+        show(&rows::ramps(&report.ramps, language));
     }
 
-    let Progress { caught_up, behind_ms, failure, .. } = progress;
+    let Progress { caught_up, behind_ms, failure, .. } = &report.progress;
     let seconds = *behind_ms as f64 / 1e3;
     output::line(match (failure, caught_up, language) {
         (Some(failure), _, Language::English) => format!("Evidence is incomplete: {failure}"),

@@ -131,6 +131,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         "base|large|huge".prop_map(|version| Command::SetDefault { version }),
         "e|f".prop_map(|experiment| Command::Pause { experiment }),
         "e|f".prop_map(|experiment| Command::Resume { experiment }),
+        ("e|f", 1_u32..1_000_000).prop_map(|(experiment, millionths)| {
+            let definition = table().experiments[0].definition();
+            Command::SetTraffic { experiment, millionths, definition }
+        }),
         ("e|f", "control|treatment|x").prop_map(|(experiment, variant)| Command::Promote { experiment, variant }),
     ]
 }

@@ -15,6 +15,10 @@ fn guard(change: serde_json::Value) -> GuardSpec {
     serde_json::from_value(spec).unwrap()
 }
 
+fn criteria(guards: &[GuardSpec]) -> GuardCriteria<'_> {
+    GuardCriteria { guards, treatments: 1, review_maturity_ms: 0 }
+}
+
 /// Traffic of two variants, one verdict at a time.
 struct Traffic {
     chance: Rng,
@@ -32,6 +36,10 @@ impl Traffic {
 
     /// A verdict on a picture or of a user, in milliseconds after the start.
     fn verdict(&mut self, variant: &str, who: u64, is_no: bool, latency_ms: f64) {
+        self.verdict_with(variant, who, is_no, latency_ms, None);
+    }
+
+    fn verdict_with(&mut self, variant: &str, who: u64, is_no: bool, latency_ms: f64, shown: Option<f64>) {
         self.number += 1;
         let share = if variant == "control" { 1.0 - self.share } else { self.share };
         let time = jiff::Timestamp::from_millisecond(1_796_130_000_000 + self.number as i64).unwrap();
@@ -44,12 +52,28 @@ impl Traffic {
                 verdict["ab"]["propensity"] = json!(share);
                 verdict["ab"]["unit"] = json!(self.unit);
                 verdict["latency_ms"] = json!(latency_ms);
+                verdict["review_probability"] = json!(shown);
                 verdict["image_hash"] = json!(who.to_string());
                 if self.unit != "request_id" {
                     verdict["ab"]["unit_hash"] = json!(format!("{variant}-{who}"));
                 }
             },
         );
+        self.set.add(&record);
+    }
+
+    /// The verdict of a shadow on a picture that the live version calls `yes`.
+    fn shadow(&mut self, picture: u64, live: &str, shadow: &str, label: &str) {
+        self.number += 1;
+        let record = crate::evidence::tests::verdict(&self.number.to_string(), "control", label, |verdict| {
+            verdict["ab_role"] = json!("shadow");
+            verdict["image_hash"] = json!(picture.to_string());
+            verdict["model_version"] = json!(shadow);
+            verdict["live"] = json!({
+                "model_version": live, "result": "yes", "confidence": 0.9,
+                "scores": {"yes": 0.9, "maybe": 0.1, "no": 0.0}, "decision": "approve", "agrees": label == "yes",
+            });
+        });
         self.set.add(&record);
     }
 
@@ -77,8 +101,9 @@ impl Traffic {
     }
 
     fn judgements(&self, guard: &GuardSpec) -> Vec<Judgement> {
-        let (key, sums) = self.set.sums().experiments.first_key_value().unwrap();
-        judge(key, sums, std::slice::from_ref(guard), 1)
+        let sums = self.set.sums();
+        let (key, _) = sums.experiments.first_key_value().unwrap();
+        judge(key, sums, criteria(std::slice::from_ref(guard)))
     }
 
     fn is_harm(&self, guard: &GuardSpec) -> bool {
@@ -94,7 +119,7 @@ fn alarms_max(streams: usize, alpha: f64) -> usize {
 
 #[test]
 fn equal_variants_with_repeated_pictures_raise_no_more_alarms_than_alpha() {
-    const STREAMS: usize = 400;
+    const STREAMS: usize = 2_000;
     let guard = guard(json!({"alpha": 0.05, "min_events": 0}));
     let alarms = (0..STREAMS)
         .filter(|stream| {
@@ -125,7 +150,7 @@ fn equal_variants_with_repeated_pictures_raise_no_more_alarms_than_alpha() {
 
 #[test]
 fn equal_variants_with_heavy_users_raise_no_more_alarms_than_alpha() {
-    const STREAMS: usize = 400;
+    const STREAMS: usize = 2_000;
     let guard = guard(json!({"alpha": 0.05, "min_events": 0}));
     let alarms = (0..STREAMS)
         .filter(|stream| {
@@ -238,14 +263,15 @@ fn alpha_is_divided_over_the_guards_that_can_pause() {
         let variant = traffic.variant();
         traffic.verdict(variant, number, false, 1.0);
     }
-    let (key, sums) = traffic.set.sums().experiments.first_key_value().unwrap();
+    let sums = traffic.set.sums();
+    let (key, _) = sums.experiments.first_key_value().unwrap();
     let guards = [
         guard(json!({})),
         guard(json!({"metric": "review_rate", "dry_run": true})),
         guard(json!({"metric": "dead_letter_rate", "action": "warn"})),
         guard(json!({"metric": "sample_ratio"})),
     ];
-    let alphas: Vec<f64> = judge(key, sums, &guards, 1).iter().map(|judged| judged.alpha).collect();
+    let alphas: Vec<f64> = judge(key, sums, criteria(&guards)).iter().map(|judged| judged.alpha).collect();
     let third = 0.01 / 3.0;
     assert_eq!(alphas, [third, third, 0.01, third]);
 }
@@ -265,4 +291,47 @@ fn a_treatment_that_answers_nothing_at_all_is_harm() {
     // The sample ratio is slow to judge so few units; before, it saw nothing at all.
     assert!(ratio.units[1] == 0 && ratio.ln_e_value > 1.0, "{ratio:?}");
     assert!(ratio.in_words().contains("settings divide them otherwise"), "{}", ratio.in_words());
+}
+
+#[test]
+fn a_treatment_that_people_contradict_more_often_is_harm() {
+    let of = |wrong_of_hundred: [u64; 2], reviews: u64| {
+        let mut traffic = Traffic::new(9, 0.5, "request_id");
+        for number in 0..reviews {
+            let arm = (number % 2) as usize;
+            traffic.verdict_with(["control", "treatment"][arm], number, true, 1.0, Some(0.5));
+            let is_wrong = number * 7_919 / 2 % 100 < wrong_of_hundred[arm];
+            let review = json!({
+                "request_id": traffic.number.to_string(), "label": if is_wrong { "yes" } else { "no" },
+                "reviewer": "ann", "reviewed_at": "2026-12-01T08:00:00Z",
+            });
+            traffic.set.add_answer(review.to_string().as_bytes());
+        }
+        traffic.judge(&guard(json!({"metric": "misjudged_rate", "margin": 0.03})))
+    };
+    let harm = of([5, 20], 4_000);
+    assert_eq!((harm.state, harm.units), (GuardState::Harm, [2_000, 2_000]), "{harm:?}");
+    assert!(harm.ln_e_value > harm.ln_e_value_needed, "{harm:?}");
+    assert_eq!(of([5, 5], 20_000).state, GuardState::Safe);
+    assert_eq!(of([5, 20], 60).state, GuardState::Undecided, "too few for a normal approximation");
+}
+
+#[test]
+fn a_shadow_that_labels_too_many_pictures_differently_is_harm() {
+    let of = |different_of_hundred: u64, pairs: u64| {
+        let mut traffic = Traffic::new(10, 0.5, "request_id");
+        traffic.verdict("control", 1_000_000, false, 1.0);
+        traffic.verdict("treatment", 1_000_001, false, 1.0);
+        for number in 0..pairs {
+            let label = if number * 7_919 % 100 < different_of_hundred { "no" } else { "yes" };
+            traffic.shadow(number, "ofa_base", "ofa_small", label);
+        }
+        traffic.judge(&guard(json!({"metric": "disagreement", "margin": 0.1})))
+    };
+    let harm = of(20, 1_000);
+    assert_eq!((harm.state, harm.events[1], harm.units[1]), (GuardState::Harm, 200, 1_000), "{harm:?}");
+    assert!(harm.in_words().contains("label 200 of 1000 pictures differently"), "{}", harm.in_words());
+    assert_eq!(of(5, 1_000).state, GuardState::Safe);
+    assert_eq!(of(11, 1_000).state, GuardState::Undecided);
+    assert_eq!(of(0, 0).state, GuardState::NoData);
 }

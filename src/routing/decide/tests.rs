@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     message::{AttributeValue, Attributes},
     routing::{
-        ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec, condition::Condition,
+        ExperimentSpec, ForcedSpec, HoldoutSpec, Overrides, Position, RuleSpec, TableSpec, Traffic,
+        condition::Condition,
     },
 };
 
@@ -249,7 +250,7 @@ fn operators_pause_resume_and_promote_on_top_of_settings() {
         spec.rules.clear();
         (spec.experiments[0].paused, spec.experiments[0].traffic_ratio) = (paused, 1.0);
         let experiments = position.map(|position| ("compare".to_owned(), position)).into_iter().collect();
-        let overrides = Overrides { default: Some("large".into()), experiments };
+        let overrides = Overrides { default: Some("large".into()), experiments, ..Overrides::default() };
         let table = Table::new(&spec.with(&overrides)).unwrap();
         let route = decide(&table, "r1", &Attributes::new());
         (route.reason.as_str(), route.version, table.named_versions().len())
@@ -261,6 +262,24 @@ fn operators_pause_resume_and_promote_on_top_of_settings() {
     assert_eq!(with(Some(Position::Running), true).0, "experiment");
     let promoted = with(Some(Position::Promoted("treatment".into())), false);
     assert_eq!((promoted.0, promoted.1.as_str()), ("promoted", "small"));
+}
+
+#[test]
+fn a_share_of_units_belongs_to_the_definition_that_it_was_set_for() {
+    let mut spec = spec();
+    let definition = spec.experiments[0].definition();
+    let traffic = |definition: &str| Overrides {
+        traffic: [("compare".to_owned(), Traffic { millionths: 50_000, definition: definition.to_owned() })].into(),
+        ..Overrides::default()
+    };
+    let set = traffic(&definition);
+    assert_eq!(spec.clone().with(&set).experiments[0].traffic_ratio, 0.05);
+    assert!(spec.masked_by(&set)[0].contains("takes 0.05 of the units by a change"), "{:?}", spec.masked_by(&set));
+    assert_eq!(spec.clone().with(&set).experiments[0].definition(), definition, "a share moves no unit");
+
+    spec.experiments[0].epoch += 1;
+    assert_eq!(spec.clone().with(&set).experiments[0].traffic_ratio, 0.5);
+    assert!(spec.masked_by(&set)[0].contains("earlier definition"), "{:?}", spec.masked_by(&set));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(in crate::settings) struct Evidence {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::settings) struct Review {
     pub(in crate::settings) audit_share: f64,
+    pub(in crate::settings) maturity_ms: u64,
 }
 
 impl Default for Evidence {

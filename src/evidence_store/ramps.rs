@@ -1,0 +1,202 @@
+//! Ramps: when an experiment takes the next share of the units. Pure; `guards` carries it out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::guards::GuardReport;
+use crate::{
+    evidence::GuardState,
+    routing::{ExperimentSpec, GuardMetric, millionths},
+};
+
+/// How far the ramp of an experiment is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampReport {
+    /// The experiment.
+    pub experiment: String,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The digest of its definition.
+    pub definition: String,
+    /// The share of units that it takes now.
+    pub traffic_ratio: f64,
+    /// The next share; none at the end of the ramp.
+    pub next: Option<f64>,
+    /// What the next step waits for; none where it is due.
+    pub waits_for: Option<String>,
+}
+
+/// The share of units that an experiment takes, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Step {
+    definition: String,
+    millionths: u32,
+    /// Milliseconds since 1970, by the clock of this machine.
+    since_ms: i64,
+}
+
+/// The current step of each experiment with a ramp, by its name. An instance that sees a step for
+/// the first time counts from then on, so that it never takes the next one too early.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Steps(BTreeMap<String, Step>);
+
+impl Steps {
+    /// Notes the steps in force. A paused experiment is at no step: its time begins when it is
+    /// resumed.
+    pub(super) fn note(&mut self, specs: &[ExperimentSpec], now_ms: i64) {
+        let has_step = |spec: &&ExperimentSpec| !spec.ramp.is_empty() && !is_stopped(spec);
+        let running: BTreeMap<&str, &ExperimentSpec> =
+            specs.iter().filter(has_step).map(|spec| (spec.name.as_str(), spec)).collect();
+        self.0.retain(|name, _| running.contains_key(name.as_str()));
+        for (name, spec) in running {
+            let current =
+                Step { definition: spec.definition(), millionths: millionths(spec.traffic_ratio), since_ms: now_ms };
+            let is_same = |known: &Step| {
+                known.definition == current.definition
+                    && known.millionths == current.millionths
+                    // A clock that was set back would make the step last longer than it is.
+                    && known.since_ms <= now_ms
+            };
+            if !self.0.get(name).is_some_and(is_same) {
+                self.0.insert(name.to_owned(), current);
+            }
+        }
+    }
+
+    /// For how long the step of an experiment lasts.
+    fn age_ms(&self, experiment: &str, now_ms: i64) -> u64 {
+        let since = self.0.get(experiment).map_or(now_ms, |step| step.since_ms);
+        u64::try_from(now_ms.saturating_sub(since)).unwrap_or_default()
+    }
+}
+
+fn is_stopped(spec: &ExperimentSpec) -> bool {
+    spec.paused || spec.promoted.is_some()
+}
+
+/// How far the ramp of an experiment is; none without a ramp. `guards` are the conclusions of all
+/// guards.
+pub(super) fn report(spec: &ExperimentSpec, guards: &[GuardReport], steps: &Steps, now_ms: i64) -> Option<RampReport> {
+    if spec.ramp.is_empty() {
+        return None;
+    }
+    let next = spec.next_step();
+    let definition = spec.definition();
+    let waits_for = next.and_then(|_| {
+        let own: Vec<&GuardReport> =
+            guards.iter().filter(|guard| guard.experiment == spec.name && guard.definition == definition).collect();
+        waits_for(spec, &own, steps.age_ms(&spec.name, now_ms))
+    });
+    Some(RampReport {
+        experiment: spec.name.clone(),
+        epoch: spec.epoch,
+        definition,
+        traffic_ratio: spec.traffic_ratio,
+        next,
+        waits_for,
+    })
+}
+
+fn waits_for(spec: &ExperimentSpec, guards: &[&GuardReport], age_ms: u64) -> Option<String> {
+    if is_stopped(spec) {
+        return Some("a person: the experiment is paused or has a winner".to_owned());
+    }
+    let treatments = spec.variants.len().saturating_sub(1);
+    for guard in &spec.guards {
+        let own = || guards.iter().filter(|report| report.judgement.guard == guard.name());
+        if guard.metric == GuardMetric::SampleRatio {
+            // It finds harm, and never safety.
+            if own().any(|report| matches!(report.judgement.state, GuardState::Harm | GuardState::Blind)) {
+                return Some(format!("guard `{}`: the sample ratio is wrong, or its evidence is old", guard.name()));
+            }
+            continue;
+        }
+        if let Some(report) = own().find(|report| report.judgement.state != GuardState::Safe) {
+            let (treatment, state) = (&report.judgement.treatment, report.judgement.state);
+            return Some(format!("guard `{}`: {treatment} is {}, not safe", guard.name(), state.as_str()));
+        }
+        if own().count() < treatments {
+            return Some(format!("guard `{}`: a variant has no verdicts", guard.name()));
+        }
+    }
+    (age_ms < spec.ramp_step_ms)
+        .then(|| format!("time: {} of {} s of this step", age_ms / 1_000, spec.ramp_step_ms / 1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(traffic_ratio: f64) -> ExperimentSpec {
+        serde_json::from_value(json!({
+            "name": "e", "traffic_ratio": traffic_ratio, "ramp": [0.01, 0.05, 0.2], "ramp_step_ms": 60_000,
+            "guards": [{"metric": "no_rate", "margin": 0.01}, {"metric": "sample_ratio"}],
+            "variants": [
+                {"name": "control", "model_version": "a", "weight": 1.0},
+                {"name": "treatment", "model_version": "b", "weight": 1.0},
+            ],
+        }))
+        .unwrap()
+    }
+
+    fn guard(spec: &ExperimentSpec, guard: &str, state: GuardState) -> GuardReport {
+        serde_json::from_value(json!({
+            "experiment": "e", "epoch": 1, "definition": spec.definition(), "paused": false, "action": "pause",
+            "acted": false, "guard": guard, "metric": "no_rate", "treatment": "treatment", "control": "control",
+            "state": state, "events": [0, 0], "units": [10, 10], "difference": [0.0, 0.0], "ln_e_value": 0.0,
+            "ln_e_value_needed": 4.0, "margin": 0.01, "alpha": 0.01, "waits_for": null,
+        }))
+        .unwrap()
+    }
+
+    /// What the ramp waits for at a time, with a state of the guard.
+    fn wait(spec: &ExperimentSpec, state: GuardState, steps: &Steps, now_ms: i64) -> Option<String> {
+        let guards = [guard(spec, "no_rate", state), guard(spec, "sample_ratio", GuardState::Undecided)];
+        report(spec, &guards, steps, now_ms).unwrap().waits_for
+    }
+
+    #[test]
+    fn a_step_waits_for_its_time_and_for_every_guard() {
+        let spec = spec(0.05);
+        let mut steps = Steps::default();
+        steps.note(std::slice::from_ref(&spec), 1_000);
+        let waits = |state, now_ms| wait(&spec, state, &steps, now_ms).unwrap_or_default();
+        assert!(waits(GuardState::Safe, 60_999).starts_with("time: 59 of 60 s"));
+        assert_eq!(waits(GuardState::Safe, 61_000), "");
+        for state in [GuardState::Undecided, GuardState::Harm, GuardState::Blind, GuardState::NoData] {
+            assert!(waits(state, 61_000).contains("not safe"), "{state:?}");
+        }
+        let of = |guards: &[GuardReport]| report(&spec, guards, &steps, 61_000).unwrap();
+        assert!(of(&[]).waits_for.unwrap().contains("no verdicts"));
+        let broken = [guard(&spec, "no_rate", GuardState::Safe), guard(&spec, "sample_ratio", GuardState::Harm)];
+        assert!(of(&broken).waits_for.unwrap().contains("sample ratio"));
+        assert_eq!(of(&broken).next, Some(0.2));
+    }
+
+    #[test]
+    fn time_begins_again_at_each_step_and_after_a_pause() {
+        let (mut first, second) = (spec(0.01), spec(0.05));
+        let mut steps = Steps::default();
+        steps.note(std::slice::from_ref(&first), 0);
+        steps.note(std::slice::from_ref(&first), 60_000);
+        assert_eq!(wait(&first, GuardState::Safe, &steps, 60_000), None);
+        steps.note(std::slice::from_ref(&second), 60_000);
+        assert!(wait(&second, GuardState::Safe, &steps, 90_000).unwrap().starts_with("time: 30"));
+
+        steps.note(std::slice::from_ref(&first), 100_000);
+        first.paused = true;
+        steps.note(std::slice::from_ref(&first), 110_000);
+        assert!(wait(&first, GuardState::Safe, &steps, 900_000).unwrap().contains("paused"));
+        first.paused = false;
+        steps.note(std::slice::from_ref(&first), 900_000);
+        assert!(wait(&first, GuardState::Safe, &steps, 900_000).unwrap().starts_with("time: 0"));
+
+        let last = spec(0.2);
+        steps.note(std::slice::from_ref(&last), 900_000);
+        let report = report(&last, &[], &steps, 999_000).unwrap();
+        assert_eq!((report.next, report.waits_for), (None, None));
+    }
+}
