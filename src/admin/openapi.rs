@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{ChangeRequest, Refusal};
 use crate::{
     control::{Applied, ConfigInForce, ConfigListing, InstanceStatus, Report, ServedConfig},
+    evidence_store::EvidenceReport,
     message::{Request, Verdict},
     pipeline::SimulationRequest,
     routing::Shares,
@@ -125,8 +126,8 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
         (
             "get",
             "/v1/evidence",
-            read("The comparison of variants, how current it is, and what guards conclude", &evidence, |_| {
-                described("As `ofa-stream report --format json`, with progress and guards.", &json!({"type": "object"}))
+            read("The comparison of variants, how current it is, and what guards conclude", &evidence, |types| {
+                returns::<EvidenceReport>(types, "As `ofa-stream report --format json`, with progress and guards.")
             }),
         ),
         ("get", "/v1/openapi.json", read("This document", &[], |_| json!({"description": "This document."}))),

@@ -31,6 +31,11 @@ pub(super) fn raw(text: impl std::fmt::Display) {
     print(&text.to_string());
 }
 
+/// Prints bytes as they are.
+pub(super) fn binary(bytes: &[u8]) {
+    note(io::stdout().write_all(bytes));
+}
+
 /// Prints an error to standard error.
 pub(super) fn error(error: impl std::fmt::Display) {
     let text = escaped(&error.to_string(), true);

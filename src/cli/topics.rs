@@ -84,6 +84,10 @@ fn topics(plan: &Plan, partitions: i32, replication: i32) -> Vec<TopicPlan> {
     }
     topics.push(topic(&kafka.reviews, partitions, &[]));
     topics.extend(kafka.retries.iter().map(|retry| topic(&retry.topic, partitions, &whole)));
+    if let Some(evidence) = &kafka.evidence {
+        // The last snapshots are all that is read.
+        topics.push(topic(evidence, 1, &[("cleanup.policy", "compact".to_owned())]));
+    }
     if let Some(control) = &kafka.control {
         // All instances read one order, so it has one partition.
         topics.push(topic(control, 1, &[("cleanup.policy", "compact".to_owned())]));

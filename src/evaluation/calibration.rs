@@ -89,6 +89,22 @@ mod tests {
 
     use super::*;
 
+    /// The numbers of other packages; the file names them.
+    #[test]
+    fn the_expected_error_is_that_of_other_packages() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/vectors/statistics/stats_oracles_2.json");
+        let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let entry = all["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == "calibration_error");
+        for case in entry.unwrap()["cases"].as_array().unwrap() {
+            let confidences = case["input"]["confidence"].as_array().unwrap().iter();
+            let right = case["input"]["right"].as_array().unwrap();
+            let answers = confidences.zip(right).map(|(confidence, right)| (confidence.as_f64().unwrap(), *right == 1));
+            let error = Calibration::of(answers).expected_error;
+            let expected = case["expected"]["ece_15"].as_f64().unwrap();
+            assert!((error - expected).abs() < 1e-9, "{}: {error}, not {expected}", case["name"]);
+        }
+    }
+
     #[test]
     fn the_expected_error_is_the_mean_distance_over_bins() {
         // Ten answers of 0.95, nine right; ten of 0.55, all right.

@@ -1,11 +1,12 @@
 //! The figures of a report, as data.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ledger::Excluded, metric::Metric, reviews::ReviewCounts};
 
 /// When a difference counts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Criteria {
     /// The share of experiments without any difference in which one is seen, at most, however often
     /// one looks. It is divided over all metrics and treatments (Bonferroni).
@@ -25,7 +26,7 @@ impl Default for Criteria {
 }
 
 /// The conclusion about a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// A variant has too few observations.
@@ -41,7 +42,7 @@ pub enum Status {
 }
 
 /// A metric of two variants.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Compared {
     /// The metric.
     pub metric: Metric,
@@ -77,7 +78,7 @@ pub struct Compared {
 }
 
 /// A variant's traffic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Variant {
     /// Its name.
     pub name: String,
@@ -107,7 +108,7 @@ pub struct Variant {
 }
 
 /// A percentile of latency.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Percentile {
     /// 0.5, 0.95 or 0.99.
     pub quantile: f64,
@@ -118,7 +119,7 @@ pub struct Percentile {
 }
 
 /// Whether units are divided as settings say.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleRatio {
     /// The p-value that holds however often one looks (Lindon & Malek 2022).
     pub p_value: f64,
@@ -127,7 +128,7 @@ pub struct SampleRatio {
 }
 
 /// A treatment against the control.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// The treatment's variant.
     pub treatment: String,
@@ -142,7 +143,7 @@ pub struct Comparison {
 /// the share of units with that value (post-stratification; Miratrix, Sekhon & Yu 2013). It is the
 /// regression on the segment with all interactions (Lin 2013). Values are known before routing, so
 /// the estimate stays without bias, and its variance is smaller where the metric depends on them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjusted {
     /// The segment's name.
     pub segment: String,
@@ -157,7 +158,7 @@ pub struct Adjusted {
 }
 
 /// An experiment in one definition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Experiment {
     /// Its name.
     pub experiment: String,
@@ -190,7 +191,7 @@ pub struct Experiment {
 }
 
 /// Two versions on the same requests.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Paired {
     /// The version of the live verdicts.
     pub live_version: String,
@@ -213,7 +214,7 @@ pub struct Paired {
 }
 
 /// Answers of people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReviewFigures {
     /// Last answers of a reviewer.
     pub answers: u64,
@@ -243,7 +244,7 @@ impl ReviewFigures {
 }
 
 /// Everything that a report shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// When a difference counted.
     pub criteria: Criteria,
@@ -259,7 +260,7 @@ pub struct Summary {
 }
 
 /// A treatment against the control, within one value of a segment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SegmentComparison {
     /// The segment's name.
     pub segment: String,
@@ -279,7 +280,7 @@ pub struct SegmentComparison {
 }
 
 /// The verdicts of a variant in one hour.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HourOfVariant {
     /// When it begins.
     pub hour: String,

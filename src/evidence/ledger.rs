@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::message::{Decision, Label, Record, Review, Role, Verdict};
 
 /// Numbers of records that do not count, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Excluded {
     /// Records of a request that has an earlier one: a replay, or delivery at least once.
     pub duplicates: u64,
@@ -93,6 +94,24 @@ pub struct Touched {
     pub hours: BTreeSet<(ArmKey, i64)>,
     /// Live and shadow versions.
     pub pairs: BTreeSet<(String, String)>,
+}
+
+impl Touched {
+    /// All sums.
+    pub fn all(sums: &Sums) -> Self {
+        let mut hours = BTreeSet::new();
+        for (experiment, of) in &sums.experiments {
+            for (variant, arm) in &of.arms {
+                let arm_key = ArmKey { experiment: experiment.clone(), variant: variant.clone() };
+                hours.extend(arm.hours.keys().map(|hour| (arm_key.clone(), *hour)));
+            }
+        }
+        Self {
+            experiments: sums.experiments.keys().cloned().collect(),
+            hours,
+            pairs: sums.pairs.keys().cloned().collect(),
+        }
+    }
 }
 
 /// Sums with what must be remembered to keep them exact.

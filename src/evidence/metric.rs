@@ -1,9 +1,10 @@
 //! What variants are compared by.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A metric of a variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Mean probability of the label that was given.

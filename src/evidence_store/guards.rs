@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// What a guard concludes about one treatment of an experiment, and what it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardReport {
     /// The experiment.
     pub experiment: String,
@@ -251,6 +252,11 @@ impl Guards {
                 self.ask(key, command, why);
             }
         }
+    }
+
+    /// Whether this instance is the first one by name that runs.
+    pub(super) fn is_first(&self) -> bool {
+        self.turn().is_zero()
     }
 
     /// How long this instance leaves it to others.

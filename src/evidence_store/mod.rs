@@ -7,6 +7,8 @@
 //! ```
 //!
 //! * [`Reader`]: the thread that reads; [`Access`]: how other threads see what it has.
+//! * `snapshots`: all sums as records of a topic, for instances that come after retention has cut
+//!   the others; `snapshot`: their encoding.
 //! * [`Store`]: one file, and one write for records and offsets; `tables`, `names`: what is in the
 //!   file.
 //! * `guards`: judges by the sums, and pauses an experiment once; `ramps`: when an experiment takes
@@ -14,10 +16,14 @@
 
 mod error;
 mod guards;
+mod interrupted;
 mod names;
 mod progress;
 mod ramps;
 mod reader;
+mod reading;
+mod snapshot;
+mod snapshots;
 mod store;
 mod tables;
 #[cfg(test)]

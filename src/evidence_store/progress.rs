@@ -1,9 +1,10 @@
 //! How current evidence is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How far the reader is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Whether every partition was read to its end.
     pub caught_up: bool,

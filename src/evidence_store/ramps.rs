@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::guards::GuardReport;
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// How far the ramp of an experiment is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RampReport {
     /// The experiment.
     pub experiment: String,

@@ -11,19 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
     guards::{Conclusions, GuardReport, Guards},
+    interrupted::Interrupted,
     progress::Progress,
     ramps::RampReport,
+    reading::Reading,
+    snapshots::Snapshots,
     store::{FILE, Store, TopicKind},
 };
 use crate::{
     evidence::{Criteria, Summary, Sums},
     kafka::{Connection, Followed, Follower, KafkaError, TopicPartition},
-    message::Record,
     settings::{EvidenceStorePlan, KafkaPlan},
     telemetry,
 };
@@ -34,6 +37,8 @@ pub struct ReaderOptions {
     pub connection: Connection,
     /// Topics with what they hold. Those that do not exist are left out until they do.
     pub topics: Vec<(String, TopicKind)>,
+    /// The topic of snapshots, where there is one.
+    pub snapshot_topic: Option<String>,
     /// How evidence is kept.
     pub plan: EvidenceStorePlan,
 }
@@ -49,12 +54,19 @@ impl ReaderOptions {
         ];
         // The embedded broker forgets everything at its end, so a file would be of no use.
         let directory = plan.directory.clone().filter(|_| !connection.embedded);
-        Self { connection, topics, plan: EvidenceStorePlan { directory, ..plan.clone() } }
+        let snapshot_topic = kafka.evidence.clone().filter(|_| !connection.embedded);
+        Self { connection, topics, snapshot_topic, plan: EvidenceStorePlan { directory, ..plan.clone() } }
+    }
+
+    fn snapshots(&self, is_instance: bool) -> Snapshots {
+        let writer = if is_instance { "instances" } else { "reader" };
+        let interval = self.plan.snapshot_interval;
+        Snapshots::new(self.connection.clone(), self.snapshot_topic.clone(), interval, writer)
     }
 }
 
 /// What the reader has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceReport {
     /// How current it is.
     pub progress: Progress,
@@ -121,7 +133,8 @@ impl Reader {
         };
         let access = Access(Arc::new(shared));
         let (shared, current_at) = (access.0.clone(), Instant::now());
-        let work = Work { options, shared, guards, is_damaged: false, current_at };
+        let snapshots = options.snapshots(guards.is_some());
+        let work = Work { options, shared, guards, is_damaged: false, current_at, snapshots };
         let thread = thread::Builder::new().name("evidence".to_owned()).spawn(move || work.run())?;
         Ok(Self { access, thread: Some(thread) })
     }
@@ -148,18 +161,6 @@ impl Drop for Reader {
 /// How long a stop waits for the last write.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
-/// Why reading has to begin again.
-#[derive(Debug, thiserror::Error)]
-enum Interrupted {
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A topic has other partitions, or exists now.
-    #[error("the topics have changed")]
-    TopicsChanged,
-}
-
 struct Work {
     options: ReaderOptions,
     shared: Arc<Shared>,
@@ -168,6 +169,7 @@ struct Work {
     is_damaged: bool,
     /// When evidence was current for the last time, as far as it was read.
     current_at: Instant,
+    snapshots: Snapshots,
 }
 
 /// The first wait after a failure, and the longest.
@@ -235,8 +237,9 @@ impl Work {
         let topics: Vec<&str> = kinds.keys().map(String::as_str).collect();
         let ids = connection.topic_ids(&topics)?;
         let ids = topics.iter().map(|topic| ((*topic).to_owned(), ids.get(*topic).cloned().unwrap_or_default()));
-        let store = self.open(&ids.collect())?;
+        let mut store = self.open(&ids.collect())?;
         self.is_damaged = false;
+        self.snapshots.restore(&mut store, &topics)?;
         if let Some(guards) = &mut self.guards {
             guards.restore(store.guard_memory()?);
         }
@@ -258,6 +261,9 @@ impl Work {
         let mut look = Instant::now();
         while !self.is_stopped() {
             self.step(&mut reading)?;
+            if self.snapshots.is_due() {
+                self.write_snapshot(&reading);
+            }
             if look.elapsed() >= LOOK_INTERVAL {
                 look = Instant::now();
                 self.look(&reading)?;
@@ -331,6 +337,12 @@ impl Work {
                 let count = batch.iter().filter(|(_, record)| record.topic == *topic).count();
                 telemetry::evidence_records(topic, count as u64);
             }
+            // While it catches up, the age of records says nothing about its speed.
+            if reading.has_caught_up {
+                let now_ms = jiff::Timestamp::now().as_millisecond();
+                let ages = batch.iter().filter_map(|(_, record)| Some(now_ms - record.timestamp_ms?));
+                ages.for_each(|age_ms| telemetry::evidence_delay(age_ms.max(0) as f64 / 1e3));
+            }
         }
 
         let is_at_end = !reading.partitions.is_empty() && reading.at_end.len() == reading.partitions.len();
@@ -386,45 +398,16 @@ impl Work {
         Ok(())
     }
 
+    /// The first instance by name writes snapshots, once it has read everything.
+    fn write_snapshot(&mut self, reading: &Reading) {
+        let is_writer = reading.has_caught_up && self.guards.as_ref().is_none_or(Guards::is_first);
+        match locked(&self.shared.store).as_ref().filter(|_| is_writer) {
+            Some(store) => self.snapshots.write(store),
+            None => self.snapshots.postpone(),
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire)
-    }
-}
-
-/// The state of reading.
-struct Reading {
-    follower: Follower,
-    kinds: BTreeMap<String, TopicKind>,
-    batch: Vec<(TopicKind, Record)>,
-    /// Partitions that were read to their end.
-    at_end: BTreeSet<TopicPartition>,
-    partitions: BTreeSet<TopicPartition>,
-    /// The time of the last record of each partition, in milliseconds since 1970.
-    newest_ms: BTreeMap<TopicPartition, i64>,
-    /// Whether every partition was at its end at some time.
-    has_caught_up: bool,
-    /// When the batch is written.
-    due: Instant,
-}
-
-impl Reading {
-    fn take(&mut self, mut record: Record) {
-        let Some(kind) = self.kinds.get(&record.topic).copied() else { return };
-        let partition = (record.topic.clone(), record.partition);
-        self.at_end.remove(&partition);
-        self.newest_ms.insert(partition, record.timestamp_ms.unwrap_or_default());
-        if kind == TopicKind::DeadLetters {
-            // It holds the request with its picture. Headers are enough.
-            record.payload = None;
-        }
-        self.batch.push((kind, record));
-    }
-
-    /// The age of the last record of the partition that is furthest behind; 0 when all are at their
-    /// end.
-    fn behind_ms(&self, now_ms: i64) -> u64 {
-        let behind = self.partitions.iter().filter(|partition| !self.at_end.contains(*partition));
-        let ages = behind.map(|partition| now_ms - self.newest_ms.get(partition).copied().unwrap_or(now_ms));
-        ages.max().unwrap_or_default().max(0) as u64
     }
 }

@@ -16,6 +16,7 @@ use super::{
     error::StoreError,
     guards::GuardMemory,
     names::{Name, Names},
+    snapshot::Snapshot,
     tables::{Current, EXPERIMENTS, GENERATIONS, HOURS, META, NAMES, OFFSETS, PAIRS, StoredIndex, decode, encode},
 };
 use crate::{
@@ -97,6 +98,38 @@ impl Store {
     /// When the store cannot be written.
     pub(super) fn set_guard_memory(&self, memory: &GuardMemory) -> Result<(), StoreError> {
         write_meta(&self.database, "guards", &encode(memory))
+    }
+
+    /// All sums with their offsets.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let bytes = meta(&self.database, "identity")?.ok_or(StoreError::Damaged("there is no identity"))?;
+        let identity: Identity = decode(&bytes)?;
+        Ok(Snapshot::new(identity.topics, self.offsets.clone(), &self.sums))
+    }
+
+    /// Takes the sums and offsets of a snapshot. Returns false if it read topics that are others
+    /// now: the store is as before then.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub(super) fn restore(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        let bytes = meta(&self.database, "identity")?.ok_or(StoreError::Damaged("there is no identity"))?;
+        let known = Identity { format: FORMAT, topics: snapshot.topics.clone() };
+        if known.joined(&decode(&bytes)?).is_none() {
+            return Ok(false);
+        }
+
+        self.sums = snapshot.sums();
+        self.offsets.clone_from(&snapshot.offsets);
+        let write = self.database.begin_write()?;
+        self.write_offsets(&write, snapshot.offsets.keys().cloned())?;
+        self.write_sums(&write, &Touched::all(&self.sums))?;
+        self.write_names(&write)?;
+        write.commit()?;
+        Ok(true)
     }
 
     /// The sums.

@@ -190,6 +190,23 @@ fn is_transient(error: &ClientError) -> bool {
 }
 
 impl Connection {
+    /// The first offset that is still there, of every partition of these topics.
+    ///
+    /// # Errors
+    /// When no broker answers, or a topic does not exist.
+    pub fn beginnings(&self, topics: &[&str]) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
+        let counts = self.partitions(topics)?;
+        let reader = self.reader("ofa-stream-metadata")?;
+        let mut beginnings = BTreeMap::new();
+        for (topic, count) in counts {
+            for partition in 0..count {
+                let (first, _) = reader.fetch_watermarks(&topic, partition, METADATA_TIMEOUT)?;
+                beginnings.insert((topic.clone(), partition), first);
+            }
+        }
+        Ok(beginnings)
+    }
+
     /// The id of each of these topics that exists: a topic that was deleted and created again has
     /// another one. Empty where brokers have none (the embedded broker, and Kafka before 2.8).
     ///

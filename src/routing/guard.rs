@@ -1,11 +1,12 @@
 //! Guards of experiments, as settings write them. `evidence` judges by them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::refused::{Refused, refused};
 
 /// What a guard watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardMetric {
     /// Share of units whose answer is `no`.

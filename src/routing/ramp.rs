@@ -3,6 +3,7 @@
 use super::{
     guard::GuardMetric,
     refused::{Refused, refused},
+    scheme::Division,
     spec::{ExperimentSpec, millionths},
 };
 
@@ -36,6 +37,13 @@ pub(super) fn check(spec: &ExperimentSpec) -> Result<(), Refused> {
     }
     if !spec.ramp.is_sorted_by(|earlier, later| millionths(*earlier) < millionths(*later)) {
         return Err(refused(".ramp", "must ascend: each step takes more units than the one before".to_owned()));
+    }
+
+    // Some schemes take all units, or have ranges instead of a share.
+    for step in &spec.ramp {
+        Division::new(&ExperimentSpec { traffic_ratio: *step, ..spec.clone() }).map_err(|(field, reason)| {
+            refused(".ramp", format!("with a step of {step}, `{}` {reason}", &field[1..]))
+        })?;
     }
 
     // A test of the sample ratio finds harm, and never safety.

@@ -33,6 +33,7 @@ fn ranges(raw: &Raw) -> Vec<(&'static str, u64, u64, u64)> {
         ("evidence.commit_ms", raw.evidence.commit_ms, 10, 60_000),
         ("evidence.commit_records_max", raw.evidence.commit_records_max as u64, 1, 1_000_000),
         ("evidence.cache_bytes", raw.evidence.cache_bytes as u64, 1 << 20, 1 << 40),
+        ("evidence.snapshot_ms", raw.evidence.snapshot_ms, 100, 86_400_000),
         ("evidence.behind_max_ms", raw.evidence.behind_max_ms, 1_000, 86_400_000),
         ("review.maturity_ms", raw.review.maturity_ms, 0, 90 * 86_400_000),
         ("admin.body_bytes_max", raw.admin.body_bytes_max as u64, 1_000, 1 << 26),

@@ -39,6 +39,8 @@ pub struct EvidenceStorePlan {
     pub commit_records_max: usize,
     /// Bytes of the store that are held in memory.
     pub cache_bytes: usize,
+    /// How often all sums are written to their topic.
+    pub snapshot_interval: Duration,
     /// Evidence that is older than this does not let a guard call anything safe.
     pub behind_max: Duration,
     /// Hashed with each unit, so that hashes cannot be guessed.
@@ -71,6 +73,7 @@ pub(super) fn plan(
         commit_interval: Duration::from_millis(raw.commit_ms),
         commit_records_max: raw.commit_records_max,
         cache_bytes: raw.cache_bytes,
+        snapshot_interval: Duration::from_millis(raw.snapshot_ms),
         behind_max: Duration::from_millis(raw.behind_max_ms),
         unit_salt,
         unit_salt_file: raw.unit_salt_file,

@@ -32,6 +32,8 @@ pub struct KafkaPlan {
     pub control: Option<String>,
     /// What people say about verdicts.
     pub reviews: String,
+    /// Snapshots of the evidence, where there are any.
+    pub evidence: Option<String>,
     /// Where requests wait that may succeed later, one after the other.
     pub retries: Vec<RetryPlan>,
     /// What becomes of records without a value.
@@ -121,6 +123,9 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
     if raw.control != OFF {
         topics.push(("kafka.control", &raw.control));
     }
+    if raw.evidence != OFF {
+        topics.push(("kafka.evidence", &raw.evidence));
+    }
     topics.extend(retry_fields.iter().map(String::as_str).zip(raw.retries.iter().map(|retry| &retry.topic)));
     let others = [("kafka.bootstrap_servers", &raw.bootstrap_servers), ("kafka.group_id", &raw.group_id)];
     for (field, name) in others.iter().chain(&topics) {
@@ -186,6 +191,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
         shadows: raw.shadows,
         control: (raw.control != OFF).then_some(raw.control),
         reviews: raw.reviews,
+        evidence: (raw.evidence != OFF).then_some(raw.evidence),
         retries: raw
             .retries
             .into_iter()

@@ -12,25 +12,33 @@
 //! * [`Histogram`], [`quantile`]: latency.
 //! * [`paired`]: two versions on the same requests; [`agreement`]: of versions and of reviewers.
 //! * [`strata`]: several hours or segments; [`weighting`]: labels of a sample.
+//! * [`off_policy`]: the value of another policy, from logs; [`choice`]: which version a policy
+//!   chooses; [`risk_control`], [`selective`]: what may be decided automatically; [`drift`]: whether
+//!   that still holds. The rooms that use these four come with policies.
 //! * [`multiplicity`]: several questions at once; [`bayes`]: a second opinion; [`plan`]: how much
 //!   traffic is needed.
 
 pub mod agreement;
 pub mod bayes;
 pub mod bounded;
+pub mod choice;
 mod difference;
+pub mod drift;
 pub mod excess;
 mod histogram;
 pub mod mixture;
 mod moments;
 pub mod multiplicity;
+pub mod off_policy;
 #[cfg(test)]
 mod oracles;
 pub mod paired;
 pub mod plan;
 pub mod proportion;
 pub mod quantile;
+pub mod risk_control;
 pub mod sample_ratio;
+pub mod selective;
 #[cfg(test)]
 mod simulations;
 pub mod special;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 mod agreement;
 mod intervals;
+mod policies;
 mod shares;
 
 fn file(name: &str) -> Value {

@@ -18,7 +18,10 @@ pub use delivery::{
     breaker_opened, group_lag, key_missing, offset_reset, partitions_lost, paused, rebalance_drain_timed_out, retried,
     tombstone, topic_recreated, transaction_aborted, transaction_committed,
 };
-pub use evidence::{evidence_behind, evidence_failed, evidence_records, evidence_size, guard_acted, guard_state};
+pub use evidence::{
+    evidence_behind, evidence_delay, evidence_failed, evidence_records, evidence_size, evidence_snapshot, guard_acted,
+    guard_state,
+};
 pub use metrics::{
     FinishedVerdict, Gauges, Lag, dead_letter, feature_missing, gauges, install, log_lines_dropped, record_consumed,
     records_evicted, stale_outcome, tried_in_place, verdict,

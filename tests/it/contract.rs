@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use ofa_stream::{
+    evidence::Summary,
     message::{DeadLetterHeaders, Request, Review, SCHEMA_VERSION, Verdict},
     routing::Overrides,
     settings::Plan,
@@ -58,6 +59,7 @@ fn the_schemas_are_those_of_the_types() {
         Review::from_bytes(json).map(drop).map_err(|error| error.to_string())
     });
     compare(&repository("schemas/review.schema.json"), &review);
+    compare(&repository("schemas/report.schema.json"), &schema::<Summary>("report"));
     compare(&repository("schemas/openapi.json"), &ofa_stream::admin::openapi());
     compare(
         &repository("schemas/dead-letter-headers.schema.json"),

@@ -143,8 +143,20 @@ impl Kafka {
 
     /// Deletes the records of a topic's first partition that lie before an offset, as retention does.
     pub(crate) fn delete_before(&self, topic: &str, offset: i64) {
+        self.delete_records(topic, &[(0, Offset::Offset(offset))]);
+    }
+
+    /// Deletes all records of a topic, as retention does.
+    pub(crate) fn delete_all(&self, topic: &str) {
+        let all: Vec<(i32, Offset)> = (0..PARTITIONS).map(|partition| (partition, Offset::End)).collect();
+        self.delete_records(topic, &all);
+    }
+
+    fn delete_records(&self, topic: &str, before: &[(i32, Offset)]) {
         let mut records = TopicPartitionList::new();
-        records.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+        for (partition, offset) in before {
+            records.add_partition_offset(topic, *partition, *offset).unwrap();
+        }
         let deleted = self.administer(async |client, options| client.delete_records(&records, options).await);
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }

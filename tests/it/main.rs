@@ -22,6 +22,7 @@ mod exactly_once;
 mod fleet;
 mod formats;
 mod golden;
+mod group_evidence;
 mod hangs;
 mod hub;
 mod imports;

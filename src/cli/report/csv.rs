@@ -1,12 +1,12 @@
 //! A report as CSV.
 
-use crate::{cli::output, evidence::Summary};
+use crate::evidence::Summary;
 
 /// One line for each metric of each treatment.
-pub(super) fn print(summary: &Summary) {
-    output::raw(
+pub(super) fn lines(summary: &Summary) -> String {
+    let mut lines = String::from(
         "experiment,epoch,definition,control,treatment,metric,control_value,treatment_value,difference,\
-         lower,upper,p_value,probability_better,information,status",
+         lower,upper,p_value,probability_better,information,days_left,status\n",
     );
     for experiment in &summary.experiments {
         for comparison in &experiment.comparisons {
@@ -29,12 +29,15 @@ pub(super) fn print(summary: &Summary) {
                     number(compared.p_value),
                     number(compared.probability_better),
                     number(compared.information),
+                    number(compared.days_left),
                     word(serde_json::json!(compared.status)),
                 ];
-                output::raw(cells.map(|cell| quoted(&cell)).join(","));
+                lines.push_str(&cells.map(|cell| quoted(&cell)).join(","));
+                lines.push('\n');
             }
         }
     }
+    lines
 }
 
 /// A cell of CSV. A spreadsheet would take a text that begins with a sign for a formula.

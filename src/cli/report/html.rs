@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     plots,
     rows::{self, Rows},
-    words::{chance, escaped, figure, metric_word, word},
+    words::{chance, escaped, figure, method, metric_word, word},
 };
 use crate::{
     evidence::{
@@ -246,30 +246,5 @@ fn segments(page: &mut String, segments: &[SegmentComparison], language: Languag
 }
 
 fn method_part(page: &mut String, summary: &Summary, language: Language) {
-    let (alpha, excluded) = (summary.criteria.alpha, summary.excluded);
-    let text = match language {
-        Language::English => format!(
-            "Intervals of an experiment hold at any time and together (normal mixture in information time, α = {alpha}, \
-             tuned for differences of {}); p is adjusted by Holm. Segments that stand out are found at a false discovery \
-             rate of {alpha} (e-BH). Not counted: {} duplicates, {} outside experiments, {} forced, {} without their unit, \
-             {} unreadable.",
-            summary.criteria.min_effect,
-            excluded.duplicates,
-            excluded.outside,
-            excluded.forced,
-            excluded.unit_unknown,
-            excluded.unreadable,
-        ),
-        Language::Chinese => format!(
-            "同一实验的区间随时且同时有效（信息时间上的正态混合，α = {alpha}，按差异 {} 调整）；p 经 Holm 校正。\
-             显著分段按错误发现率 {alpha}（e-BH）给出。未计入：重复 {}，实验之外 {}，强制分组 {}，缺少分流单元 {}，无法读取 {}。",
-            summary.criteria.min_effect,
-            excluded.duplicates,
-            excluded.outside,
-            excluded.forced,
-            excluded.unit_unknown,
-            excluded.unreadable,
-        ),
-    };
-    writeln!(page, "<p class=\"small\">{}</p>", escaped(&text)).ok();
+    writeln!(page, "<p class=\"small\">{}</p>", escaped(&method(summary, language))).ok();
 }

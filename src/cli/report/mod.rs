@@ -1,18 +1,20 @@
 //! `report`: the variants of experiments, compared by their verdicts.
 //!
 //! * `source`: where the figures come from: topics, files, or a running instance.
-//! * `tables`, `csv`, `html` (with `plots`): how they are shown; `rows`, `words`: what both
-//!   show, and in which words.
+//! * `tables`, `csv`, `html` (with `plots`), `xlsx`: how they are shown.
+//! * `rows`, `long`, `words`: what they show, and in which words.
 
 mod csv;
 pub(in crate::cli) mod html;
+mod long;
 mod plots;
 mod rows;
 mod source;
 mod tables;
 mod words;
+mod xlsx;
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use jiff::{Span, SpanRelativeTo, Timestamp};
@@ -71,6 +73,9 @@ pub(super) struct Arguments {
     /// What is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Write to this file instead of the standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -97,6 +102,10 @@ enum Format {
     Csv,
     /// One page without scripts, for a browser or a mail
     Html,
+    /// A workbook with tables and charts
+    Xlsx,
+    /// Every number in long form, one JSON object per line, for databases
+    Jsonl,
 }
 
 /// A time such as 12h or 7d.
@@ -139,20 +148,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 fn show(summary: &Summary, live: Option<&EvidenceReport>, arguments: &Arguments) -> Result<(), CliError> {
     let language = arguments.lang.into();
-    match arguments.format {
-        Format::Json => match live {
-            Some(report) => output::json(report),
-            None => output::json(summary),
-        },
-        Format::Csv => csv::print(summary),
-        Format::Html => output::raw(html::page(summary, live, language)),
+    let text = |text: String| text.into_bytes();
+    let bytes = match arguments.format {
+        Format::Json => {
+            let json = match live {
+                Some(report) => serde_json::to_string_pretty(report),
+                None => serde_json::to_string_pretty(summary),
+            };
+            text(json.map_err(failed)? + "\n")
+        }
+        Format::Csv => text(csv::lines(summary)),
+        Format::Html => text(html::page(summary, live, language)),
+        Format::Xlsx => xlsx::workbook(summary, live, language).map_err(failed)?,
+        Format::Jsonl => text(long::lines(summary)?),
+        Format::Table if arguments.output.is_some() => {
+            return Err(failed("--output needs a --format other than table: html, xlsx, json or csv"));
+        }
         Format::Table => {
             tables::print(summary, language);
             if let Some(report) = live {
                 tables::live(report, language);
             }
+            return Ok(());
         }
+    };
+    write(&bytes, arguments)
+}
+
+/// Writes to the file that is named, or to the standard output.
+fn write(bytes: &[u8], arguments: &Arguments) -> Result<(), CliError> {
+    if let Some(file) = &arguments.output {
+        return std::fs::write(file, bytes).map_err(|error| failed(format!("{}: {error}", file.display())));
     }
+    let is_text = std::str::from_utf8(bytes).is_ok();
+    if !is_text && std::io::stdout().is_terminal() {
+        return Err(failed("this format is not for a terminal: name a file with --output"));
+    }
+    output::binary(bytes);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Words and numbers as reports spell them, in English and Chinese.
 
 use crate::{
-    evidence::{GuardState, Language, Metric},
+    evidence::{GuardState, Language, Metric, Summary},
     evidence_store::GuardReport,
 };
 
@@ -37,6 +37,35 @@ pub(super) fn figure(metric: Metric, value: f64, has_sign: bool) -> String {
         (Metric::Confidence, false) => format!("{value:.4}"),
         (_, true) => format!("{:+.2} %", value * 100.0),
         (_, false) => format!("{:.2} %", value * 100.0),
+    }
+}
+
+/// How the figures were computed, and what was not counted.
+pub(super) fn method(summary: &Summary, language: Language) -> String {
+    let (alpha, excluded) = (summary.criteria.alpha, summary.excluded);
+    match language {
+        Language::English => format!(
+            "Intervals of an experiment hold at any time and together (normal mixture in information time, α = {alpha}, \
+             tuned for differences of {}); p is adjusted by Holm. Segments that stand out are found at a false discovery \
+             rate of {alpha} (e-BH). Not counted: {} duplicates, {} outside experiments, {} forced, {} without their unit, \
+             {} unreadable.",
+            summary.criteria.min_effect,
+            excluded.duplicates,
+            excluded.outside,
+            excluded.forced,
+            excluded.unit_unknown,
+            excluded.unreadable,
+        ),
+        Language::Chinese => format!(
+            "同一实验的区间随时且同时有效（信息时间上的正态混合，α = {alpha}，按差异 {} 调整）；p 经 Holm 校正。\
+             显著分段按错误发现率 {alpha}（e-BH）给出。未计入：重复 {}，实验之外 {}，强制分组 {}，缺少分流单元 {}，无法读取 {}。",
+            summary.criteria.min_effect,
+            excluded.duplicates,
+            excluded.outside,
+            excluded.forced,
+            excluded.unit_unknown,
+            excluded.unreadable,
+        ),
     }
 }
 
