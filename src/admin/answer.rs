@@ -32,3 +32,11 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 pub(super) fn unreadable(error: &serde_json::Error) -> Response {
     refused(StatusCode::BAD_REQUEST, "bad_request", &format!("the body: {error}"))
 }
+
+/// Adds the `ETag` that a later change can name in `If-Match`.
+pub(super) fn with_etag(mut response: Response, etag: &str) -> Response {
+    if let Ok(value) = header::HeaderValue::from_str(&format!("\"{etag}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     change::Change,
+    cluster_sums::ClusterSums,
     first::FirstOutcome,
     metric::Metric,
     observation::{Observation, PROBABILITY_STEPS},
@@ -77,44 +78,6 @@ impl Cluster {
             Metric::ReviewShare => (self.verdicts, self.review),
             Metric::Latency => (self.measured, self.latency_us),
             Metric::Misjudged | Metric::MisjudgedNo => (0, 0),
-        }
-    }
-}
-
-/// Sums over clusters of a count (`n`) and of what is measured (`x`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ClusterSums {
-    clusters: u64,
-    n: u128,
-    x: u128,
-    nn: u128,
-    xn: u128,
-    xx: u128,
-}
-
-impl ClusterSums {
-    pub(super) fn change(&mut self, (n, x): (u64, u64), change: Change) {
-        if n == 0 {
-            return;
-        }
-        let (n, x) = (u128::from(n), u128::from(x));
-        self.clusters = change.apply(self.clusters, 1);
-        for (total, part) in
-            [(&mut self.n, n), (&mut self.x, x), (&mut self.nn, n * n), (&mut self.xn, x * n), (&mut self.xx, x * x)]
-        {
-            *total = change.apply_wide(*total, part);
-        }
-    }
-
-    /// In units of which `steps` make one.
-    pub(super) fn scaled(&self, steps: f64) -> UnitSums {
-        UnitSums {
-            units: self.clusters as f64,
-            n: self.n as f64,
-            x: self.x as f64 / steps,
-            nn: self.nn as f64,
-            xn: self.xn as f64 / steps,
-            xx: self.xx as f64 / (steps * steps),
         }
     }
 }
@@ -224,6 +187,11 @@ pub struct Arm {
 }
 
 impl Arm {
+    /// The reviewed verdicts of each hour since 1970.
+    pub(super) fn reviewed_hours(&self) -> impl Iterator<Item = (i64, &ReviewedHour)> + Clone {
+        self.hours.iter().map(|(hour, of)| (*hour, &of.reviews))
+    }
+
     /// Notes the version and the share. A definition has one of each for each variant. Where
     /// records contradict that, the greatest one that was ever read stands, so that the result does
     /// not depend on the order of reading.

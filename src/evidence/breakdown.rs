@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::{
     compare::compare,
     figures::{Criteria, HourOfVariant, SegmentComparison},
-    ledger::Arms,
     metric::Metric,
     observation::PROBABILITY_STEPS,
+    sums::Arms,
 };
 use crate::statistics::multiplicity;
 

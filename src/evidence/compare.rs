@@ -3,9 +3,9 @@
 use super::{
     arm::{Arm, MetricSums},
     figures::{Compared, Comparison, Criteria, Paired, SampleRatio, Status},
-    ledger::{Arms, Sums, shares_of},
     metric::Metric,
     reviewed::misjudged,
+    sums::{Arms, PairSums, Sums, shares_of},
 };
 use crate::{
     message::Label,
@@ -77,7 +77,7 @@ pub(super) fn compare_reviews(
     criteria: Criteria,
 ) -> Compared {
     let estimate = |arm: &Arm| {
-        misjudged(&arm.reviews, &arm.hours, metric, until_ms).map(|rate| Estimate {
+        misjudged(&arm.reviews, arm.reviewed_hours(), metric, until_ms).map(|rate| Estimate {
             value: rate.rate,
             variance: rate.variance,
             observations: rate.reviewed as f64,
@@ -175,10 +175,11 @@ fn status(metric: Metric, [low, high]: [f64; 2], min_effect: f64) -> Status {
 }
 
 pub(super) fn pairs(sums: &Sums) -> Vec<Paired> {
-    sums.pairs.iter().map(|((live, shadow), labels)| paired_of(live, shadow, *labels)).collect()
+    sums.pairs.iter().map(|((live, shadow), pair)| paired_of(live, shadow, *pair)).collect()
 }
 
-fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {
+fn paired_of(live: &str, shadow: &str, sums: PairSums) -> Paired {
+    let PairSums { labels, judged, expected, cached } = sums;
     let pairs: u64 = labels.iter().flatten().sum();
     let table: Vec<Vec<f64>> = labels.iter().map(|row| row.iter().map(|count| *count as f64).collect()).collect();
 
@@ -192,7 +193,10 @@ fn paired_of(live: &str, shadow: &str, labels: [[u64; 3]; 3]) -> Paired {
         shadow_version: shadow.to_owned(),
         pairs,
         labels,
-        agreement: (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs as f64,
+        // Verdicts of earlier releases do not say which shadows they should have.
+        missing: expected.saturating_sub(judged),
+        missing_cached: cached,
+        agreement: (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs.max(1) as f64,
         kappa: Kappa::of(&table, Weighting::None).map(|kappa| kappa.kappa),
         only_shadow_no: shadow_alone,
         only_live_no: live_alone,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ledger::Excluded, metric::Metric, reviews::ReviewCounts};
+use super::{metric::Metric, reviews::ReviewCounts, sums::Excluded};
 
 /// When a difference counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -199,6 +199,13 @@ pub struct Paired {
     pub shadow_version: String,
     /// Pictures that both judged; of several requests about one, the first.
     pub pairs: u64,
+    /// Requests that should have a shadow verdict and have none. Their pairs could differ from the
+    /// others.
+    #[serde(default)]
+    pub missing: u64,
+    /// Those of them whose live answer was cached; the others had no time on the device, or failed.
+    #[serde(default)]
+    pub missing_cached: u64,
     /// Rows are the live labels no, maybe and yes, columns the shadow's.
     pub labels: [[u64; 3]; 3],
     /// The share of pairs with one label.

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     arm::Arm,
     compare::{ALARM, sample_ratio_of},
-    ledger::{Arms, Sums, arms_of, control_of, shares_of},
     metric::Metric,
     observation::ExperimentKey,
     reviewed::{WeightedRate, misjudged},
     summary::mature_until,
+    sums::{Arms, PairSums, Sums, arms_of, control_of, shares_of},
 };
 use crate::{
     routing::{GuardMetric, GuardSpec},
@@ -266,7 +266,7 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
 /// Judges the rates at which people contradict two variants. One test looks for harm: the
 /// difference of weighted rates.
 fn judge_misjudged(arms: [&Arm; 2], until_ms: i64, margin: f64, alpha: f64) -> Judgement {
-    let rates = arms.map(|arm| misjudged(&arm.reviews, &arm.hours, Metric::Misjudged, until_ms));
+    let rates = arms.map(|arm| misjudged(&arm.reviews, arm.reviewed_hours(), Metric::Misjudged, until_ms));
     let count = |of: fn(&WeightedRate) -> u64| rates.map(|rate| rate.as_ref().map_or(0, of));
     let mut judgement = Judgement {
         events: count(|rate| rate.wrong),
@@ -293,12 +293,14 @@ fn judge_misjudged(arms: [&Arm; 2], until_ms: i64, margin: f64, alpha: f64) -> J
 /// shadow of the other. The margin is the highest share that is no harm. The bounds of the share
 /// are exact.
 fn judge_disagreement(
-    pairs: &BTreeMap<(String, String), [[u64; 3]; 3]>,
+    pairs: &BTreeMap<(String, String), PairSums>,
     [control, treatment]: [&str; 2],
     margin: f64,
     alpha: f64,
 ) -> Judgement {
-    let of = |live: &str, shadow: &str| pairs.get(&(live.to_owned(), shadow.to_owned())).copied().unwrap_or_default();
+    let of = |live: &str, shadow: &str| {
+        pairs.get(&(live.to_owned(), shadow.to_owned())).map(|pair| pair.labels).unwrap_or_default()
+    };
     let tables = [of(control, treatment), of(treatment, control)];
     let all: u64 = tables.iter().flatten().flatten().sum();
     let same: u64 = tables.iter().map(|table| (0..3).map(|label| table[label][label]).sum::<u64>()).sum();

@@ -4,115 +4,17 @@
 //! A sum over clusters must know the cluster's sums before and after, and a request that comes
 //! again must be taken back if the record is earlier. The [`Index`] remembers both.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{
     arm::{Arm, Cluster, MetricSums, hour_of},
     change::Change,
     first::{First, FirstOutcome},
     index::{Index, MemoryIndex, Slice},
-    observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair, hash},
+    observation::{ArmKey, Evidence, Kind, Observation, Pair, hash},
     reviewed::Reviewed,
-    reviews::{HumanAnswer, HumanAnswers, ReviewCounts},
+    reviews::{HumanAnswer, HumanAnswers},
+    sums::{PairSums, Sums, Touched},
 };
 use crate::message::{Decision, Label, Record, Review, Role, Verdict};
-
-/// Numbers of records that do not count, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Excluded {
-    /// Records of a request that has an earlier one: a replay, or delivery at least once.
-    pub duplicates: u64,
-    /// No experiment took the request.
-    pub outside: u64,
-    /// Settings forced the variant.
-    pub forced: u64,
-    /// The unit is not the request, and the verdict has no digest of it: an earlier release wrote
-    /// it.
-    pub unit_unknown: u64,
-    /// Records that are no verdicts, or whose numbers make no sense.
-    pub unreadable: u64,
-}
-
-/// The variants of an experiment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExperimentSums {
-    /// Times of the first and the last record, in milliseconds since 1970.
-    pub period_ms: Option<[i64; 2]>,
-    /// By variant.
-    pub arms: BTreeMap<String, Arm>,
-}
-
-/// Variants that have a verdict or a dead letter, by name.
-pub(super) type Arms<'s> = BTreeMap<&'s str, &'s Arm>;
-
-pub(super) fn arms_of(sums: &ExperimentSums) -> Arms<'_> {
-    let counted = sums.arms.iter().filter(|(_, arm)| !arm.is_empty());
-    counted.map(|(variant, arm)| (variant.as_str(), arm)).collect()
-}
-
-/// The share of each variant of the units, in the order of the variants. Only verdicts tell it:
-/// variants without a verdict divide what the others leave.
-pub(super) fn shares_of(arms: &Arms<'_>) -> Vec<f64> {
-    let known: u64 = arms.values().map(|arm| arm.share).sum();
-    let unknown = arms.values().filter(|arm| arm.share == 0).count();
-    let left = 1_000_000_u64.saturating_sub(known) as f64 / unknown.max(1) as f64;
-    arms.values().map(|arm| if arm.share == 0 { left } else { arm.share as f64 }).collect()
-}
-
-/// The control and its name: the variant that is named, or `control`, or the first by name.
-pub(super) fn control_of<'s>(arms: &Arms<'s>, named: Option<&str>) -> Option<(&'s str, &'s Arm)> {
-    let found = match named {
-        Some(named) => arms.get_key_value(named),
-        None => arms.get_key_value("control").or_else(|| arms.first_key_value()),
-    };
-    found.map(|(name, arm)| (*name, *arm))
-}
-
-/// All sums.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Experiments, each in one definition.
-    pub experiments: BTreeMap<ExperimentKey, ExperimentSums>,
-    /// First pairs of pictures, by live and shadow version: rows are live labels, columns the
-    /// shadow's.
-    pub pairs: BTreeMap<(String, String), [[u64; 3]; 3]>,
-    /// Answers of people.
-    pub reviews: ReviewCounts,
-    /// Records that do not count.
-    pub excluded: Excluded,
-}
-
-/// Which sums changed. A store writes these again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Experiments.
-    pub experiments: BTreeSet<ExperimentKey>,
-    /// Hours of variants, since 1970.
-    pub hours: BTreeSet<(ArmKey, i64)>,
-    /// Live and shadow versions.
-    pub pairs: BTreeSet<(String, String)>,
-}
-
-impl Touched {
-    /// All sums.
-    pub fn all(sums: &Sums) -> Self {
-        let mut hours = BTreeSet::new();
-        for (experiment, of) in &sums.experiments {
-            for (variant, arm) in &of.arms {
-                let arm_key = ArmKey { experiment: experiment.clone(), variant: variant.clone() };
-                hours.extend(arm.hours.keys().map(|hour| (arm_key.clone(), *hour)));
-            }
-        }
-        Self {
-            experiments: sums.experiments.keys().cloned().collect(),
-            hours,
-            pairs: sums.pairs.keys().cloned().collect(),
-        }
-    }
-}
 
 /// Sums with what must be remembered to keep them exact.
 #[derive(Debug, Default)]
@@ -215,7 +117,7 @@ impl<I: Index> Ledger<I> {
         counts.change_pairs(&after, Change::Add);
         self.index.set_answers(key, &after)?;
 
-        if let Some(Evidence { time_ms, kind: Kind::Live(observation) }) = self.index.evidence(key)? {
+        if let Some(Evidence { time_ms, kind: Kind::Live(observation), .. }) = self.index.evidence(key)? {
             self.change_reviewed(time_ms, &observation, &before, Change::Remove)?;
             self.change_reviewed(time_ms, &observation, &after, Change::Add)?;
         }
@@ -267,7 +169,13 @@ impl<I: Index> Ledger<I> {
     }
 
     fn change(&mut self, key: u128, evidence: &Evidence, change: Change) -> Result<(), I::Error> {
-        let Evidence { time_ms, kind } = evidence;
+        let Evidence { time_ms, kind, shadows } = evidence;
+        for versions in shadows.iter().flat_map(|shadows| &shadows.versions) {
+            let is_cached = shadows.as_ref().is_some_and(|shadows| shadows.is_cached);
+            let pair = self.pair(versions);
+            pair.expected = change.apply(pair.expected, 1);
+            pair.cached = change.apply(pair.cached, u64::from(is_cached));
+        }
         let count = match kind {
             Kind::Live(observation) => {
                 let answers = self.index.answers(key)?;
@@ -275,7 +183,11 @@ impl<I: Index> Ledger<I> {
                 return self.change_live(*time_ms, observation, change);
             }
             Kind::DeadLetter(arm, unit) => return self.change_dead_letter(*time_ms, arm, *unit, change),
-            Kind::Pair(_) => return Ok(()),
+            Kind::Pair(pair) => {
+                let pair = self.pair(&pair.versions);
+                pair.judged = change.apply(pair.judged, 1);
+                return Ok(());
+            }
             Kind::Forced => &mut self.sums.excluded.forced,
             Kind::Outside => &mut self.sums.excluded.outside,
             Kind::UnitUnknown => &mut self.sums.excluded.unit_unknown,
@@ -392,6 +304,12 @@ impl<I: Index> Ledger<I> {
         Ok(())
     }
 
+    /// The sums of two versions, which are about to change.
+    fn pair(&mut self, versions: &(String, String)) -> &mut PairSums {
+        self.touched.pairs.insert(versions.clone());
+        self.sums.pairs.entry(versions.clone()).or_default()
+    }
+
     fn note_first_pair(&mut self, time_ms: i64, pair: &Pair) -> Result<(), I::Error> {
         let candidate = First { time_ms, what: (pair.labels.0 as u8, pair.labels.1 as u8) };
         let known = self.index.first_pair(&pair.versions, pair.picture)?;
@@ -400,8 +318,7 @@ impl<I: Index> Ledger<I> {
         }
 
         self.index.set_first_pair(&pair.versions, pair.picture, &candidate)?;
-        self.touched.pairs.insert(pair.versions.clone());
-        let table = self.sums.pairs.entry(pair.versions.clone()).or_default();
+        let table = &mut self.pair(&pair.versions).labels;
         if let Some(First { what: (live, shadow), .. }) = known {
             let count = &mut table[usize::from(live)][usize::from(shadow)];
             *count = count.saturating_sub(1);
@@ -409,13 +326,6 @@ impl<I: Index> Ledger<I> {
         let (live, shadow) = candidate.what;
         table[usize::from(live)][usize::from(shadow)] += 1;
         Ok(())
-    }
-}
-
-impl ExperimentSums {
-    fn note_time(&mut self, time_ms: i64) {
-        let [first, last] = self.period_ms.unwrap_or([time_ms; 2]);
-        self.period_ms = Some([first.min(time_ms), last.max(time_ms)]);
     }
 }
 

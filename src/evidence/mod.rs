@@ -6,7 +6,7 @@
 //!                                    Index
 //! ```
 //!
-//! * [`Ledger`]: adds each request once. Its sums are integers ([`Arm`]), so they do not depend on
+//! * [`Ledger`]: adds each request once. Its [`Sums`] are integers ([`Arm`]), so they do not depend on
 //!   the order of reading.
 //! * [`Index`]: what the ledger remembers of single requests, units and pictures; in memory, or in
 //!   a store.
@@ -25,6 +25,7 @@ mod adjusted;
 mod arm;
 mod breakdown;
 mod change;
+mod cluster_sums;
 mod compare;
 mod figures;
 mod first;
@@ -38,6 +39,7 @@ mod reviewed;
 mod reviews;
 mod sentence;
 mod summary;
+mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -49,9 +51,10 @@ pub use figures::{
 pub use first::{First, FirstOutcome, FirstPair, FirstVerdict};
 pub use guard::{GuardCriteria, GuardState, Judgement, judge};
 pub use index::{Index, MemoryIndex, Slice};
-pub use ledger::{Excluded, ExperimentSums, Ledger, Sums, Touched, VerdictSet};
+pub use ledger::{Ledger, VerdictSet};
 pub use metric::Metric;
-pub use observation::{ArmKey, Evidence, ExperimentKey, Kind, Observation, Pair};
+pub use observation::{ArmKey, Evidence, ExpectedShadows, ExperimentKey, Kind, Observation, Pair};
 pub use reviewed::{ReviewSums, ReviewedCluster};
 pub use reviews::{HumanAnswer, HumanAnswers, ReviewCounts};
 pub use sentence::{Language, sentence, status_word};
+pub use sums::{Excluded, ExperimentSums, PairSums, Sums, Touched};

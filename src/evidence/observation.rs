@@ -88,6 +88,17 @@ pub struct Evidence {
     pub time_ms: i64,
     /// What it contributes.
     pub kind: Kind,
+    /// Shadow verdicts that should come with it.
+    pub shadows: Option<ExpectedShadows>,
+}
+
+/// Shadow verdicts that should come with a live one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExpectedShadows {
+    /// The live version, and each shadow version.
+    pub versions: Vec<(String, String)>,
+    /// The answer came from the cache, so none of them comes.
+    pub is_cached: bool,
 }
 
 /// What a record contributes.
@@ -126,7 +137,10 @@ impl Evidence {
             Role::Live => Kind::of_live(verdict),
             Role::Shadow => Kind::of_shadow(verdict),
         };
-        Some(Self { time_ms, kind })
+        let versions = verdict.shadows.iter().map(|shadow| (verdict.model_version.clone(), shadow.clone()));
+        let shadows = (!verdict.shadows.is_empty())
+            .then(|| ExpectedShadows { versions: versions.collect(), is_cached: verdict.cached });
+        Some(Self { time_ms, kind, shadows })
     }
 
     /// Reads the headers of a dead letter, and gives the id of its request. None where no
@@ -146,7 +160,7 @@ impl Evidence {
         if unit.is_none() && !arm.experiment.is_by_request() {
             return None;
         }
-        let evidence = Self { time_ms: record.timestamp_ms?, kind: Kind::DeadLetter(arm, unit) };
+        let evidence = Self { time_ms: record.timestamp_ms?, kind: Kind::DeadLetter(arm, unit), shadows: None };
         Some((text("ofa-error-request-id")?, evidence))
     }
 }

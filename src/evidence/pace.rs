@@ -1,6 +1,6 @@
 //! How fast evidence comes, and when the planned amount has come.
 
-use super::{figures::Comparison, ledger::Arms};
+use super::{figures::Comparison, sums::Arms};
 
 /// Too short a time says nothing about a day.
 const PERIOD_MS_MIN: i64 = 600_000;

@@ -7,16 +7,10 @@
 //! The variance is over units or pictures, because reviewed verdicts of one of them are not
 //! independent.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arm::{ClusterSums, Hour},
-    change::Change,
-    metric::Metric,
-    observation::Observation,
-    reviews::HumanAnswers,
+    change::Change, cluster_sums::ClusterSums, metric::Metric, observation::Observation, reviews::HumanAnswers,
 };
 use crate::message::Label;
 
@@ -191,18 +185,18 @@ impl ReviewSums {
 ///
 /// The variance of the hours is that of independent verdicts, times the factor by which units or
 /// pictures widen the variance of all hours.
-pub(super) fn misjudged(
+pub(super) fn misjudged<'h>(
     sums: &ReviewSums,
-    hours: &BTreeMap<i64, Hour>,
+    hours: impl Iterator<Item = (i64, &'h ReviewedHour)> + Clone,
     metric: Metric,
     until_ms: i64,
 ) -> Option<WeightedRate> {
-    let add =
-        |of: WeightedSums, hour: &Hour| labels_of(metric).iter().fold(of, |of, label| of.plus(&hour.reviews[*label]));
-    let all = hours.values().fold(WeightedSums::default(), add);
-    let is_over = |hour: &&i64| hour.saturating_add(1).saturating_mul(3_600_000) <= until_ms;
-    let old = hours.iter().filter(|(hour, _)| is_over(hour)).map(|(_, sums)| sums);
-    let mature = old.fold(WeightedSums::default(), add);
+    let add = |of: WeightedSums, (_, hour): (i64, &ReviewedHour)| {
+        labels_of(metric).iter().fold(of, |of, label| of.plus(&hour[*label]))
+    };
+    let all = hours.clone().fold(WeightedSums::default(), add);
+    let is_over = |(hour, _): &(i64, &ReviewedHour)| hour.saturating_add(1).saturating_mul(3_600_000) <= until_ms;
+    let mature = hours.filter(is_over).fold(WeightedSums::default(), add);
 
     let (rate, variance) = mature.rate()?;
     let (_, independent) = all.rate()?;
@@ -215,11 +209,19 @@ pub(super) fn misjudged(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
+    type Hours = BTreeMap<i64, ReviewedHour>;
+
+    fn misjudged(sums: &ReviewSums, hours: &Hours, metric: Metric, until_ms: i64) -> Option<WeightedRate> {
+        super::misjudged(sums, hours.iter().map(|(hour, sums)| (*hour, sums)), metric, until_ms)
+    }
+
     /// Reviewed verdicts: the unit, the label, what people say, and the weight.
-    fn sums(reviewed: &[(u8, usize, usize, f64)]) -> (ReviewSums, BTreeMap<i64, Hour>) {
-        let (mut sums, mut hours) = (ReviewSums::default(), BTreeMap::<i64, Hour>::new());
+    fn sums(reviewed: &[(u8, usize, usize, f64)]) -> (ReviewSums, Hours) {
+        let (mut sums, mut hours) = (ReviewSums::default(), Hours::new());
         let mut clusters = BTreeMap::<u8, ReviewedCluster>::new();
         for (place, (unit, label, human, weight)) in reviewed.iter().enumerate() {
             let reviewed = Reviewed { label: *label, human: *human, weight: Some((weight * 1e6) as u64) };
@@ -227,7 +229,7 @@ mod tests {
             let after = before.changed(&reviewed, Change::Add);
             clusters.insert(*unit, after);
             sums.change(&reviewed, &before, &after, Change::Add);
-            change_hour(&mut hours.entry(place as i64 / 10).or_default().reviews, &reviewed, Change::Add);
+            change_hour(hours.entry(place as i64 / 10).or_default(), &reviewed, Change::Add);
         }
         (sums, hours)
     }

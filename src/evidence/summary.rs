@@ -6,11 +6,11 @@ use super::{
     breakdown,
     compare::{adjust, compare, compare_reviews, pairs, sample_ratio_of},
     figures::{Comparison, Criteria, Experiment, Percentile, ReviewFigures, Summary, Variant},
-    ledger::{ExperimentSums, Sums, arms_of, control_of},
     metric::Metric,
     observation::ExperimentKey,
     pace,
     reviewed::ReviewSums,
+    sums::{ExperimentSums, Sums, arms_of, control_of},
 };
 use crate::statistics::quantile;
 

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod reviews;
+
 use super::{Criteria, Language, Metric, Status, Summary, VerdictSet, sentence};
 
 /// A verdict of an experiment, as the topic holds it.
@@ -169,6 +171,35 @@ fn shadows_give_agreement_and_no_live_verdict() {
 }
 
 #[test]
+fn pairs_that_are_missing_are_counted_with_those_of_cached_answers() {
+    let live = |id: usize, is_cached: bool| {
+        verdict(&format!("r-{id}"), "control", "yes", |verdict| {
+            verdict["shadows"] = json!(["ofa_large"]);
+            verdict["cached"] = json!(is_cached);
+        })
+    };
+    let shadow = |id: usize| {
+        verdict(&format!("r-{id}"), "control", "yes", |verdict| {
+            verdict["ab_role"] = json!("shadow");
+            verdict["model_version"] = json!("ofa_large");
+            verdict["live"] = json!({
+                "model_version": "ofa_base", "result": "yes", "confidence": 0.9,
+                "scores": {"yes": 0.9, "maybe": 0.1, "no": 0.0}, "decision": "approve", "agrees": true,
+            });
+        })
+    };
+    // Of ten requests three were cached, two found no time on the device, and one came twice.
+    let mut records: Vec<Vec<u8>> = (0..10).map(|id| live(id, id < 3)).collect();
+    records.push(live(5, false));
+    records.extend((5..10).map(shadow));
+    records.push(shadow(6));
+    let paired = summary(&records).paired[0].clone();
+    assert_eq!((paired.pairs, paired.missing, paired.missing_cached), (5, 5, 3), "{paired:?}");
+    records.reverse();
+    assert_eq!(summary(&records).paired[0], paired);
+}
+
+#[test]
 fn a_metric_that_never_varies_holds_nothing_up() {
     let records: Vec<Vec<u8>> = traffic(20_000, [50, 50])
         .iter()
@@ -208,87 +239,6 @@ fn two_units_of_one_definition_are_two_questions_and_a_unit_that_is_not_named_is
     assert_eq!((first.experiments.len(), first.excluded.unit_unknown), (2, 5));
     records.reverse();
     assert_eq!(summary(&records), first);
-}
-
-/// Verdicts with answers of people: the variants say `no` equally often, and are wrong differently
-/// often. Of what they do not decide by themselves people see all, of the rest a twentieth.
-fn reviewed_traffic(set: &mut VerdictSet, wrong_of_thousand: [u32; 2]) {
-    let mut chance = fastrand::Rng::with_seed(51);
-    for number in 0..40_000 {
-        let arm = number % 2;
-        let variant = ["control", "treatment"][arm];
-        let is_no = chance.u32(0..10) < 3;
-        // What is unsure is wrong more often. The treatment is unsure more often, and not wrong
-        // more often for that.
-        let is_unsure = chance.u32(0..10) < [1, 4][arm];
-        let is_wrong = chance.u32(0..1_000) < wrong_of_thousand[arm] * if is_unsure { 2 } else { 1 };
-        let shown = if is_unsure { 1.0 } else { 0.05 };
-        let id = format!("{variant}-{number}");
-        set.add(&verdict(&id, variant, if is_no { "no" } else { "yes" }, |verdict| {
-            verdict["review_probability"] = json!(shown);
-        }));
-        if chance.f64() < shown {
-            let label = if is_no == is_wrong { "yes" } else { "no" };
-            let review = json!({
-                "request_id": id, "label": label, "reviewer": "ann", "reviewed_at": "2026-12-01T08:00:00Z",
-            });
-            set.add_answer(review.to_string().as_bytes());
-        }
-    }
-}
-
-#[test]
-fn labels_by_people_weigh_by_the_probability_of_being_shown() {
-    let mut set = VerdictSet::default();
-    reviewed_traffic(&mut set, [100, 100]);
-    let summary = Summary::of(set.sums(), Criteria::default(), None);
-    let metrics = &summary.experiments[0].comparisons[0].metrics;
-    let misjudged = metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap();
-    // 10 % of what is sure and 20 % of what is not: 11 % and 14 % of all verdicts. Unweighted it
-    // would be 16 and 19 %.
-    assert!((misjudged.control.unwrap() - 0.11).abs() < 0.02, "{misjudged:?}");
-    assert!((misjudged.treatment.unwrap() - 0.14).abs() < 0.02, "{misjudged:?}");
-    let [low, high] = misjudged.interval.unwrap();
-    assert!(low < 0.03 && 0.03 < high, "{misjudged:?}");
-    let no = metrics.iter().find(|compared| compared.metric == Metric::MisjudgedNo).unwrap();
-    assert!((no.control.unwrap() - 0.11).abs() < 0.04, "{no:?}");
-    assert_eq!((summary.reviews.unmatched, summary.reviews.agreement), (0, None));
-
-    let mut set = VerdictSet::default();
-    reviewed_traffic(&mut set, [50, 300]);
-    let summary = Summary::of(set.sums(), Criteria::default(), None);
-    let comparison = &summary.experiments[0].comparisons[0];
-    let misjudged = comparison.metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap();
-    assert_eq!(misjudged.status, Status::Harm, "{misjudged:?}");
-}
-
-#[test]
-fn an_answer_may_come_before_its_verdict_and_the_last_of_a_person_stands() {
-    let review = |reviewer: &str, label: &str, hour: u32| {
-        json!({
-            "request_id": "control-1", "label": label, "reviewer": reviewer,
-            "reviewed_at": format!("2026-12-01T{hour:02}:00:00Z"),
-        })
-        .to_string()
-        .into_bytes()
-    };
-    let verdict = verdict("control-1", "control", "no", |_| ());
-    let answers = [review("ann", "yes", 8), review("ben", "no", 9), review("ann", "no", 10)];
-    let of = |early: usize| {
-        let mut set = VerdictSet::default();
-        answers[..early].iter().for_each(|answer| set.add_answer(answer));
-        set.add(&verdict);
-        answers[early..].iter().rev().for_each(|answer| set.add_answer(answer));
-        set.add_answer(&answers[0]);
-        set.add_answer(b"no review");
-        set.sums().clone()
-    };
-    let right = of(0);
-    (1..=3).for_each(|early| assert_eq!(of(early).experiments, right.experiments, "{early}"));
-    let reviews = right.reviews;
-    assert_eq!((reviews.answers, reviews.records, reviews.requests), (2, 4, 1));
-    assert_eq!((reviews.matched, reviews.unreadable), (1, 1));
-    assert_eq!(reviews.agreement(), None, "all labels are equal now");
 }
 
 /// Verdicts over two days, 100 in an hour, of regions that say no with different frequency.
@@ -358,34 +308,6 @@ fn the_planned_size_comes_sooner_with_more_traffic() {
 
     let (per_day, _, shorter, _) = of(12);
     assert!((per_day / 2_400.0 - 1.0).abs() < 0.1 && shorter > days, "{per_day} {shorter}");
-}
-
-#[test]
-fn reviews_of_young_verdicts_wait() {
-    let mut set = VerdictSet::default();
-    for number in 0..400 {
-        let (hour, variant) = (number / 100, ["control", "treatment"][number % 2]);
-        let id = format!("{variant}-{number}");
-        set.add(&verdict(&id, variant, "no", |verdict| {
-            verdict["timestamp"] = json!(format!("2026-11-30T{:02}:30:00.000Z", hour + 8));
-            verdict["review_probability"] = json!(1.0);
-        }));
-        // Of the last hour people have answered the easy ones only, and those are right.
-        let label = if hour < 3 && number % 10 < 3 { "yes" } else { "no" };
-        let review = json!({
-            "request_id": id, "label": label, "reviewer": "ann", "reviewed_at": "2026-12-01T08:00:00Z",
-        });
-        set.add_answer(review.to_string().as_bytes());
-    }
-    let rate = |review_maturity_ms| {
-        let criteria = Criteria { review_maturity_ms, ..Criteria::default() };
-        let metrics = Summary::of(set.sums(), criteria, None).experiments[0].comparisons[0].metrics.clone();
-        metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap().control
-    };
-    let rounded = |rate: Option<f64>| (rate.unwrap() * 1_000.0).round();
-    assert_eq!(rounded(rate(0)), 300.0);
-    assert_eq!(rounded(rate(1_800_000)), 400.0, "the last hour is too young");
-    assert_eq!(rate(86_400_000), None);
 }
 
 proptest! {

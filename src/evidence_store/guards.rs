@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    conclusions::{Conclusions, GuardReport, RampReport},
     progress::Progress,
-    ramps::{self, RampReport, Steps},
+    ramps::{self, Steps},
 };
 use crate::{
     control::{Applied, AuditInfo, Command, CommandRequest, ControlError, Handle, Outcome},
@@ -28,34 +28,6 @@ use crate::{
     routing::{ExperimentSpec, GuardSpec, millionths},
     telemetry,
 };
-
-/// What a guard concludes about one treatment of an experiment, and what it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct GuardReport {
-    /// The experiment.
-    pub experiment: String,
-    /// Its epoch.
-    pub epoch: u32,
-    /// The digest of its definition.
-    pub definition: String,
-    /// Whether it takes no requests now.
-    pub paused: bool,
-    /// What the guard concludes.
-    #[serde(flatten)]
-    pub judgement: Judgement,
-    /// What it does about harm: `pause`, `warn`, or `dry_run`.
-    pub action: String,
-    /// Whether this instance has paused the experiment in this definition, or found that another
-    /// one has.
-    pub acted: bool,
-}
-
-/// What guards and ramps conclude.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Conclusions {
-    pub(super) guards: Vec<GuardReport>,
-    pub(super) ramps: Vec<RampReport>,
-}
 
 /// What guards must know after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@
 //! * `guards`: judges by the sums, and pauses an experiment once; `ramps`: when an experiment takes
 //!   more units.
 
+mod conclusions;
 mod error;
 mod guards;
 mod interrupted;
@@ -29,9 +30,9 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use conclusions::{GuardReport, RampReport};
 pub use error::StoreError;
-pub use guards::{GuardReport, Guards};
+pub use guards::Guards;
 pub use progress::Progress;
-pub use ramps::RampReport;
 pub use reader::{Access, EvidenceReport, Reader, ReaderOptions};
 pub use store::{FILE, Store, TopicKind};

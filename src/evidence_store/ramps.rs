@@ -2,31 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::guards::GuardReport;
+use super::conclusions::{GuardReport, RampReport};
 use crate::{
     evidence::GuardState,
     routing::{ExperimentSpec, GuardMetric, millionths},
 };
-
-/// How far the ramp of an experiment is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RampReport {
-    /// The experiment.
-    pub experiment: String,
-    /// Its epoch.
-    pub epoch: u32,
-    /// The digest of its definition.
-    pub definition: String,
-    /// The share of units that it takes now.
-    pub traffic_ratio: f64,
-    /// The next share; none at the end of the ramp.
-    pub next: Option<f64>,
-    /// What the next step waits for; none where it is due.
-    pub waits_for: Option<String>,
-}
 
 /// The share of units that an experiment takes, and since when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,11 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    conclusions::{Conclusions, GuardReport, RampReport},
     error::StoreError,
-    guards::{Conclusions, GuardReport, Guards},
+    guards::Guards,
     interrupted::Interrupted,
     progress::Progress,
-    ramps::RampReport,
     reading::Reading,
     snapshots::Snapshots,
     store::{FILE, Store, TopicKind},

@@ -14,7 +14,7 @@ use super::{
     error::StoreError,
     tables::{decode, encode},
 };
-use crate::evidence::{ArmKey, Excluded, ExperimentKey, ExperimentSums, Hour, ReviewCounts, Sums};
+use crate::evidence::{ArmKey, Excluded, ExperimentKey, ExperimentSums, Hour, PairSums, ReviewCounts, Sums};
 
 /// Bytes of a snapshot in one record.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -32,7 +32,7 @@ pub(super) struct Snapshot {
     pub(super) offsets: BTreeMap<(String, i32), i64>,
     experiments: Vec<(ExperimentKey, ExperimentSums)>,
     hours: Vec<(ArmKey, i64, Hour)>,
-    pairs: BTreeMap<(String, String), [[u64; 3]; 3]>,
+    pairs: BTreeMap<(String, String), PairSums>,
     reviews: ReviewCounts,
     excluded: Excluded,
 }

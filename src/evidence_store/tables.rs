@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     evidence::{
-        ArmKey, Cluster, Evidence, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict, HumanAnswers, Index,
-        Kind, Observation, Pair, ReviewedCluster, Slice,
+        ArmKey, Cluster, Evidence, ExpectedShadows, ExperimentKey, First, FirstOutcome, FirstPair, FirstVerdict,
+        HumanAnswers, Index, Kind, Observation, Pair, ReviewedCluster, Slice,
     },
     message::{Decision, Label},
 };
@@ -124,7 +124,11 @@ fn label(number: u8) -> Result<Label, StoreError> {
     LABELS.get(usize::from(number)).copied().ok_or(StoreError::Damaged("there is no such label"))
 }
 
-fn kept(evidence: &Evidence, names: &mut Names) -> (i64, Kept) {
+/// A record as it is kept: its time, what it contributes, and the shadows that should come with it:
+/// whether the answer was cached, and the numbers of the versions.
+type KeptEvidence = (i64, Kept, Option<(bool, Vec<u32>)>);
+
+fn kept(evidence: &Evidence, names: &mut Names) -> KeptEvidence {
     let kept = match &evidence.kind {
         Kind::Live(observation) => {
             let Observation { arm, version, share, segments, .. } = observation;
@@ -155,13 +159,22 @@ fn kept(evidence: &Evidence, names: &mut Names) -> (i64, Kept) {
         Kind::Outside => Kept::Outside,
         Kind::UnitUnknown => Kept::UnitUnknown,
     };
-    (evidence.time_ms, kept)
+    let shadows = evidence.shadows.as_ref().map(|shadows| {
+        let number = |(live, shadow): &(String, String)| names.number(Name::Versions(live.clone(), shadow.clone()));
+        (shadows.is_cached, shadows.versions.iter().map(number).collect())
+    });
+    (evidence.time_ms, kept, shadows)
 }
 
-fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, StoreError> {
+fn restored((time_ms, kept, shadows): KeptEvidence, names: &Names) -> Result<Evidence, StoreError> {
     const UNKNOWN: StoreError = StoreError::Damaged("a number has no name");
     let arm_of = |number| match names.name(number) {
         Some(Name::Arm(arm)) => Ok(arm.clone()),
+        _ => Err(UNKNOWN),
+    };
+
+    let versions_of = |number| match names.name(number) {
+        Some(Name::Versions(live, shadow)) => Ok((live.clone(), shadow.clone())),
         _ => Err(UNKNOWN),
     };
 
@@ -188,20 +201,24 @@ fn restored((time_ms, kept): (i64, Kept), names: &Names) -> Result<Evidence, Sto
                 segments: segments.into_iter().map(segment).collect::<Result<_, _>>()?,
             })
         }
-        Kept::Pair { versions, labels, picture } => {
-            let Some(Name::Versions(live, shadow)) = names.name(versions) else { return Err(UNKNOWN) };
-            Kind::Pair(Pair {
-                versions: (live.clone(), shadow.clone()),
-                labels: (label(labels & 3)?, label(labels >> 2 & 3)?),
-                picture: u128::from_le_bytes(picture),
-            })
-        }
+        Kept::Pair { versions, labels, picture } => Kind::Pair(Pair {
+            versions: versions_of(versions)?,
+            labels: (label(labels & 3)?, label(labels >> 2 & 3)?),
+            picture: u128::from_le_bytes(picture),
+        }),
         Kept::DeadLetter { arm, unit } => Kind::DeadLetter(arm_of(arm)?, unit.map(u128::from_le_bytes)),
         Kept::Forced => Kind::Forced,
         Kept::Outside => Kind::Outside,
         Kept::UnitUnknown => Kind::UnitUnknown,
     };
-    Ok(Evidence { time_ms, kind })
+    let shadows = match shadows {
+        None => None,
+        Some((is_cached, numbers)) => {
+            let versions = numbers.into_iter().map(versions_of).collect::<Result<_, _>>()?;
+            Some(ExpectedShadows { versions, is_cached })
+        }
+    };
+    Ok(Evidence { time_ms, kind, shadows })
 }
 
 /// The key of a cluster: number of the variant, number of the segment or 0, and cluster.

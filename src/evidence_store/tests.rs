@@ -68,6 +68,9 @@ fn records(chance: &mut Rng, count: usize) -> Vec<(TopicKind, Record)> {
                 verdict["image_hash"] = serde_json::json!((number % 40).to_string());
                 verdict["review_probability"] = serde_json::json!(if label == "no" { 1.0 } else { 0.05 });
                 verdict["cached"] = serde_json::json!(chance.f64() < 0.2);
+                if chance.f64() < 0.2 {
+                    verdict["shadows"] = serde_json::json!(["ofa_large"]);
+                }
                 let region = ["cn", "eu"][number as usize % 2];
                 verdict["segments"] = serde_json::json!({"region": region});
                 if chance.f64() < 0.3 {

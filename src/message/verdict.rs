@@ -361,6 +361,10 @@ pub struct Verdict {
     /// so comparisons of latency leave it out.
     #[serde(default)]
     pub cached: bool,
+    /// Versions that are meant to judge this request as shadows. Their verdicts may be missing: a cached answer has none, and
+    /// otherwise the device had no time, or the shadow failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<String>,
     /// The live verdict, in a shadow verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveAnswer>,

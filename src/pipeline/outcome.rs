@@ -191,6 +191,7 @@ impl<'a> Outcomes<'a> {
             ab_experiment,
             ab_variant,
             ab_role: Role::Live,
+            shadows: route.shadows,
             ab: route.assignment,
             route: RouteTaken {
                 reason: route.reason.as_str().to_owned(),

@@ -100,7 +100,7 @@ fn the_evidence_of_an_instance_is_that_of_the_topics_bit_for_bit() {
 }
 
 /// A verdict as the topic holds it.
-fn verdict(number: usize) -> Vec<u8> {
+pub(crate) fn verdict(number: usize) -> Vec<u8> {
     let variant = if number.is_multiple_of(2) { "control" } else { "treatment" };
     let label = ["no", "maybe", "yes"][number * 7919 % 3];
     json!({

@@ -18,6 +18,7 @@ mod control;
 mod delivery;
 mod edges;
 mod evidence;
+mod evidence_load;
 mod exactly_once;
 mod fleet;
 mod formats;

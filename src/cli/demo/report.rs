@@ -234,6 +234,7 @@ mod tests {
             segments: Default::default(),
             review_probability: None,
             review_sampled: false,
+            shadows: Vec::new(),
             source: None,
             replayed_from: None,
             instance: String::new(),

@@ -209,40 +209,10 @@ fn status_class(status: crate::evidence::Status) -> &'static str {
 }
 
 fn segments(page: &mut String, segments: &[SegmentComparison], language: Language) {
-    if segments.is_empty() {
-        return;
+    if !segments.is_empty() {
+        writeln!(page, "<h3>{}</h3>", word(language, "Segments", "分段")).ok();
+        table_of(page, &rows::segments(segments, language));
     }
-    writeln!(page, "<h3>{}</h3>", word(language, "Segments", "分段")).ok();
-    let columns = [
-        word(language, "segment", "分段"),
-        word(language, "treatment", "实验组"),
-        word(language, "verdicts", "结果数"),
-        metric_word(Metric::Confidence, language),
-        metric_word(Metric::NoShare, language),
-        metric_word(Metric::ReviewShare, language),
-        metric_word(Metric::Latency, language),
-        word(language, "stands out", "显著"),
-        word(language, "other sign than overall", "与总体方向相反"),
-    ];
-    let rows: Vec<Vec<String>> = segments
-        .iter()
-        .map(|segment| {
-            let names = |metrics: &[Metric]| {
-                metrics.iter().map(|metric| metric_word(*metric, language)).collect::<Vec<_>>().join(", ")
-            };
-            let mut row = vec![
-                escaped(&format!("{} = {}", segment.segment, segment.value)),
-                escaped(&segment.treatment),
-                format!("{} / {}", segment.verdicts[0], segment.verdicts[1]),
-            ];
-            row.extend(segment.metrics.iter().map(|compared| {
-                compared.difference.map_or_else(|| "–".to_owned(), |value| figure(compared.metric, value, true))
-            }));
-            row.extend([names(&segment.stands_out), names(&segment.reversed)]);
-            row
-        })
-        .collect();
-    table(page, &columns, 2..7, &rows);
 }
 
 fn method_part(page: &mut String, summary: &Summary, language: Language) {

@@ -14,7 +14,7 @@ mod tables;
 mod words;
 mod xlsx;
 
-use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use jiff::{Span, SpanRelativeTo, Timestamp};
@@ -53,6 +53,10 @@ pub(super) struct Arguments {
     /// This experiment only
     #[arg(long)]
     experiment: Option<String>,
+    /// Also the comparison within each value of this segment; JSON, HTML and XLSX have all segments
+    /// where none is named
+    #[arg(long, value_name = "NAME")]
+    segment: Option<String>,
     /// The variant that others are compared with; experiments without it are not shown. By default
     /// `control`, or the first by name
     #[arg(long, value_name = "VARIANT")]
@@ -142,8 +146,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         summary.paired.clear();
     }
 
+    if let Some(segment) = &arguments.segment {
+        keep_segment(&mut summary, segment)?;
+    }
+
     let live = live.map(|report| EvidenceReport { summary: summary.clone(), ..report });
     show(&summary, live.as_ref(), arguments)
+}
+
+/// Leaves out all other segments.
+fn keep_segment(summary: &mut Summary, name: &str) -> Result<(), CliError> {
+    let all = summary.experiments.iter().flat_map(|experiment| &experiment.segments);
+    let known: BTreeSet<String> = all.map(|segment| segment.segment.clone()).collect();
+    if !known.contains(name) {
+        let known: Vec<String> = known.into_iter().collect();
+        let reason = format!("no verdict has segment `{name}`; there are: {}", known.join(", "));
+        return Err(failed(reason));
+    }
+    for experiment in &mut summary.experiments {
+        experiment.segments.retain(|segment| segment.segment == name);
+        experiment.comparisons.iter_mut().for_each(|it| it.adjusted.retain(|adjusted| adjusted.segment == name));
+    }
+    Ok(())
 }
 
 fn show(summary: &Summary, live: Option<&EvidenceReport>, arguments: &Arguments) -> Result<(), CliError> {
@@ -165,7 +189,7 @@ fn show(summary: &Summary, live: Option<&EvidenceReport>, arguments: &Arguments)
             return Err(failed("--output needs a --format other than table: html, xlsx, json or csv"));
         }
         Format::Table => {
-            tables::print(summary, language);
+            tables::print(summary, arguments.segment.is_some(), language);
             if let Some(report) = live {
                 tables::live(report, language);
             }

@@ -2,7 +2,7 @@
 
 use super::words::{chance, figure, guard_action, guard_word, metric_word, word};
 use crate::{
-    evidence::{Adjusted, Language, Paired, ReviewFigures, Variant},
+    evidence::{Adjusted, Language, Metric, Paired, ReviewFigures, SegmentComparison, Variant},
     evidence_store::{GuardReport, RampReport},
 };
 
@@ -51,6 +51,8 @@ pub(super) fn pairs(paired: &[Paired], language: Language) -> Rows {
         word(language, "live", "线上"),
         word(language, "shadow", "影子"),
         word(language, "pairs", "对数"),
+        word(language, "missing", "缺失"),
+        word(language, "of it cached", "其中缓存"),
         word(language, "same label", "一致"),
         "κ",
         word(language, "only shadow no", "仅影子为否"),
@@ -63,6 +65,8 @@ pub(super) fn pairs(paired: &[Paired], language: Language) -> Rows {
             pair.live_version.clone(),
             pair.shadow_version.clone(),
             pair.pairs.to_string(),
+            pair.missing.to_string(),
+            pair.missing_cached.to_string(),
             format!("{:.1} %", pair.agreement * 100.0),
             pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
             pair.only_shadow_no.to_string(),
@@ -70,7 +74,7 @@ pub(super) fn pairs(paired: &[Paired], language: Language) -> Rows {
             chance(pair.p_value),
         ]
     };
-    Rows { columns, numbers: 2..8, rows: paired.iter().map(row).collect() }
+    Rows { columns, numbers: 2..10, rows: paired.iter().map(row).collect() }
 }
 
 /// One row for each guard and treatment.
@@ -152,6 +156,35 @@ pub(super) fn adjusted(adjusted: &[Adjusted], language: Language) -> Rows {
         ]
     };
     Rows { columns, numbers: 2..5, rows: adjusted.iter().map(row).collect() }
+}
+
+/// One row for each value of a segment and each treatment.
+pub(super) fn segments(segments: &[SegmentComparison], language: Language) -> Rows {
+    let mut columns = vec![
+        word(language, "segment", "分段"),
+        word(language, "treatment", "实验组"),
+        word(language, "verdicts", "结果数"),
+    ];
+    columns.extend(Metric::ALL.map(|metric| metric_word(metric, language)));
+    columns.push(word(language, "stands out", "显著"));
+    columns.push(word(language, "other sign than overall", "与总体方向相反"));
+
+    let row = |segment: &SegmentComparison| {
+        let names = |metrics: &[Metric]| {
+            metrics.iter().map(|metric| metric_word(*metric, language)).collect::<Vec<_>>().join(", ")
+        };
+        let mut row = vec![
+            format!("{} = {}", segment.segment, segment.value),
+            segment.treatment.clone(),
+            format!("{} / {}", segment.verdicts[0], segment.verdicts[1]),
+        ];
+        row.extend(segment.metrics.iter().map(|compared| {
+            compared.difference.map_or_else(|| "–".to_owned(), |value| figure(compared.metric, value, true))
+        }));
+        row.extend([names(&segment.stands_out), names(&segment.reversed)]);
+        row
+    };
+    Rows { columns, numbers: 2..7, rows: segments.iter().map(row).collect() }
 }
 
 /// How many of the verdicts that people are meant to review they have answered, by variant; none

@@ -10,7 +10,8 @@ use crate::{
     evidence_store::{EvidenceReport, Progress},
 };
 
-pub(super) fn print(summary: &Summary, language: Language) {
+/// `has_segments` shows the comparison within segments, which may be long.
+pub(super) fn print(summary: &Summary, has_segments: bool, language: Language) {
     for experiment in &summary.experiments {
         let Experiment { experiment: name, epoch, definition, period: [first, last], .. } = experiment;
         output::line(format!(
@@ -31,6 +32,10 @@ pub(super) fn print(summary: &Summary, language: Language) {
             output::line(format!("{answered}."));
         }
         health(experiment, language);
+        if has_segments && !experiment.segments.is_empty() {
+            output::line(word(language, "Segments", "分段"));
+            show(&rows::segments(&experiment.segments, language));
+        }
     }
 
     if !summary.paired.is_empty() {
