@@ -30,7 +30,8 @@ pub struct ChangeRequest {
     pub why: String,
     /// Prepare everything, and change nothing.
     pub dry_run: bool,
-    /// Carry it out although a newer record of the control topic cannot be read. What that record changed is lost.
+    /// Carry it out although a newer record of the control topic cannot be read. What that record
+    /// changed is lost.
     pub force: bool,
 }
 
@@ -100,9 +101,17 @@ pub(super) async fn promote(
     post_command(&api, Command::Promote { experiment, variant }, caller, &body).await
 }
 
+/// Whether the ramp goes on from the share.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TrafficQuery {
+    ramp: bool,
+}
+
 pub(super) async fn set_traffic(
     State(api): State<Api>,
     Path((experiment, share)): Path<(String, f64)>,
+    Query(TrafficQuery { ramp }): Query<TrafficQuery>,
     caller: Caller,
     body: Bytes,
 ) -> Response {
@@ -113,7 +122,8 @@ pub(super) async fn set_traffic(
     let experiments = &api.switcher.serving().plan.table_spec.experiments;
     let found = experiments.iter().find(|spec| spec.name == experiment);
     let definition = found.map(ExperimentSpec::definition).unwrap_or_default();
-    let command = Command::SetTraffic { experiment, millionths: millionths(share), definition };
+    let millionths = millionths(share);
+    let command = Command::SetTraffic { experiment, millionths, definition, from: None, ramp_paused: !ramp };
     post_command(&api, command, caller, &body).await
 }
 
@@ -143,7 +153,8 @@ async fn carry_out(api: &Api, command: Command, change: ChangeRequest, caller: C
     }
 }
 
-/// A JSON body; an empty one is an empty object. An array would be read field by field, which no caller means.
+/// A JSON body; an empty one is an empty object. An array would be read field by field, which no
+/// caller means.
 fn read(body: &Bytes) -> Result<ChangeRequest, serde_json::Error> {
     let fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(if body.is_empty() { b"{}" } else { body })?;

@@ -17,20 +17,20 @@ pub(super) struct EvidenceQuery {
     control: Option<String>,
     alpha: f64,
     min_effect: f64,
-    review_maturity_ms: u64,
+    review_until_ms: Option<i64>,
 }
 
 impl Default for EvidenceQuery {
     fn default() -> Self {
-        let Criteria { alpha, min_effect, review_maturity_ms } = Criteria::default();
-        Self { control: None, alpha, min_effect, review_maturity_ms }
+        let Criteria { alpha, min_effect, review_until_ms } = Criteria::default();
+        Self { control: None, alpha, min_effect, review_until_ms }
     }
 }
 
 /// `GET /v1/evidence`.
 pub(super) async fn evidence(
     State(access): State<Option<Access>>,
-    Query(EvidenceQuery { control, alpha, min_effect, review_maturity_ms }): Query<EvidenceQuery>,
+    Query(EvidenceQuery { control, alpha, min_effect, review_until_ms }): Query<EvidenceQuery>,
 ) -> Response {
     let Some(access) = access else {
         let message = "`evidence.enabled` is false on this instance";
@@ -43,7 +43,7 @@ pub(super) async fn evidence(
     }
 
     // Sums of many variants take milliseconds, and a write of the store may be waited for.
-    let criteria = Criteria { alpha, min_effect, review_maturity_ms };
+    let criteria = Criteria { alpha, min_effect, review_until_ms };
     let report = tokio::task::spawn_blocking(move || access.report(criteria, control.as_deref()));
     match report.await {
         Ok(report) => json(StatusCode::OK, &report),

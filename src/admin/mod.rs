@@ -1,7 +1,8 @@
 //! The admin API: what operators do from outside, over HTTP with a bearer token.
 //!
-//! * [`serve`]: serves the routes; [`serve_evidence`]: that of evidence alone; `routes` has the table
-//!   of routes and roles, and the routes that read; `changes`: those that change the configuration.
+//! * [`serve`]: serves the routes; [`serve_evidence`]: that of evidence alone; `routes` has the
+//!   table of routes and roles, and the routes that read; `changes`: those that change the
+//!   configuration.
 //! * [`Tokens`]: whose tokens there are, and what they may do.
 //! * [`openapi()`]: the description that is published as `schemas/openapi.json`.
 //! * [`Client`]: what the program's own commands use.

@@ -63,20 +63,7 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
         operation(types, summary, None, parameters, Some(answer))
     };
     let digest = [parameter("digest", "path", "The digest, or at least 4 digits of its beginning.")];
-    let evidence = [
-        parameter("control", "query", "The control's variant; `control`, or the first by name, where it is not given."),
-        parameter("alpha", "query", "The rate of false findings over all metrics; 0.05 where it is not given."),
-        parameter(
-            "min_effect",
-            "query",
-            "The smallest difference of a share that matters; 0.01 where it is not given.",
-        ),
-        parameter(
-            "review_maturity_ms",
-            "query",
-            "Younger verdicts do not count in rates of misjudgement; 0 where it is not given.",
-        ),
-    ];
+    let evidence = evidence_parameters();
     let limit = [parameter("limit", "query", "Lines, at most 1000; 100 where it is not given.")];
 
     paths([
@@ -134,6 +121,24 @@ fn reads(types: &mut SchemaGenerator) -> Paths {
     ])
 }
 
+/// How variants are compared.
+fn evidence_parameters() -> [Value; 4] {
+    [
+        parameter("control", "query", "The control's variant; `control`, or the first by name, where it is not given."),
+        parameter("alpha", "query", "The rate of false findings over all metrics; 0.05 where it is not given."),
+        parameter(
+            "min_effect",
+            "query",
+            "The smallest difference of a share that matters; 0.01 where it is not given.",
+        ),
+        parameter(
+            "review_until_ms",
+            "query",
+            "Later verdicts do not count in rates of misjudgement, in milliseconds since 1970.",
+        ),
+    ]
+}
+
 /// Operations that try something and change nothing.
 fn trials(types: &mut SchemaGenerator) -> Paths {
     let request = takes::<Request>(types);
@@ -180,6 +185,7 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
     let promote = "Let the version of one variant answer all";
     let traffic = "Let an experiment take another share of the units, as the steps of its ramp do";
     let share = parameter("share", "path", "The share, 0 to 1.");
+    let ramp = parameter("ramp", "query", "`true` lets the ramp go on from there; otherwise it takes no step.");
     let experiment = [name.clone()];
     paths([
         ("put", "/v1/config", change("Serve by these settings instead of the file's", Some(&text), &in_query)),
@@ -190,7 +196,7 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
         ("post", "/v1/experiments/{name}/pause", change(pause, Some(&body), &experiment)),
         ("post", "/v1/experiments/{name}/resume", change(resume, Some(&body), &experiment)),
         ("post", "/v1/experiments/{name}/promote/{variant}", change(promote, Some(&body), &[name.clone(), variant])),
-        ("post", "/v1/experiments/{name}/traffic/{share}", change(traffic, Some(&body), &[name, share])),
+        ("post", "/v1/experiments/{name}/traffic/{share}", change(traffic, Some(&body), &[name, share, ramp])),
         ("post", "/v1/record-format", change("Write control records in the newest format", Some(&body), &[])),
     ])
 }

@@ -60,13 +60,16 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
-    /// Let an experiment take another share of the units; a ramp goes on from there
+    /// Let an experiment take another share of the units; its ramp then takes no step
     SetTraffic {
         /// The experiment
         experiment: String,
         /// The share, 0 to 1
         #[arg(value_parser = share)]
         share: f64,
+        /// Let the ramp go on from there
+        #[arg(long)]
+        ramp: bool,
         #[command(flatten)]
         change: Change,
     },
@@ -174,8 +177,8 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
         Command::Promote { experiment, variant, change } => {
             change.post(&format!("{}/{}", of(experiment, "promote"), encoded(variant)))
         }
-        Command::SetTraffic { experiment, share, change } => {
-            change.post(&format!("{}/{share}", of(experiment, "traffic")))
+        Command::SetTraffic { experiment, share, ramp, change } => {
+            change.post(&format!("{}/{share}?ramp={ramp}", of(experiment, "traffic")))
         }
         Command::Apply { file, change } => {
             let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;

@@ -50,6 +50,11 @@ pub enum Command {
         millionths: u32,
         /// The experiment's definition that it is meant for.
         definition: String,
+        /// A step of the ramp comes from this share, and is refused where another one is in force.
+        /// None for a person's change.
+        from: Option<u32>,
+        /// Whether the ramp takes no step from there.
+        ramp_paused: bool,
     },
     /// Write records of the control topic in the newest format. Older programs cannot read it.
     UpgradeFormat,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Action, Command, ControlError};
 use crate::{
-    routing::{Overrides, Position, TableSpec, Traffic},
+    routing::{Overrides, Position, TableSpec, Traffic, millionths},
     settings::shareable,
 };
 
@@ -135,8 +135,8 @@ impl GroupState {
             Command::Promote { experiment, variant } => {
                 overrides.experiments.insert(experiment, Position::Promoted(variant));
             }
-            Command::SetTraffic { experiment, millionths, definition } => {
-                overrides.traffic.insert(experiment, Traffic { millionths, definition });
+            Command::SetTraffic { experiment, millionths, definition, ramp_paused, .. } => {
+                overrides.traffic.insert(experiment, Traffic { millionths, definition, ramp_paused });
             }
             Command::Rollback | Command::UpgradeFormat => {}
         }
@@ -232,6 +232,23 @@ impl GroupState {
             self.history.remove(0);
         }
     }
+}
+
+/// Checks that a step of a ramp comes from the share in force. `table` is without overrides.
+///
+/// # Errors
+/// The share in force, where it is another one: a person or another instance was faster.
+pub(super) fn check_step(command: &Command, table: &TableSpec, current: &Overrides) -> Result<(), ControlError> {
+    let Command::SetTraffic { experiment, definition, from: Some(from), .. } = command else { return Ok(()) };
+    let changed = current.traffic.get(experiment).filter(|traffic| traffic.definition == *definition);
+    let settings = table.experiments.iter().find(|spec| spec.name == *experiment);
+    let in_force = match (changed, settings) {
+        (Some(changed), _) => changed.millionths,
+        (None, Some(settings)) => millionths(settings.traffic_ratio),
+        (None, None) => return Ok(()),
+    };
+    let is_paused = changed.is_some_and(|changed| changed.ramp_paused);
+    if in_force == *from && !is_paused { Ok(()) } else { Err(ControlError::Superseded) }
 }
 
 /// Checks that a command names what the settings have.

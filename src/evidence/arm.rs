@@ -202,6 +202,11 @@ impl Arm {
         self.share = self.share.max(observation.share);
     }
 
+    /// Verdicts that count.
+    pub fn verdicts(&self) -> u64 {
+        self.sums.verdicts
+    }
+
     /// Whether no record counts for it.
     pub(super) fn is_empty(&self) -> bool {
         self.sums.verdicts == 0 && self.dead_letters == 0

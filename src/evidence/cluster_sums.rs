@@ -30,6 +30,11 @@ impl ClusterSums {
         }
     }
 
+    /// Units or pictures.
+    pub(super) fn clusters(&self) -> u64 {
+        self.clusters
+    }
+
     /// In units of which `steps` make one.
     pub(super) fn scaled(&self, steps: f64) -> UnitSums {
         UnitSums {

@@ -80,7 +80,8 @@ pub(super) fn compare_reviews(
         misjudged(&arm.reviews, arm.reviewed_hours(), metric, until_ms).map(|rate| Estimate {
             value: rate.rate,
             variance: rate.variance,
-            observations: rate.reviewed as f64,
+            // A rough rate is shown, and not compared.
+            observations: if rate.is_rough() { 0.0 } else { rate.clusters as f64 },
         })
     };
     compare_estimates(metric, estimate(control), estimate(treatment), criteria)
@@ -193,10 +194,9 @@ fn paired_of(live: &str, shadow: &str, sums: PairSums) -> Paired {
         shadow_version: shadow.to_owned(),
         pairs,
         labels,
-        // Verdicts of earlier releases do not say which shadows they should have.
         missing: expected.saturating_sub(judged),
         missing_cached: cached,
-        agreement: (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs.max(1) as f64,
+        agreement: (pairs > 0).then(|| (0..3).map(|label| labels[label][label]).sum::<u64>() as f64 / pairs as f64),
         kappa: Kappa::of(&table, Weighting::None).map(|kappa| kappa.kappa),
         only_shadow_no: shadow_alone,
         only_live_no: live_alone,

@@ -13,15 +13,15 @@ pub struct Criteria {
     pub alpha: f64,
     /// The smallest difference of a share, or of a mean confidence, that matters.
     pub min_effect: f64,
-    /// Verdicts younger than this do not count in rates of misjudgement, because people have not
-    /// answered all of them. In milliseconds before the experiment's last verdict, in whole hours.
+    /// Verdicts of hours that end later do not count in rates of misjudgement, because people have
+    /// not answered all of them. In milliseconds since 1970; none for all verdicts.
     #[serde(default)]
-    pub review_maturity_ms: u64,
+    pub review_until_ms: Option<i64>,
 }
 
 impl Default for Criteria {
     fn default() -> Self {
-        Self { alpha: 0.05, min_effect: 0.01, review_maturity_ms: 0 }
+        Self { alpha: 0.05, min_effect: 0.01, review_until_ms: None }
     }
 }
 
@@ -140,9 +140,10 @@ pub struct Comparison {
 }
 
 /// A difference adjusted for a segment: the mean of the differences within each value, weighted by
-/// the share of units with that value (post-stratification; Miratrix, Sekhon & Yu 2013). It is the
-/// regression on the segment with all interactions (Lin 2013). Values are known before routing, so
-/// the estimate stays without bias, and its variance is smaller where the metric depends on them.
+/// the share of verdicts with that value (post-stratification; Miratrix, Sekhon & Yu 2013). It is
+/// the regression on the segment with all interactions (Lin 2013). Values are known before routing,
+/// so the estimate stays without bias, and its variance is smaller where the metric depends on
+/// them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjusted {
     /// The segment's name.
@@ -151,7 +152,7 @@ pub struct Adjusted {
     pub metric: Metric,
     /// Treatment less control.
     pub difference: f64,
-    /// As [`Compared::interval`].
+    /// It holds at any time, at the level of the unadjusted one, by itself.
     pub interval: [f64; 2],
     /// The variance as a share of that without adjustment.
     pub variance_ratio: f64,
@@ -170,8 +171,8 @@ pub struct Experiment {
     pub unit: String,
     /// Times of the first and the last verdict.
     pub period: [String; 2],
-    /// Verdicts of the last 24 hours, or as many as there would be in 24 hours at the mean rate of a
-    /// shorter time. None for less than 10 minutes.
+    /// Verdicts of the last 24 hours, or as many as there would be in 24 hours at the mean rate of
+    /// a shorter time. None for less than 10 minutes.
     #[serde(default)]
     pub verdicts_per_day: Option<f64>,
     /// The control's variant.
@@ -208,8 +209,8 @@ pub struct Paired {
     pub missing_cached: u64,
     /// Rows are the live labels no, maybe and yes, columns the shadow's.
     pub labels: [[u64; 3]; 3],
-    /// The share of pairs with one label.
-    pub agreement: f64,
+    /// The share of pairs with one label; none without a pair.
+    pub agreement: Option<f64>,
     /// Agreement beyond chance (Cohen's κ).
     pub kappa: Option<f64>,
     /// Pairs where only the shadow says no.

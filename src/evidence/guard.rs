@@ -19,7 +19,6 @@ use super::{
     metric::Metric,
     observation::ExperimentKey,
     reviewed::{WeightedRate, misjudged},
-    summary::mature_until,
     sums::{Arms, PairSums, Sums, arms_of, control_of, shares_of},
 };
 use crate::{
@@ -84,6 +83,9 @@ pub struct Judgement {
     pub events: [u64; 2],
     /// Units of control and treatment.
     pub units: [u64; 2],
+    /// The rates of control and treatment; those of reviewed verdicts are weighted.
+    #[serde(default)]
+    pub rates: [f64; 2],
     /// The bounds of the difference of the rates, treatment less control, that hold at any time.
     /// Each is one-sided.
     pub difference: [f64; 2],
@@ -124,16 +126,16 @@ impl Judgement {
                 self.alpha
             );
         }
-        let rate = |events: u64, units: u64| 100.0 * events as f64 / units.max(1) as f64;
+        let [control_rate, treatment_rate] = self.rates.map(|rate| 100.0 * rate);
         let [low, high] = self.difference.map(|end| 100.0 * end);
         format!(
             "{}: {} has {treatment_events} of {treatment_units} ({:.2} %), {} {control_events} of {control_units} \
              ({:.2} %); difference {low:.2} to {high:.2} points, e-value {:.3e}, margin {} points, α = {}",
             self.guard,
             self.treatment,
-            rate(treatment_events, treatment_units),
+            treatment_rate,
             self.control,
-            rate(control_events, control_units),
+            control_rate,
             e_value,
             100.0 * self.margin,
             self.alpha,
@@ -149,16 +151,16 @@ pub struct GuardCriteria<'g> {
     /// How many treatments the definition has. α is divided by it, whether they have verdicts
     /// already or not.
     pub treatments: usize,
-    /// Verdicts younger than this do not count in rates of misjudgement.
-    pub review_maturity_ms: u64,
+    /// Verdicts of hours that end later do not count in rates of misjudgement, in milliseconds
+    /// since 1970.
+    pub review_until_ms: i64,
 }
 
 /// Judges every treatment of an experiment by each of its guards. Nothing for an experiment without
 /// a record.
 pub fn judge(key: &ExperimentKey, all: &Sums, criteria: GuardCriteria<'_>) -> Vec<Judgement> {
-    let GuardCriteria { guards, treatments, review_maturity_ms } = criteria;
+    let GuardCriteria { guards, treatments, review_until_ms: until_ms } = criteria;
     let Some(sums) = all.experiments.get(key) else { return Vec::new() };
-    let until_ms = mature_until(sums, review_maturity_ms);
     let arms = arms_of(sums);
     let shares: BTreeMap<&str, f64> = arms.keys().copied().zip(shares_of(&arms)).collect();
     let share_of = |name: &str| shares.get(name).copied().unwrap_or_default();
@@ -228,6 +230,7 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
     let mut judgement = Judgement {
         events: [events_a, events_b],
         units: [units_a, units_b],
+        rates: counts.map(|[events, units]| events as f64 / units.max(1) as f64),
         ln_e_value_needed: (2.0 / alpha).ln(),
         ..Judgement::without_data(margin, alpha)
     };
@@ -271,14 +274,14 @@ fn judge_misjudged(arms: [&Arm; 2], until_ms: i64, margin: f64, alpha: f64) -> J
     let mut judgement = Judgement {
         events: count(|rate| rate.wrong),
         units: count(|rate| rate.reviewed),
+        rates: rates.map(|rate| rate.map_or(0.0, |rate| rate.rate)),
         ..Judgement::without_data(margin, alpha)
     };
     let [Some(control), Some(treatment)] = rates else { return judgement };
 
     judgement.state = GuardState::Undecided;
-    let is_rough = |rate: WeightedRate| rate.wrong.min(rate.reviewed - rate.wrong) < NORMAL_EVENTS_MIN;
     let variance = control.variance + treatment.variance;
-    if is_rough(control) || is_rough(treatment) || !variance.is_finite() || variance <= 0.0 {
+    if control.is_rough() || treatment.is_rough() || !variance.is_finite() || variance <= 0.0 {
         return judgement;
     }
     let estimate = treatment.rate - control.rate;
@@ -301,11 +304,20 @@ fn judge_disagreement(
     let of = |live: &str, shadow: &str| {
         pairs.get(&(live.to_owned(), shadow.to_owned())).map(|pair| pair.labels).unwrap_or_default()
     };
-    let tables = [of(control, treatment), of(treatment, control)];
-    let all: u64 = tables.iter().flatten().flatten().sum();
-    let same: u64 = tables.iter().map(|table| (0..3).map(|label| table[label][label]).sum::<u64>()).sum();
+    // A picture that both versions judged live would count twice, so one direction counts: the one
+    // with more pairs.
+    let size = |table: &[[u64; 3]; 3]| -> u64 { table.iter().flatten().sum() };
+    let (one, other) = (of(control, treatment), of(treatment, control));
+    let table = if size(&one) >= size(&other) { one } else { other };
+    let all = size(&table);
+    let same: u64 = (0..3).map(|label| table[label][label]).sum();
     let different = all - same;
-    let mut judgement = Judgement { events: [0, different], units: [0, all], ..Judgement::without_data(margin, alpha) };
+    let mut judgement = Judgement {
+        events: [0, different],
+        units: [0, all],
+        rates: [0.0, different as f64 / all.max(1) as f64],
+        ..Judgement::without_data(margin, alpha)
+    };
     if all == 0 {
         return judgement;
     }
@@ -357,6 +369,7 @@ fn judge_sample_ratio(key: &ExperimentKey, arms: &Arms<'_>, guard: &GuardSpec, c
         state: if ln_e_value >= needed { GuardState::Harm } else { GuardState::Undecided },
         events: [0, 0],
         units: [units(true), units(false)],
+        rates: [0.0; 2],
         difference: [-1.0, 1.0],
         ln_e_value,
         ln_e_value_needed: needed,
@@ -376,6 +389,7 @@ impl Judgement {
             state: GuardState::NoData,
             events: [0; 2],
             units: [0; 2],
+            rates: [0.0; 2],
             difference: [-1.0, 1.0],
             ln_e_value: 0.0,
             ln_e_value_needed: -alpha.ln(),
@@ -397,7 +411,7 @@ impl Judgement {
         };
     }
 
-    /// Turns harm into a wait where the guard must see more first.
+    /// Turns a conclusion into a wait where the guard must see more first.
     fn wait(&mut self, events_min: u64, delay_ms: u64, lasted_ms: u64) {
         let events: u64 = self.events.iter().sum();
         let waits_for = if events < events_min {
@@ -407,7 +421,9 @@ impl Judgement {
         } else {
             None
         };
-        if self.state == GuardState::Harm && waits_for.is_some() {
+        // Before its delay is over a guard calls nothing safe either.
+        let is_early = lasted_ms < delay_ms && self.state == GuardState::Safe;
+        if (self.state == GuardState::Harm && waits_for.is_some()) || is_early {
             self.state = GuardState::Undecided;
         }
         self.waits_for = waits_for;

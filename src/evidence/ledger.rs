@@ -9,7 +9,7 @@ use super::{
     change::Change,
     first::{First, FirstOutcome},
     index::{Index, MemoryIndex, Slice},
-    observation::{ArmKey, Evidence, Kind, Observation, Pair, hash},
+    observation::{ArmKey, Evidence, ExpectedShadows, Kind, Observation, Pair, hash, live_key, shadow_key},
     reviewed::Reviewed,
     reviews::{HumanAnswer, HumanAnswers},
     sums::{PairSums, Sums, Touched},
@@ -74,7 +74,7 @@ impl<I: Index> Ledger<I> {
 
         let key = match verdict.ab_role {
             Role::Live => live_key(&verdict.request_id),
-            Role::Shadow => hash(&["shadow", &verdict.request_id, &verdict.model_version]),
+            Role::Shadow => shadow_key(live_key(&verdict.request_id), &verdict.model_version),
         };
         self.count(key, evidence)
     }
@@ -170,11 +170,8 @@ impl<I: Index> Ledger<I> {
 
     fn change(&mut self, key: u128, evidence: &Evidence, change: Change) -> Result<(), I::Error> {
         let Evidence { time_ms, kind, shadows } = evidence;
-        for versions in shadows.iter().flat_map(|shadows| &shadows.versions) {
-            let is_cached = shadows.as_ref().is_some_and(|shadows| shadows.is_cached);
-            let pair = self.pair(versions);
-            pair.expected = change.apply(pair.expected, 1);
-            pair.cached = change.apply(pair.cached, u64::from(is_cached));
+        if let Some(shadows) = shadows {
+            self.change_expected(key, shadows, change)?;
         }
         let count = match kind {
             Kind::Live(observation) => {
@@ -183,11 +180,7 @@ impl<I: Index> Ledger<I> {
                 return self.change_live(*time_ms, observation, change);
             }
             Kind::DeadLetter(arm, unit) => return self.change_dead_letter(*time_ms, arm, *unit, change),
-            Kind::Pair(pair) => {
-                let pair = self.pair(&pair.versions);
-                pair.judged = change.apply(pair.judged, 1);
-                return Ok(());
-            }
+            Kind::Pair(pair) => return self.change_judged(pair, change),
             Kind::Forced => &mut self.sums.excluded.forced,
             Kind::Outside => &mut self.sums.excluded.outside,
             Kind::UnitUnknown => &mut self.sums.excluded.unit_unknown,
@@ -196,6 +189,35 @@ impl<I: Index> Ledger<I> {
             Change::Add => *count + 1,
             Change::Remove => count.saturating_sub(1),
         };
+        Ok(())
+    }
+
+    /// Changes how many shadow verdicts should come with a live one, and how many of them are
+    /// there.
+    fn change_expected(&mut self, live: u128, shadows: &ExpectedShadows, change: Change) -> Result<(), I::Error> {
+        for versions in &shadows.versions {
+            let is_judged = self.index.evidence(shadow_key(live, &versions.1))?.is_some();
+            let pair = self.pair(versions);
+            pair.expected = change.apply(pair.expected, 1);
+            pair.judged = change.apply(pair.judged, u64::from(is_judged));
+            let is_cached = shadows.is_cached && !is_judged;
+            pair.cached = change.apply(pair.cached, u64::from(is_cached));
+        }
+        Ok(())
+    }
+
+    /// Changes how many of the expected shadow verdicts are there. One that is there already is
+    /// replaced by an earlier one, which changes nothing.
+    fn change_judged(&mut self, pair: &Pair, change: Change) -> Result<(), I::Error> {
+        let Some(Evidence { shadows: Some(shadows), .. }) = self.index.evidence(pair.live)? else { return Ok(()) };
+        if shadows.versions.contains(&pair.versions) {
+            let sums = self.pair(&pair.versions);
+            sums.judged = change.apply(sums.judged, 1);
+            if shadows.is_cached {
+                let counter = if change == Change::Add { Change::Remove } else { Change::Add };
+                sums.cached = counter.apply(sums.cached, 1);
+            }
+        }
         Ok(())
     }
 
@@ -327,11 +349,6 @@ impl<I: Index> Ledger<I> {
         table[usize::from(live)][usize::from(shadow)] += 1;
         Ok(())
     }
-}
-
-/// The key of the live verdict of a request.
-fn live_key(request_id: &str) -> u128 {
-    hash(&["live", request_id])
 }
 
 fn arm_of<'s>(sums: &'s mut Sums, arm: &ArmKey) -> &'s mut Arm {

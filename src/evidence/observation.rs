@@ -78,6 +78,8 @@ pub struct Pair {
     pub labels: (Label, Label),
     /// A digest of the picture.
     pub picture: u128,
+    /// The key of the live verdict.
+    pub live: u128,
 }
 
 /// A record as evidence. The earlier of two is the lesser one; of two at the same moment, their
@@ -172,6 +174,7 @@ impl Kind {
             versions: (live.model_version.clone(), verdict.model_version.clone()),
             labels: (live.result, verdict.result),
             picture: hash(&[&verdict.image_hash]),
+            live: live_key(&verdict.request_id),
         })
     }
 
@@ -211,6 +214,16 @@ impl Kind {
             segments: verdict.segments.clone().into_iter().collect(),
         })
     }
+}
+
+/// The key of the live verdict of a request.
+pub(super) fn live_key(request_id: &str) -> u128 {
+    hash(&["live", request_id])
+}
+
+/// The key of the verdict of a shadow version, by that of the live verdict.
+pub(super) fn shadow_key(live: u128, version: &str) -> u128 {
+    hash(&["shadow", &live.to_string(), version])
 }
 
 /// 128 bits of a digest: two different texts do not share them.

@@ -157,6 +157,24 @@ pub(super) struct WeightedRate {
     /// Verdicts behind it, and those that people contradict.
     pub(super) reviewed: u64,
     pub(super) wrong: u64,
+    /// Units or pictures with a reviewed verdict.
+    pub(super) clusters: u64,
+    /// How many verdicts of equal weight would tell as much (Kish 1965).
+    effective: f64,
+}
+
+/// With fewer effective verdicts that are right, or wrong, the normal approximation is too rough.
+const EFFECTIVE_EVENTS_MIN: f64 = 20.0;
+/// The variance of fewer units is too uncertain.
+const CLUSTERS_MIN: u64 = 10;
+
+impl WeightedRate {
+    /// Whether the normal approximation is too rough. A few heavy labels can decide a rate,
+    /// although many light ones were given.
+    pub(super) fn is_rough(&self) -> bool {
+        let events = self.rate.min(1.0 - self.rate) * self.effective;
+        events < EFFECTIVE_EVENTS_MIN || self.clusters < CLUSTERS_MIN
+    }
 }
 
 impl ReviewSums {
@@ -204,7 +222,10 @@ pub(super) fn misjudged<'h>(
     // Both sums are in millionths, so that their ratio needs no scale.
     let clustered = sums.weighted[place].scaled(1.0).variance();
     let factor = if independent > 0.0 { (clustered / independent).max(1.0) } else { 1.0 };
-    Some(WeightedRate { rate, variance: variance * factor, reviewed: mature.n, wrong: mature.wrong })
+    let clusters = sums.weighted[place].clusters();
+    let effective = (mature.w as f64).powi(2) / mature.ww as f64;
+    let (reviewed, wrong) = (mature.n, mature.wrong);
+    Some(WeightedRate { rate, variance: variance * factor, reviewed, wrong, clusters, effective })
 }
 
 #[cfg(test)]
@@ -252,6 +273,19 @@ mod tests {
         let rate = |metric| misjudged(&weighted.0, &weighted.1, metric, i64::MAX).unwrap().rate;
         assert!((rate(Metric::MisjudgedNo) - 0.9).abs() < 1e-12);
         assert!((rate(Metric::Misjudged) - 0.45).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_rate_that_rests_on_few_heavy_labels_is_rough() {
+        // 50 of 200 light labels are wrong, and of 20 heavy ones none is.
+        let light = (0..200).map(|unit| (unit, 0, usize::from(unit % 4 == 0), 1.0));
+        let (even, even_hours) = sums(&light.clone().collect::<Vec<_>>());
+        assert!(!misjudged(&even, &even_hours, Metric::Misjudged, i64::MAX).unwrap().is_rough());
+        let (mixed, mixed_hours) = sums(&light.chain((200..220).map(|unit| (unit, 0, 0, 100.0))).collect::<Vec<_>>());
+        assert!(misjudged(&mixed, &mixed_hours, Metric::Misjudged, i64::MAX).unwrap().is_rough());
+        let two: Vec<_> = (0..200).map(|place| (place % 2, 0, usize::from(place % 4 < 2), 1.0)).collect();
+        let (two, two_hours) = sums(&two);
+        assert!(misjudged(&two, &two_hours, Metric::Misjudged, i64::MAX).unwrap().is_rough(), "two units");
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn summarize(
     // Labels may come later: the division must not depend on whether they have.
     let tests = (Metric::ALL.len() + Metric::REVIEWED.len()) * treatments().count();
     let divided = Criteria { alpha: criteria.alpha / tests.max(1) as f64, ..criteria };
-    let until_ms = mature_until(sums, criteria.review_maturity_ms);
+    let until_ms = criteria.review_until_ms.unwrap_or(i64::MAX);
 
     let compare_arm = |arm: &Arm| {
         let metrics = Metric::ALL.iter().map(|metric| compare(*metric, &control.sums, &arm.sums, divided));
@@ -80,15 +80,6 @@ fn summarize(
         hours: breakdown::hours(&arms),
         comparisons,
     })
-}
-
-/// Verdicts before this time count in rates of misjudgement.
-pub(super) fn mature_until(sums: &ExperimentSums, maturity_ms: u64) -> i64 {
-    if maturity_ms == 0 {
-        return i64::MAX;
-    }
-    let last = sums.period_ms.map_or(0, |[_, last]| last);
-    last.saturating_sub(i64::try_from(maturity_ms).unwrap_or(i64::MAX))
 }
 
 fn variant(name: &str, arm: &Arm, criteria: Criteria) -> Variant {

@@ -67,11 +67,11 @@ pub(super) fn control_of<'s>(arms: &Arms<'s>, named: Option<&str>) -> Option<(&'
 pub struct PairSums {
     /// First pairs of pictures: rows are live labels, columns the shadow's.
     pub(super) labels: [[u64; 3]; 3],
-    /// Requests with a shadow verdict.
-    pub(super) judged: u64,
-    /// Requests that should have one.
+    /// Requests that should have a shadow verdict, as their live verdicts say.
     pub(super) expected: u64,
-    /// Those of them whose live answer was cached, so that they have none.
+    /// Those of them that have one.
+    pub(super) judged: u64,
+    /// Those of them that have none because the live answer was cached.
     pub(super) cached: u64,
 }
 

@@ -167,7 +167,7 @@ fn shadows_give_agreement_and_no_live_verdict() {
     let paired = &summary.paired[0];
     assert!(summary.experiments.is_empty());
     assert_eq!((paired.pairs, paired.only_shadow_no, paired.only_live_no), (60, 18, 2));
-    assert!((paired.agreement - 2.0 / 3.0).abs() < 1e-12 && paired.p_value < 0.01, "{paired:?}");
+    assert!((paired.agreement.unwrap() - 2.0 / 3.0).abs() < 1e-12 && paired.p_value < 0.01, "{paired:?}");
 }
 
 #[test]

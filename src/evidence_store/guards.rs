@@ -2,9 +2,9 @@
 //! the next step of a ramp when all are safe.
 //!
 //! A guard pauses an experiment once in a definition. When a person resumes it, the guard goes on
-//! to judge and does not pause it again. Likewise a ramp takes each step once in a definition: when
-//! a person has lowered the share of units, only a person raises it again. All instances of a group
-//! judge alike; the first by name acts, and the others act only if it does not.
+//! to judge and does not pause it again. A step of a ramp names the share that it comes from: it is
+//! refused where another instance has taken it, or a person has set another share. All instances of
+//! a group judge alike; the first by name acts, and the others act only if it does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +63,7 @@ impl ActionKey {
             experiment: report.experiment.clone(),
             epoch: report.epoch,
             definition: report.definition.clone(),
-            cause: format!("\nramp {}", millionths(step)),
+            cause: format!("\nramp {} {}", millionths(report.traffic_ratio), millionths(step)),
         }
     }
 
@@ -127,23 +127,23 @@ impl Guards {
     pub(super) fn judge(&mut self, sums: &Sums, progress: &Progress, now_ms: i64) -> Conclusions {
         let serving = self.switcher.serving();
         let specs = &serving.plan.table_spec.experiments;
-        self.memory.steps.note(specs, now_ms);
-        let guards = self.judge_guards(sums, progress);
-        let ramp = |spec| self.judge_ramp(spec, &guards, now_ms);
-        let ramps = specs.iter().filter_map(ramp).collect();
+        self.memory.steps.note(specs, sums, now_ms);
+        let guards = self.judge_guards(sums, progress, now_ms);
+        let ramps = specs.iter().filter_map(|spec| ramps::report(spec, &guards, &self.memory.steps, sums, now_ms));
+        let ramps = ramps.collect();
         Conclusions { guards, ramps }
     }
 
-    fn judge_guards(&self, sums: &Sums, progress: &Progress) -> Vec<GuardReport> {
+    fn judge_guards(&self, sums: &Sums, progress: &Progress, now_ms: i64) -> Vec<GuardReport> {
         let serving = self.switcher.serving();
         let is_blind = progress.failure.is_some()
             || !progress.has_caught_up
             || Duration::from_millis(progress.behind_ms) > self.behind_max;
         let experiments = serving.plan.table_spec.experiments.iter().filter(|spec| !spec.guards.is_empty());
-        experiments.flat_map(|spec| self.judge_experiment(spec, sums, is_blind)).collect()
+        experiments.flat_map(|spec| self.judge_experiment(spec, sums, is_blind, now_ms)).collect()
     }
 
-    fn judge_experiment(&self, spec: &ExperimentSpec, sums: &Sums, is_blind: bool) -> Vec<GuardReport> {
+    fn judge_experiment(&self, spec: &ExperimentSpec, sums: &Sums, is_blind: bool, now_ms: i64) -> Vec<GuardReport> {
         let definition = spec.definition();
         let found = sums
             .experiments
@@ -151,10 +151,12 @@ impl Guards {
             .find(|(key, _)| key.experiment == spec.name && key.epoch == spec.epoch && key.definition == definition);
         let Some((key, _)) = found else { return Vec::new() };
 
+        let maturity_ms = self.switcher.serving().plan.evidence.review_maturity_ms;
+        let maturity_ms = i64::try_from(maturity_ms).unwrap_or(i64::MAX);
         let criteria = GuardCriteria {
             guards: &spec.guards,
             treatments: spec.variants.len().saturating_sub(1),
-            review_maturity_ms: self.switcher.serving().plan.evidence.review_maturity_ms,
+            review_until_ms: if maturity_ms == 0 { i64::MAX } else { now_ms.saturating_sub(maturity_ms) },
         };
         let judgements = judge(key, sums, criteria).into_iter();
         let report = |judgement: Judgement| {
@@ -174,20 +176,10 @@ impl Guards {
         judgements.map(report).collect()
     }
 
-    fn judge_ramp(&self, spec: &ExperimentSpec, guards: &[GuardReport], now_ms: i64) -> Option<RampReport> {
-        let mut report = ramps::report(spec, guards, &self.memory.steps, now_ms)?;
-        let was_taken = |step| self.memory.acted.contains(&ActionKey::of_step(&report, step).command_id());
-        if report.waits_for.is_none() && report.next.is_some_and(was_taken) {
-            report.waits_for =
-                Some("a person: the ramp has taken this step before, and the share was lowered".to_owned());
-        }
-        Some(report)
-    }
-
     /// Goes on from the memory before a restart.
     pub(super) fn restore(&mut self, memory: GuardMemory) {
         self.memory.acted.extend(memory.acted);
-        self.memory.steps = memory.steps;
+        self.memory.steps.add_older(memory.steps);
     }
 
     /// What guards must know after a restart.
@@ -243,7 +235,10 @@ impl Guards {
     fn ask(&mut self, key: ActionKey, command: Command, why: String) {
         let by = if key.is_step() { format!("ramp:{}", key.experiment) } else { format!("guard:{}", key.cause) };
         let info = AuditInfo { by, why, ..AuditInfo::default() };
-        let request = CommandRequest { id: key.command_id(), ..CommandRequest::new(command, info) };
+        let mut request = CommandRequest::new(command, info);
+        if !key.is_step() {
+            request.id = key.command_id();
+        }
         let control = self.control.clone();
         let (sender, answer) = sync_channel(1);
         // Waiting for the group must not keep evidence waiting.
@@ -277,7 +272,13 @@ impl Guards {
                     (true, false) => "paused",
                 };
                 telemetry::guard_acted(experiment, key.label(), result);
-                self.memory.acted.insert(key.command_id());
+                if !key.is_step() {
+                    self.memory.acted.insert(key.command_id());
+                }
+            }
+            // Another instance took the step, or a person set a share.
+            Ok(Err(ControlError::Superseded)) if key.is_step() => {
+                telemetry::guard_acted(experiment, key.label(), "unchanged");
             }
             Ok(Err(error)) => {
                 let guard = key.label();
@@ -337,6 +338,8 @@ fn due(conclusions: &Conclusions) -> Vec<(ActionKey, Command, String)> {
             experiment: report.experiment.clone(),
             millionths: millionths(next),
             definition: report.definition.clone(),
+            from: Some(millionths(report.traffic_ratio)),
+            ramp_paused: false,
         };
         let own = conclusions.guards.iter().filter(|guard| guard.experiment == report.experiment);
         let evidence: Vec<String> = own.map(|guard| guard.judgement.in_words()).collect();

@@ -39,6 +39,10 @@ pub struct ReaderOptions {
     pub topics: Vec<(String, TopicKind)>,
     /// The topic of snapshots, where there is one.
     pub snapshot_topic: Option<String>,
+    /// The group that the evidence is of, and the name of this instance among writers of snapshots.
+    pub group: String,
+    /// See `group`.
+    pub writer: String,
     /// How evidence is kept.
     pub plan: EvidenceStorePlan,
 }
@@ -55,13 +59,26 @@ impl ReaderOptions {
         // The embedded broker forgets everything at its end, so a file would be of no use.
         let directory = plan.directory.clone().filter(|_| !connection.embedded);
         let snapshot_topic = kafka.evidence.clone().filter(|_| !connection.embedded);
-        Self { connection, topics, snapshot_topic, plan: EvidenceStorePlan { directory, ..plan.clone() } }
+        // Without a control topic instances do not know of each other.
+        let writer = match &kafka.control {
+            Some(_) => "instances".to_owned(),
+            None => kafka.instance_id.clone().unwrap_or_else(|| "instance".to_owned()),
+        };
+        let group = kafka.group_id.clone();
+        Self {
+            connection,
+            topics,
+            snapshot_topic,
+            group,
+            writer,
+            plan: EvidenceStorePlan { directory, ..plan.clone() },
+        }
     }
 
     fn snapshots(&self, is_instance: bool) -> Snapshots {
-        let writer = if is_instance { "instances" } else { "reader" };
+        let writer = if is_instance { &self.writer } else { "reader" };
         let interval = self.plan.snapshot_interval;
-        Snapshots::new(self.connection.clone(), self.snapshot_topic.clone(), interval, writer)
+        Snapshots::new(self.connection.clone(), self.snapshot_topic.clone(), interval, &self.group, writer)
     }
 }
 

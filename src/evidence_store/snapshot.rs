@@ -1,7 +1,7 @@
 //! All sums with their offsets, as records of a compacted topic. Pure.
 //!
-//! A new instance reads the topics of outcomes from their beginning. Where retention has cut that, it
-//! takes the sums of the newest snapshot, and reads on from its offsets.
+//! A new instance reads the topics of outcomes from their beginning. Where retention has cut them,
+//! it takes the sums of the newest snapshot, and reads on from its offsets.
 //!
 //! A snapshot is cut into chunks, a record each. Two slots take turns, so that one whole snapshot
 //! stays there while the next one is written.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
-    tables::{decode, encode},
+    tables::{FORMAT, decode, encode},
 };
 use crate::evidence::{ArmKey, Excluded, ExperimentKey, ExperimentSums, Hour, PairSums, ReviewCounts, Sums};
 
@@ -20,8 +20,6 @@ use crate::evidence::{ArmKey, Excluded, ExperimentKey, ExperimentSums, Hour, Pai
 const CHUNK_BYTES: usize = 512 << 10;
 /// Chunks of one snapshot, at most: 64 MiB.
 const CHUNKS_MAX: usize = 128;
-/// The encoding. A snapshot of another one is not used.
-const FORMAT: u32 = 1;
 
 /// What a snapshot holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,17 +107,24 @@ struct Chunk {
 }
 
 /// Puts the records of the topic together.
-#[derive(Default)]
 pub(super) struct Assembly {
+    /// Records of other groups are left out: they may be of other topics.
+    group: String,
     /// By writer and slot the chunks, by their place.
     slots: BTreeMap<String, BTreeMap<u32, Chunk>>,
 }
 
 impl Assembly {
-    /// Adds a record. A later one of the same key takes the place of an earlier one; what is no
-    /// chunk is left out.
+    /// Without a record, for the snapshots of a group.
+    pub(super) fn new(group: &str) -> Self {
+        Self { group: format!("{group}/"), slots: BTreeMap::new() }
+    }
+
+    /// Adds a record. A later one of the same key replaces an earlier one. Records that are no
+    /// chunks are ignored.
     pub(super) fn add(&mut self, key: &[u8], value: &[u8]) {
-        let slot = std::str::from_utf8(key).ok().and_then(|key| key.rsplit_once('/'));
+        let key = std::str::from_utf8(key).ok().filter(|key| key.starts_with(&self.group));
+        let slot = key.and_then(|key| key.rsplit_once('/'));
         let chunk = decode::<Chunk>(value).ok().filter(|chunk| chunk.format == FORMAT && chunk.count > 0);
         if let (Some((slot, _)), Some(chunk)) = (slot, chunk) {
             self.slots.entry(slot.to_owned()).or_default().insert(chunk.place, chunk);
@@ -167,7 +172,7 @@ mod tests {
     }
 
     fn newest(records: &[(String, Vec<u8>)]) -> Option<(Snapshot, i64)> {
-        let mut assembly = Assembly::default();
+        let mut assembly = Assembly::new("g");
         records.iter().for_each(|(key, value)| assembly.add(key.as_bytes(), value));
         assembly.newest()
     }
@@ -175,12 +180,13 @@ mod tests {
     #[test]
     fn a_snapshot_reads_back_as_the_sums_it_was_taken_of() {
         let (snapshot, sums) = snapshot(100);
-        let records = snapshot.records("a", 7, 1_000).unwrap();
+        let records = snapshot.records("g/a", 7, 1_000).unwrap();
         let (read, taken_ms) = newest(&records).unwrap();
         assert_eq!((&read, taken_ms), (&snapshot, 1_000));
         assert_eq!(read.sums(), sums);
         assert_eq!(newest(&[]), None);
-        assert_eq!(newest(&[("a/0/0".to_owned(), b"no chunk".to_vec())]), None);
+        assert_eq!(newest(&snapshot.records("other/a", 7, 1_000).unwrap()), None, "of another group");
+        assert_eq!(newest(&[("g/a/0/0".to_owned(), b"no chunk".to_vec())]), None);
     }
 
     #[test]
@@ -194,7 +200,7 @@ mod tests {
             let count = chunks.len() as u32;
             let record = |(place, bytes): (usize, &&[u8])| {
                 let chunk = Chunk { format: FORMAT, taken_ms, place: place as u32, count, bytes: bytes.to_vec() };
-                (format!("a/{}/{place}", turn % 2), encode(&chunk))
+                (format!("g/a/{}/{place}", turn % 2), encode(&chunk))
             };
             chunks.iter().enumerate().map(record).collect::<Vec<_>>()
         };
@@ -207,7 +213,7 @@ mod tests {
         records.push(cut(&second, 0, 3_000).remove(0));
         assert_eq!(newest(&records), None);
         // Another writer has slots of its own.
-        records.extend(first.records("b", 1, 500).unwrap());
+        records.extend(first.records("g/b", 1, 500).unwrap());
         assert_eq!(newest(&records).unwrap(), (first, 500));
     }
 }

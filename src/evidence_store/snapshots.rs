@@ -18,8 +18,9 @@ pub(super) struct Snapshots {
     /// None: no snapshots.
     topic: Option<String>,
     interval: Duration,
-    /// Instances of a group take turns under one name.
-    writer: &'static str,
+    group: String,
+    /// The group, and who writes in it: instances that know each other share a name.
+    writer: String,
     /// When the next one is due.
     due: Instant,
     publishing: Option<JoinHandle<()>>,
@@ -32,21 +33,28 @@ const PUBLISH_WAIT: Duration = Duration::from_secs(60);
 const READ_WAIT: Duration = Duration::from_secs(30);
 
 impl Snapshots {
-    pub(super) fn new(connection: Connection, topic: Option<String>, interval: Duration, writer: &'static str) -> Self {
-        Self { connection, topic, interval, writer, due: Instant::now() + interval, publishing: None }
+    pub(super) fn new(
+        connection: Connection,
+        topic: Option<String>,
+        interval: Duration,
+        group: &str,
+        writer: &str,
+    ) -> Self {
+        let writer = format!("{group}/{writer}");
+        let (group, due) = (group.to_owned(), Instant::now() + interval);
+        Self { connection, topic, interval, group, writer, due, publishing: None }
     }
 
-    /// Restores a store that has read nothing, if retention has cut its topics. Returns true if it
+    /// Restores a store where retention has cut records that it has not read. Returns true if it
     /// did.
     pub(super) fn restore(&self, store: &mut Store, topics: &[&str]) -> Result<bool, Interrupted> {
-        let Some(snapshot_topic) = self.topic.as_deref().filter(|_| store.offsets().is_empty()) else {
-            return Ok(false);
-        };
+        let Some(snapshot_topic) = self.topic.as_deref() else { return Ok(false) };
         let beginnings = self.connection.beginnings(topics)?;
-        if beginnings.values().all(|offset| *offset == 0) {
+        let next = |partition| store.offsets().get(partition).copied().unwrap_or_default();
+        if beginnings.iter().all(|(partition, first)| next(partition) >= *first) {
             return Ok(false);
         }
-        let mut assembly = Assembly::default();
+        let mut assembly = Assembly::new(&self.group);
         match self.connection.read_backlog(snapshot_topic, &Extent::All, READ_WAIT, |record| {
             if let (Some(key), Some(value)) = (&record.key, &record.payload) {
                 assembly.add(key, value);
@@ -77,16 +85,22 @@ impl Snapshots {
             .map(|(partition, next)| (beginnings.get(partition).copied().unwrap_or_default() - next).max(0))
             .sum();
         if !store.restore(&snapshot)? {
-            tracing::warn!(snapshot_topic, "The snapshot is of topics that were deleted: it is not used.");
+            tracing::warn!(
+                snapshot_topic,
+                "The snapshot is of topics that were deleted, or older than the store: it is not used."
+            );
             return Ok(false);
         }
         let age_s = (jiff::Timestamp::now().as_millisecond() - taken_ms) / 1_000;
-        tracing::info!(
-            snapshot_topic,
-            age_s,
-            lost,
-            "Evidence begins with a snapshot, because retention has cut the topics."
-        );
+        if lost > 0 {
+            tracing::warn!(snapshot_topic, age_s, lost, "Evidence begins with a snapshot; later records are gone.");
+        } else {
+            tracing::info!(
+                snapshot_topic,
+                age_s,
+                "Evidence begins with a snapshot, because retention has cut the topics."
+            );
+        }
         Ok(true)
     }
 
@@ -111,7 +125,7 @@ impl Snapshots {
             Ok(snapshot) => snapshot,
             Err(error) => return tracing::warn!(%error, "No snapshot of the evidence was taken."),
         };
-        let Some(records) = snapshot.records(self.writer, turn, now_ms) else {
+        let Some(records) = snapshot.records(&self.writer, turn, now_ms) else {
             telemetry::evidence_snapshot("too_large");
             tracing::error!("The evidence is too large for a snapshot, more than 64 MiB.");
             return;

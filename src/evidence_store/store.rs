@@ -17,15 +17,14 @@ use super::{
     guards::GuardMemory,
     names::{Name, Names},
     snapshot::Snapshot,
-    tables::{Current, EXPERIMENTS, GENERATIONS, HOURS, META, NAMES, OFFSETS, PAIRS, StoredIndex, decode, encode},
+    tables::{
+        Current, EXPERIMENTS, FORMAT, GENERATIONS, HOURS, META, NAMES, OFFSETS, PAIRS, StoredIndex, decode, encode,
+    },
 };
 use crate::{
     evidence::{ArmKey, ExperimentSums, Hour, Ledger, Sums, Touched},
     message::Record,
 };
-
-/// The encoding of the store. A store of another one is made again from the topics.
-const FORMAT: u32 = 3;
 
 /// The name of the file in `evidence.directory`.
 pub const FILE: &str = "evidence.redb";
@@ -111,14 +110,17 @@ impl Store {
     }
 
     /// Takes the sums and offsets of a snapshot. Returns false if it read topics that are others
-    /// now: the store is as before then.
+    /// now, or less of a partition than this store: the store is as before then.
     ///
     /// # Errors
     /// As [`Self::add`].
     pub(super) fn restore(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
         let bytes = meta(&self.database, "identity")?.ok_or(StoreError::Damaged("there is no identity"))?;
         let known = Identity { format: FORMAT, topics: snapshot.topics.clone() };
-        if known.joined(&decode(&bytes)?).is_none() {
+        let is_behind = |(partition, offset): (&(String, i32), &i64)| {
+            snapshot.offsets.get(partition).is_none_or(|of_snapshot| of_snapshot < offset)
+        };
+        if known.joined(&decode(&bytes)?).is_none() || self.offsets.iter().any(is_behind) {
             return Ok(false);
         }
 

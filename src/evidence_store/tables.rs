@@ -20,6 +20,10 @@ use crate::{
     message::{Decision, Label},
 };
 
+/// The encoding of entries. A store of another one is made again from the topics, and a snapshot of
+/// another one is not used.
+pub(super) const FORMAT: u32 = 3;
+
 /// `identity`, `generation`, `excluded`, `reviews`, `guards`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The next offset of each partition, by topic.
@@ -89,6 +93,7 @@ enum Kept {
         versions: u32,
         labels: u8,
         picture: [u8; 16],
+        live: [u8; 16],
     },
     DeadLetter {
         arm: u32,
@@ -151,6 +156,7 @@ fn kept(evidence: &Evidence, names: &mut Names) -> KeptEvidence {
             versions: names.number(Name::Versions(pair.versions.0.clone(), pair.versions.1.clone())),
             labels: pair.labels.0 as u8 | (pair.labels.1 as u8) << 2,
             picture: pair.picture.to_le_bytes(),
+            live: pair.live.to_le_bytes(),
         },
         Kind::DeadLetter(arm, unit) => {
             Kept::DeadLetter { arm: names.number(Name::Arm(arm.clone())), unit: unit.map(u128::to_le_bytes) }
@@ -201,10 +207,11 @@ fn restored((time_ms, kept, shadows): KeptEvidence, names: &Names) -> Result<Evi
                 segments: segments.into_iter().map(segment).collect::<Result<_, _>>()?,
             })
         }
-        Kept::Pair { versions, labels, picture } => Kind::Pair(Pair {
+        Kept::Pair { versions, labels, picture, live } => Kind::Pair(Pair {
             versions: versions_of(versions)?,
             labels: (label(labels & 3)?, label(labels >> 2 & 3)?),
             picture: u128::from_le_bytes(picture),
+            live: u128::from_le_bytes(live),
         }),
         Kept::DeadLetter { arm, unit } => Kind::DeadLetter(arm_of(arm)?, unit.map(u128::from_le_bytes)),
         Kept::Forced => Kind::Forced,

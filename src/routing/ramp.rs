@@ -29,6 +29,9 @@ pub(super) fn check(spec: &ExperimentSpec) -> Result<(), Refused> {
     if spec.ramp.is_empty() {
         return Ok(());
     }
+    if spec.variants.len() < 2 {
+        return Err(refused(".ramp", "needs two variants: without a treatment nothing can be found safe".to_owned()));
+    }
     if spec.ramp.len() > STEPS_MAX {
         return Err(refused(".ramp", format!("has {} steps, at most {STEPS_MAX}", spec.ramp.len())));
     }
@@ -69,7 +72,10 @@ mod tests {
     fn spec(ramp: serde_json::Value, guards: serde_json::Value) -> ExperimentSpec {
         serde_json::from_value(json!({
             "name": "e", "traffic_ratio": 0.05, "ramp": ramp, "guards": guards,
-            "variants": [{"name": "control", "model_version": "a", "weight": 1.0}],
+            "variants": [
+                {"name": "control", "model_version": "a", "weight": 1.0},
+                {"name": "treatment", "model_version": "b", "weight": 1.0},
+            ],
         }))
         .unwrap()
     }

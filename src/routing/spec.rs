@@ -27,6 +27,15 @@ pub struct TableSpec {
     pub experiments: Vec<ExperimentSpec>,
 }
 
+impl ExperimentSpec {
+    /// Removes guards and the ramp: they watch answers, and decide none.
+    pub fn remove_watchers(&mut self) {
+        self.guards.clear();
+        self.ramp.clear();
+        (self.ramp_step_ms, self.ramp_step_verdicts, self.ramp_paused) = (ten_minutes(), hundred(), false);
+    }
+}
+
 impl TableSpec {
     /// The rules, holdouts, experiments and versions that another table had and this one has not, by kind and name.
     pub fn gone_since(&self, before: &Self) -> Vec<(&'static str, String)> {
@@ -177,6 +186,12 @@ pub struct ExperimentSpec {
     /// How long each step of the ramp lasts, at least.
     #[serde(default = "ten_minutes", skip_serializing_if = "is_ten_minutes")]
     pub ramp_step_ms: u64,
+    /// Verdicts of each variant in each step of the ramp, at least.
+    #[serde(default = "hundred", skip_serializing_if = "is_hundred")]
+    pub ramp_step_verdicts: u64,
+    /// Whether the ramp takes no step.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ramp_paused: bool,
     /// Whether it takes nobody, until it is resumed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused: bool,
@@ -242,6 +257,9 @@ pub struct Traffic {
     /// The experiment's definition. Another definition begins with the share that settings name,
     /// because the safety of a share was shown for this one.
     pub definition: String,
+    /// Whether a person set it, and the ramp takes no step from there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ramp_paused: bool,
 }
 
 impl Traffic {
@@ -354,6 +372,7 @@ impl TableSpec {
             let traffic = overrides.traffic.get(&experiment.name);
             if let Some(traffic) = traffic.filter(|traffic| traffic.definition == experiment.definition()) {
                 experiment.traffic_ratio = traffic.share();
+                experiment.ramp_paused = traffic.ramp_paused;
             }
             let Some(position) = overrides.experiments.get(&experiment.name) else { continue };
             experiment.paused = *position == Position::Paused;
@@ -376,6 +395,14 @@ fn first() -> u32 {
 
 fn ten_minutes() -> u64 {
     600_000
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+fn is_hundred(count: &u64) -> bool {
+    *count == hundred()
 }
 
 fn is_ten_minutes(milliseconds: &u64) -> bool {

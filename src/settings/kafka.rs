@@ -109,8 +109,8 @@ const PROTECTED_OPTIONS: [(&str, &str); 22] = [
     ),
 ];
 
-/// `running` is what the program runs by, where it does.
-pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>) -> Result<KafkaPlan, SettingsError> {
+/// Refuses names that are empty, have control characters, or name two topics.
+fn check_names(source: &Source, raw: &raw::Kafka) -> Result<(), SettingsError> {
     let retry_fields: Vec<String> =
         (0..raw.retries.len()).map(|index| format!("kafka.retries[{index}].topic")).collect();
     let mut topics = vec![
@@ -143,6 +143,12 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
             return Err(source.field(field, format!("must differ from `{other}`")));
         }
     }
+    Ok(())
+}
+
+/// `running` is what the program runs by, where it does.
+pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>) -> Result<KafkaPlan, SettingsError> {
+    check_names(source, &raw)?;
     for (index, retry) in raw.retries.iter().enumerate() {
         if !(1..=MILLISECONDS_A_DAY).contains(&retry.delay_ms) {
             let reason = format!("is {}, it must lie between 1 and {MILLISECONDS_A_DAY}", retry.delay_ms);

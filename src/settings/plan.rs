@@ -18,7 +18,7 @@ use super::{
 use crate::{
     fetch::FetchOptions,
     message::{Decision, Label, RequestBounds},
-    routing::{Overrides, Table, TableSpec},
+    routing::{ExperimentSpec, Overrides, Table, TableSpec},
 };
 
 /// Validated settings.
@@ -351,11 +351,7 @@ fn digest(
     let limits = (requests, texts, images, (hosts, schemes, ports, networks, redirects_max));
     // Guards and ramps watch answers, and decide none.
     let mut table = table.clone();
-    for experiment in &mut table.experiments {
-        experiment.guards.clear();
-        experiment.ramp.clear();
-        experiment.ramp_step_ms = 600_000;
-    }
+    table.experiments.iter_mut().for_each(ExperimentSpec::remove_watchers);
     // Serializing plain data into memory cannot fail; the arm keeps the function total.
     let json = serde_json::to_vec(&(table, approve_confidence, reject_confidence, judges, limits)).unwrap_or_default();
     let mut digest = Sha256::new_with_prefix(&json);

@@ -24,8 +24,8 @@ impl Ridge {
         self.b.iter_mut().zip(x).for_each(|(sum, value)| *sum += value * reward);
     }
 
-    /// The reward that is predicted, and how uncertain that is: √(xᵀ A⁻¹ x), the width of LinUCB (Li
-    /// et al. 2010).
+    /// The reward that is predicted, and how uncertain that is: √(xᵀ A⁻¹ x), the width of LinUCB
+    /// (Li et al. 2010).
     pub fn predict(&self, x: &[f64]) -> [f64; 2] {
         let solved = solve(&self.a, x);
         let product = |other: &[f64]| solved.iter().zip(other).map(|(one, other)| one * other).sum::<f64>();
@@ -61,9 +61,10 @@ fn solve(a: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
     x
 }
 
-/// Probabilities of versions by their scores: inverse to the distance from the best (SquareCB, Foster
-/// & Rakhlin 2020), mixed with a floor. Each version gets at least `floor`, which is at most 1 / K;
-/// they add up to one, and a better score never gets less. The first of equal bests is the best.
+/// Probabilities of versions by their scores: inverse to the distance from the best (SquareCB,
+/// Foster & Rakhlin 2020), mixed with a floor. Each version gets at least `floor`, which is at most
+/// 1 / K; they add up to one, and a better score never gets less. The first of equal bests is the
+/// best.
 pub fn inverse_gap(scores: &[f64], gamma: f64, floor: f64) -> Vec<f64> {
     let k = scores.len() as f64;
     let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -4,7 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drift {
     /// Population stability index: Σ (q - p) ln(q / p), with 0.5 added to every count, so that an
-    /// empty bin does not decide alone. Below 0.1 little has changed, above 0.25 much (Siddiqi 2006).
+    /// empty bin does not decide alone. Below 0.1 little has changed, above 0.25 much (Siddiqi
+    /// 2006).
     pub psi: f64,
     /// Jensen & Shannon's divergence in nats, at most ln 2.
     pub jensen_shannon: f64,
@@ -51,9 +52,9 @@ impl Drift {
     }
 }
 
-/// Kolmogorov & Smirnov's statistic of two samples, and its exact p-value: the share of all divisions
-/// of the pooled values whose statistic is as large, as a count of lattice paths (Gnedenko & Korolyuk
-/// 1951). With ties it is conservative. None where a sample is empty.
+/// Kolmogorov & Smirnov's statistic of two samples, and its exact p-value: the share of all
+/// divisions of the pooled values whose statistic is as large, as a count of lattice paths
+/// (Gnedenko & Korolyuk 1951). With ties it is conservative. None where a sample is empty.
 pub fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> Option<[f64; 2]> {
     let (n, m) = (a.len(), b.len());
     if n == 0 || m == 0 {
@@ -86,8 +87,8 @@ pub fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> Option<[f64; 2]> {
 }
 
 /// The share of paths from (0, 0) to (n, m) that touch a distance of at least `bound` from the
-/// diagonal. Sums of paths that stay inside are scaled by the number of all paths to a point, so that
-/// nothing overflows.
+/// diagonal. Sums of paths that stay inside are scaled by the number of all paths to a point, so
+/// that nothing overflows.
 fn share_of_paths(n: usize, m: usize, bound: i64) -> f64 {
     if bound == 0 {
         return 1.0;

@@ -27,7 +27,10 @@ pub fn ln_e_value(events: [u64; 2], share: f64) -> f64 {
     });
     let highest = each.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mean = each.iter().map(|ln| (ln - highest).exp()).sum::<f64>() / each.len() as f64;
-    highest + mean.ln()
+    let ln_mean = highest + mean.ln();
+    // Where the treatment has fewer events than its share, no larger share fits better, so there is no
+    // evidence. Far below, the part above the share underflows, and the sum would be wrong.
+    if treatment <= share * (treatment + control) { ln_mean.min(0.0) } else { ln_mean }
 }
 
 /// ln of the evidence that the treatment's rate exceeds the control's by more than `margin`, for
@@ -94,6 +97,9 @@ mod tests {
         assert!(ln_e_value([5, 40], 0.5) > 8.0);
         assert!(ln_e_value([40, 5], 0.5) < 0.0, "fewer events are no harm");
         assert!(ln_e_value([0, 0], 0.1).abs() < 1e-9, "nothing was seen");
+        for fewer in [[9_000, 3], [90_000, 100], [1_000_000, 0], [1_000_000, 3]] {
+            assert!(ln_e_value(fewer, 0.1) <= 0.0, "{fewer:?}: a treatment that is far better is no harm");
+        }
         for events in [[1_000_000, 3], [3, 1_000_000], [900_000, 100_000]] {
             assert!(ln_e_value(events, 0.1).is_finite(), "{events:?}");
         }

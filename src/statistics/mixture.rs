@@ -42,7 +42,16 @@ pub fn ln_e_value(estimate: f64, v: f64, g: f64) -> f64 {
 /// rounding of that formula.
 pub fn ln_e_value_one_sided(estimate: f64, v: f64, g: f64) -> f64 {
     let z = estimate * (g / (v * (g + 1.0))).sqrt();
-    std::f64::consts::LN_2 + ln_e_value(estimate, v, g) + libm::log(0.5 * libm::erfc(-z / std::f64::consts::SQRT_2))
+    std::f64::consts::LN_2 + ln_e_value(estimate, v, g) + ln_normal_cdf(z)
+}
+
+/// ln Φ(z). Far below zero Φ underflows, so its asymptote takes over.
+fn ln_normal_cdf(z: f64) -> f64 {
+    let x = -z / std::f64::consts::SQRT_2;
+    if x < 20.0 {
+        return (0.5 * libm::erfc(x)).ln();
+    }
+    -x * x - (2.0 * x * std::f64::consts::PI.sqrt()).ln()
 }
 
 /// Half the width of an interval that begins to hold at `m` observations and needs no tuning
@@ -50,4 +59,22 @@ pub fn ln_e_value_one_sided(estimate: f64, v: f64, g: f64) -> f64 {
 /// `t` ≥ `m` observations. Ψ is the distribution function of χ² with three degrees of freedom.
 pub fn half_width_delayed(v: f64, t: f64, m: f64, alpha: f64) -> f64 {
     (v * (chi_squared_quantile(1.0 - alpha, 3.0) + (t / m).ln())).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sided_evidence_is_a_number_at_any_distance() {
+        let g = planned_g(0.01);
+        for estimate in [-0.5, -0.05, 0.0, 0.05, 0.5] {
+            assert!(ln_e_value_one_sided(estimate, 1e-6, g).is_finite(), "{estimate}");
+        }
+        assert!(ln_e_value_one_sided(-0.5, 1e-6, g) < ln_e_value_one_sided(-0.05, 1e-6, g));
+        assert!(ln_e_value_one_sided(-0.05, 1e-6, g) < ln_e_value_one_sided(0.0, 1e-6, g));
+        assert!((ln_normal_cdf(-28.3) - ln_normal_cdf(-28.2)).abs() < 3.0, "no step where the asymptote begins");
+        let at_bound = ln_e_value_one_sided(half_width_one_sided(1e-4, g, 0.01), 1e-4, g);
+        assert!((at_bound - 100_f64.ln()).abs() < 0.05, "{at_bound}");
+    }
 }

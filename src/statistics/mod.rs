@@ -3,11 +3,11 @@
 //! Nothing here reads a clock, draws a random number or knows of verdicts.
 //!
 //! * [`special`]: distribution functions; [`Moments`]: mean and variance of an arm.
-//! * [`Difference`], [`Welch`]: differences of means; [`mixture`]: intervals of them that hold at any
-//!   time; [`bounded`]: without a normal approximation; [`UnitSums`]: where a user is the
+//! * [`Difference`], [`Welch`]: differences of means; [`mixture`]: intervals of them that hold at
+//!   any time; [`bounded`]: without a normal approximation; [`UnitSums`]: where a user is the
 //!   observation.
-//! * [`proportion`]: shares, for a fixed number; [`sample_ratio`]: whether arms get their shares, and
-//!   whether rare events are equally frequent.
+//! * [`proportion`]: shares, for a fixed number; [`sample_ratio`]: whether arms get their shares,
+//!   and whether rare events are equally frequent.
 //! * [`excess`]: whether a treatment has rare events more often.
 //! * [`Histogram`], [`quantile`]: latency.
 //! * [`paired`]: two versions on the same requests; [`agreement`]: of versions and of reviewers.

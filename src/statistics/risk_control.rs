@@ -3,8 +3,12 @@
 use super::special::binomial_cdf;
 
 /// The smallest number of labelled items at which so many errors prove a risk: P(Bin(n, risk) ≤
-/// errors) ≤ 1 - level (Clopper & Pearson 1934).
-pub fn labels_needed(errors: u64, risk: f64, level: f64) -> u64 {
+/// errors) ≤ 1 - level (Clopper & Pearson 1934). None where no number is enough: a risk of 0, or a
+/// level of 1.
+pub fn labels_needed(errors: u64, risk: f64, level: f64) -> Option<u64> {
+    if risk <= 0.0 || level >= 1.0 {
+        return None;
+    }
     let is_enough = |n: u64| binomial_cdf(errors, n, risk) <= 1.0 - level;
     let mut high = errors + 1;
     while !is_enough(high) {
@@ -19,7 +23,7 @@ pub fn labels_needed(errors: u64, risk: f64, level: f64) -> u64 {
             low = middle;
         }
     }
-    high
+    Some(high)
 }
 
 /// The p-value of "the risk is above `risk`" for errors that are counted: exact binomial.

@@ -45,8 +45,8 @@ impl RiskCoverage {
         Self { answers: accepted, points }
     }
 
-    /// The area under the curve: the mean risk over all numbers of accepted answers. Answers of equal
-    /// confidence share their errors evenly, so that their order does not matter.
+    /// The area under the curve: the mean risk over all numbers of accepted answers. Answers of
+    /// equal confidence share their errors evenly, so that their order does not matter.
     pub fn area(&self) -> f64 {
         let (mut area, mut before) = (0.0, Operating { threshold: 1.0, accepted: 0, errors: 0 });
         for point in &self.points {
@@ -60,7 +60,8 @@ impl RiskCoverage {
         area / self.answers.max(1) as f64
     }
 
-    /// The loosest threshold whose observed risk is at most `risk`; none where every one exceeds it.
+    /// The loosest threshold whose observed risk is at most `risk`; none where every one exceeds
+    /// it.
     pub fn at_risk(&self, risk: f64) -> Option<Operating> {
         // A product that rounding has put below a whole number by its last digit still passes.
         let passes = |point: &&Operating| point.errors as f64 <= risk * point.accepted as f64 + 1e-12;

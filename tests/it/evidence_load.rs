@@ -74,11 +74,14 @@ fn evidence_counts_a_thousand_verdicts_a_second_as_they_come() {
     let counted = || metric(&page(&instance.metrics, "/metrics"), "ofa_evidence_delay_seconds_count", "");
     let waiting = Instant::now();
     while counted() < sent {
-        assert!(waiting.elapsed() < Duration::from_secs(60), "{} of {sent} were counted", counted());
+        let evidence = || instance.api.get::<serde_json::Value>("/v1/evidence").unwrap()["progress"].clone();
+        assert!(waiting.elapsed() < Duration::from_secs(60), "{} of {sent}: {}", counted(), evidence());
         std::thread::sleep(Duration::from_millis(50));
     }
     let page = page(&instance.metrics, "/metrics");
     let delay = |q| quantile(&page, "ofa_evidence_delay_seconds_bucket", q);
+    // A bound that only a defect exceeds; the figures are printed.
+    assert!(delay(0.99) < 16.0, "{} s", delay(0.99));
     println!(
         "{sent} verdicts in {lasted:.1} s: counted within {} s (p50), {} s (p99); {:.1} % of one core, {:.1} % of it idle",
         delay(0.5),

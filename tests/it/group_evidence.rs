@@ -121,10 +121,15 @@ fn a_ramp_takes_each_step_once_for_the_group_and_a_person_takes_it_back() {
         let settings = with_evidence(&topics.operated(kafka.address(), name));
         let share = "traffic_ratio = 1.0\n";
         assert!(settings.contains(share));
-        settings.replace(share, "traffic_ratio = 0.3\nramp = [0.3, 0.6, 1.0]\nramp_step_ms = 1_000\n").replace(
-            "[telemetry]\n",
-            "[[experiments.guards]]\nmetric = \"dead_letter_rate\"\nmargin = 0.5\n[telemetry]\n",
-        )
+        settings
+            .replace(
+                share,
+                "traffic_ratio = 0.3\nramp = [0.3, 0.6, 1.0]\nramp_step_ms = 1_000\nramp_step_verdicts = 5\n",
+            )
+            .replace(
+                "[telemetry]\n",
+                "[[experiments.guards]]\nmetric = \"dead_letter_rate\"\nmargin = 0.5\n[telemetry]\n",
+            )
     };
     let instances = ["one", "two", "three"].map(|name| Instance::start(&ramped(name)));
     let share = |instance: &Instance| instance.report().experiments[0].traffic_ratio;
@@ -134,12 +139,19 @@ fn a_ramp_takes_each_step_once_for_the_group_and_a_person_takes_it_back() {
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(share(&instances[0]), 0.3, "time alone is no safety");
 
-    send(kafka.address(), &topics.name("requests"), &different_requests(0..400));
-    for instance in &instances {
-        until(instance, "the ramp ends", |evidence| {
-            evidence["ramps"][0]["traffic_ratio"] == 1.0 && evidence["ramps"][0]["next"].is_null()
-        });
+    let mut sent = 0;
+    let mut send_more = || {
+        send(kafka.address(), &topics.name("requests"), &different_requests(sent..sent + 200));
+        sent += 200;
+    };
+    for share in [0.6, 1.0] {
+        send_more();
+        for instance in &instances {
+            until(instance, "the next step", |evidence| evidence["ramps"][0]["traffic_ratio"] == share);
+        }
     }
+    let evidence = until(&instances[0], "the end", |evidence| evidence["ramps"][0]["next"].is_null());
+    assert_eq!(evidence["ramps"][0]["waits_for"], Value::Null);
     let group = topics.group();
     let steps = || -> Vec<f64> {
         let all = receive_all(kafka.address(), &topics.name("control"));
@@ -154,10 +166,21 @@ fn a_ramp_takes_each_step_once_for_the_group_and_a_person_takes_it_back() {
     assert_eq!(steps(), [0.6, 1.0], "a record for each step, of three instances");
 
     instances[1].post("/v1/experiments/both/traffic/0.3").unwrap();
-    let evidence = until(&instances[0], "the ramp waits for a person", |evidence| {
+    until(&instances[0], "the ramp waits for a person", |evidence| {
         evidence["ramps"][0]["waits_for"].as_str().is_some_and(|it| it.contains("a person"))
     });
-    assert_eq!(evidence["ramps"][0]["traffic_ratio"], 0.3);
+    send_more();
+    // Time for each instance to act in its turn, if it did.
+    std::thread::sleep(Duration::from_secs(9));
+    assert_eq!(instances.each_ref().map(share), [0.3; 3]);
+    assert_eq!(steps(), [0.6, 1.0]);
+
+    instances[2].post("/v1/experiments/both/traffic/0.3?ramp=true").unwrap();
+    until(&instances[0], "new verdicts in this step", |evidence| {
+        evidence["ramps"][0]["waits_for"].as_str().is_some_and(|it| it.contains("verdicts"))
+    });
+    send_more();
+    until(&instances[1], "the ramp goes on", |evidence| evidence["ramps"][0]["traffic_ratio"] == 0.6);
     assert_eq!(instances[1].code("POST", "/v1/experiments/both/traffic/1.5", ""), "bad_request");
     assert_eq!(instances[1].code("POST", "/v1/experiments/none/traffic/0.5", ""), "unknown_name");
 }

@@ -14,7 +14,12 @@ mod tables;
 mod words;
 mod xlsx;
 
-use std::{collections::BTreeSet, io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use jiff::{Span, SpanRelativeTo, Timestamp};
@@ -33,6 +38,9 @@ pub(super) struct Arguments {
     /// as a console consumer writes them down; `-` is standard input
     #[arg(long = "from-files", value_name = "FILE.jsonl", num_args = 1.., conflicts_with = "bootstrap_servers")]
     files: Vec<PathBuf>,
+    /// With --from-files, files of reviews: one JSON object per line, as their topic holds them
+    #[arg(long, value_name = "FILE.jsonl", num_args = 1.., requires = "files")]
+    reviews: Vec<PathBuf>,
     /// Ask a running instance for its evidence instead of reading the topics: at once, with the
     /// conclusions of guards
     #[arg(long, conflicts_with_all = ["files", "bootstrap_servers", "since"])]
@@ -67,8 +75,8 @@ pub(super) struct Arguments {
     /// The smallest difference of a share, or of a mean confidence, that matters
     #[arg(long, value_name = "SHARE", default_value_t = Criteria::default().min_effect, value_parser = share)]
     min_effect: f64,
-    /// Verdicts younger than this, before the experiment's last one, do not count in rates of
-    /// misjudgement, such as 24h: people have not answered all of them yet
+    /// Verdicts younger than this do not count in rates of misjudgement, such as 24h: people have
+    /// not answered all of them yet
     #[arg(long, value_name = "AGE", default_value = "0h", value_parser = age)]
     mature_after: Duration,
     /// The language of tables
@@ -214,9 +222,15 @@ fn write(bytes: &[u8], arguments: &Arguments) -> Result<(), CliError> {
 
 impl Arguments {
     fn criteria(&self) -> Criteria {
-        let review_maturity_ms = u64::try_from(self.mature_after.as_millis()).unwrap_or(u64::MAX);
-        Criteria { alpha: self.alpha, min_effect: self.min_effect, review_maturity_ms }
+        let age_ms = i64::try_from(self.mature_after.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = Timestamp::now().as_millisecond().saturating_sub(age_ms);
+        let review_until_ms = (age_ms > 0).then_some(until_ms);
+        Criteria { alpha: self.alpha, min_effect: self.min_effect, review_until_ms }
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
+    failed(format!("{}: {error}", path.display()))
 }
 
 /// The figures of topics or files, computed from nothing.
@@ -226,7 +240,10 @@ fn computed(arguments: &Arguments) -> Result<Summary, CliError> {
         source::read_topics(arguments, &mut verdicts)?;
     }
     for path in &arguments.files {
-        source::read_file(path, &mut verdicts).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        source::read_file(path, |line| verdicts.add(line)).map_err(|error| unreadable(path, &error))?;
+    }
+    for path in &arguments.reviews {
+        source::read_file(path, |line| verdicts.add_answer(line)).map_err(|error| unreadable(path, &error))?;
     }
     Ok(Summary::of(verdicts.sums(), arguments.criteria(), arguments.control.as_deref()))
 }

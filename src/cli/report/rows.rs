@@ -67,7 +67,7 @@ pub(super) fn pairs(paired: &[Paired], language: Language) -> Rows {
             pair.pairs.to_string(),
             pair.missing.to_string(),
             pair.missing_cached.to_string(),
-            format!("{:.1} %", pair.agreement * 100.0),
+            pair.agreement.map_or_else(|| "–".to_owned(), |agreement| format!("{:.1} %", agreement * 100.0)),
             pair.kappa.map_or_else(|| "–".to_owned(), |kappa| format!("{kappa:.2}")),
             pair.only_shadow_no.to_string(),
             pair.only_live_no.to_string(),

@@ -68,17 +68,19 @@ pub(super) fn ask_instance(arguments: &Arguments) -> Result<EvidenceReport, CliE
         admin: arguments.admin.clone(),
         token_file: arguments.token_file.clone(),
     };
-    let Criteria { alpha, min_effect, review_maturity_ms } = arguments.criteria();
-    let mut path =
-        format!("/v1/evidence?alpha={alpha}&min_effect={min_effect}&review_maturity_ms={review_maturity_ms}");
+    let Criteria { alpha, min_effect, review_until_ms } = arguments.criteria();
+    let mut path = format!("/v1/evidence?alpha={alpha}&min_effect={min_effect}");
+    if let Some(until_ms) = review_until_ms {
+        path.push_str(&format!("&review_until_ms={until_ms}"));
+    }
     if let Some(control) = &arguments.control {
         path.push_str(&format!("&control={}", encoded(control)));
     }
     Ok(instance.client()?.get(&path)?)
 }
 
-/// Adds the lines of a file.
-pub(super) fn read_file(path: &Path, verdicts: &mut VerdictSet) -> std::io::Result<()> {
+/// Reads the lines of a file.
+pub(super) fn read_file(path: &Path, mut each: impl FnMut(&[u8])) -> std::io::Result<()> {
     let source: Box<dyn std::io::Read> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(File::open(path)?),
@@ -96,7 +98,7 @@ pub(super) fn read_file(path: &Path, verdicts: &mut VerdictSet) -> std::io::Resu
             return Err(std::io::Error::other("a line is longer than 16 MiB: this is no file of verdicts"));
         }
         if !line.trim_ascii().is_empty() {
-            verdicts.add(&line);
+            each(&line);
         }
     }
 }

@@ -221,8 +221,8 @@ fn time_series(sheet: &mut Worksheet, summary: &Summary, language: Language) -> 
         (metric_word(Metric::Latency, language), Kind::Number),
     ];
     let mut table = Table::new(columns);
-    // Name, first and last row of each series.
-    let mut series: Vec<(String, u32, u32)> = Vec::new();
+    // First and last row of each series.
+    let mut series: Vec<(u32, u32)> = Vec::new();
     for experiment in &summary.experiments {
         for variant in &experiment.variants {
             let begins = table.rows.len() as u32 + 1;
@@ -241,19 +241,21 @@ fn time_series(sheet: &mut Worksheet, summary: &Summary, language: Language) -> 
             }
             let ends = table.rows.len() as u32;
             if ends >= begins {
-                series.push((format!("{} {}", experiment.experiment, variant.name), begins, ends));
+                series.push((begins, ends));
             }
         }
     }
     table.write(sheet)?;
 
     let name = word(language, "Time series", "时间序列");
+    const VARIANT: u16 = 1;
     const HOUR: u16 = 2;
     for (place, (column, metric)) in [(5, Metric::NoShare), (8, Metric::Latency)].into_iter().enumerate() {
         let mut chart = Chart::new(ChartType::Line);
-        for (title, first, last) in &series {
+        for (first, last) in &series {
             let range = |column| (name, *first, column, *last, column);
-            chart.add_series().set_name(title).set_categories(range(HOUR)).set_values(range(column));
+            // By a cell: a name of its own could be read as a formula.
+            chart.add_series().set_name((name, *first, VARIANT)).set_categories(range(HOUR)).set_values(range(column));
         }
         chart.title().set_name(metric_word(metric, language));
         chart.set_width(720).set_height(300);
@@ -312,6 +314,7 @@ mod tests {
             let variant = ["control", "treatment"][number % 2];
             set.add(&verdict(&number.to_string(), variant, if number % 7 == 0 { "no" } else { "yes" }, |verdict| {
                 verdict["ab_experiment"] = json!("=HYPERLINK(\"http://example.com\")");
+                verdict["ab_variant"] = json!(format!("=[x.xlsx]S!{variant}"));
                 verdict["segments"] = json!({"region": "+cn"});
                 verdict["timestamp"] = json!(format!("2026-11-30T{:02}:00:00.000Z", number / 40));
             }));
@@ -324,6 +327,11 @@ mod tests {
         let text: String = parts.iter().map(|(_, text)| text.as_str()).collect();
         assert!(text.contains("摘要") && text.contains("人工复核率") && text.contains("=HYPERLINK("));
         let sheets = parts.iter().filter(|(name, _)| name.starts_with("xl/worksheets/sheet"));
+        let charts = parts.iter().filter(|(name, _)| name.starts_with("xl/charts/chart"));
+        let is_own = |formula: &str| formula.starts_with("'时间序列'!") || formula.starts_with("时间序列!");
+        for (_, chart) in charts {
+            assert!(chart.split("<c:f>").skip(1).all(is_own), "{chart}");
+        }
         assert!(sheets.clone().count() == 6 && sheets.into_iter().all(|(_, sheet)| !sheet.contains("<f>")));
         assert_eq!(long::rows(&summary).len(), long::lines(&summary).unwrap().lines().count());
     }

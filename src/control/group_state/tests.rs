@@ -122,6 +122,37 @@ fn a_state_is_bounded_in_entries_and_bytes() {
     assert_eq!(many.recent.last().unwrap(), "id-100");
 }
 
+#[test]
+fn a_step_of_a_ramp_comes_from_the_share_in_force() {
+    let table = table();
+    let definition = table.experiments[0].definition();
+    let step = |from: u32, to: u32| Command::SetTraffic {
+        experiment: "e".to_owned(),
+        millionths: to,
+        definition: definition.clone(),
+        from: Some(from),
+        ramp_paused: false,
+    };
+    let code = |command: &Command, state: &GroupState| {
+        check_step(command, &table, &state.current.overrides).map_err(|error| error.code())
+    };
+    let begun = GroupState::default();
+    assert_eq!(code(&step(500_000, 600_000), &begun), Ok(()), "settings say 0.5");
+    let stepped = after(&begun, &step(500_000, 600_000)).unwrap();
+    assert_eq!(code(&step(500_000, 600_000), &stepped), Err("superseded"), "another instance was faster");
+    assert_eq!(code(&step(600_000, 700_000), &stepped), Ok(()));
+
+    let by_hand = Command::SetTraffic {
+        experiment: "e".to_owned(),
+        millionths: 600_000,
+        definition: definition.clone(),
+        from: None,
+        ramp_paused: true,
+    };
+    let held = after(&stepped, &by_hand).unwrap();
+    assert_eq!(code(&step(600_000, 700_000), &held), Err("superseded"), "a person holds the ramp");
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         "[a-c]".prop_map(|text| apply(&format!("{text} = 1"))),
@@ -133,7 +164,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         "e|f".prop_map(|experiment| Command::Resume { experiment }),
         ("e|f", 1_u32..1_000_000).prop_map(|(experiment, millionths)| {
             let definition = table().experiments[0].definition();
-            Command::SetTraffic { experiment, millionths, definition }
+            Command::SetTraffic { experiment, millionths, definition, from: None, ramp_paused: true }
         }),
         ("e|f", "control|treatment|x").prop_map(|(experiment, variant)| Command::Promote { experiment, variant }),
     ]

@@ -6,7 +6,10 @@ use super::{
     milliseconds, shared_text, warnings,
 };
 use crate::{
-    control::{Command, Outcome, group_state::check_names},
+    control::{
+        Command, Outcome,
+        group_state::{check_names, check_step},
+    },
     routing::Overrides,
 };
 
@@ -185,7 +188,9 @@ impl<P: Planner> Machine<P> {
             // Names must exist in the settings that this instance should serve, without overrides.
             let alone = Snapshot { overrides: Overrides::default(), ..self.memory.desired() };
             let plan = self.planner.plan(&alone, &self.file)?;
-            check_names(&request.command, &self.planner.table(&plan))?;
+            let table = self.planner.table(&plan);
+            check_names(&request.command, &table)?;
+            check_step(&request.command, &table, &base.current.overrides)?;
         }
         let snapshot = base.snapshot_after(&request.command)?;
         Ok((base.followed_by(snapshot, change, history_max)?, None))

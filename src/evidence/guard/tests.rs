@@ -16,7 +16,7 @@ fn guard(change: serde_json::Value) -> GuardSpec {
 }
 
 fn criteria(guards: &[GuardSpec]) -> GuardCriteria<'_> {
-    GuardCriteria { guards, treatments: 1, review_maturity_ms: 0 }
+    GuardCriteria { guards, treatments: 1, review_until_ms: i64::MAX }
 }
 
 /// Traffic of two variants, one verdict at a time.

@@ -103,13 +103,16 @@ fn reviews_of_young_verdicts_wait() {
         });
         set.add_answer(review.to_string().as_bytes());
     }
-    let rate = |review_maturity_ms| {
-        let criteria = Criteria { review_maturity_ms, ..Criteria::default() };
+    // In hours of the day.
+    let rate = |until_hour: Option<i64>| {
+        let day_ms = 1_795_996_800_000_i64;
+        let review_until_ms = until_hour.map(|hour| day_ms + hour * 3_600_000);
+        let criteria = Criteria { review_until_ms, ..Criteria::default() };
         let metrics = Summary::of(set.sums(), criteria, None).experiments[0].comparisons[0].metrics.clone();
         metrics.iter().find(|compared| compared.metric == Metric::Misjudged).unwrap().control
     };
     let rounded = |rate: Option<f64>| (rate.unwrap() * 1_000.0).round();
-    assert_eq!(rounded(rate(0)), 300.0);
-    assert_eq!(rounded(rate(1_800_000)), 400.0, "the last hour is too young");
-    assert_eq!(rate(86_400_000), None);
+    assert_eq!(rounded(rate(None)), 300.0);
+    assert_eq!(rounded(rate(Some(11))), 400.0, "the last hour is too young");
+    assert_eq!(rate(Some(2)), None);
 }

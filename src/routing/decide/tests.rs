@@ -269,11 +269,16 @@ fn a_share_of_units_belongs_to_the_definition_that_it_was_set_for() {
     let mut spec = spec();
     let definition = spec.experiments[0].definition();
     let traffic = |definition: &str| Overrides {
-        traffic: [("compare".to_owned(), Traffic { millionths: 50_000, definition: definition.to_owned() })].into(),
+        traffic: [(
+            "compare".to_owned(),
+            Traffic { millionths: 50_000, definition: definition.to_owned(), ramp_paused: true },
+        )]
+        .into(),
         ..Overrides::default()
     };
     let set = traffic(&definition);
-    assert_eq!(spec.clone().with(&set).experiments[0].traffic_ratio, 0.05);
+    let changed = spec.clone().with(&set).experiments[0].clone();
+    assert_eq!((changed.traffic_ratio, changed.ramp_paused), (0.05, true));
     assert!(spec.masked_by(&set)[0].contains("takes 0.05 of the units by a change"), "{:?}", spec.masked_by(&set));
     assert_eq!(spec.clone().with(&set).experiments[0].definition(), definition, "a share moves no unit");
 

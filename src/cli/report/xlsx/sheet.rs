@@ -26,7 +26,7 @@ pub(super) enum Cell {
     Number(Option<f64>),
     /// A share in a column of other numbers.
     Share(Option<f64>),
-    /// Milliseconds since 1970.
+    /// Seconds since 1970.
     Time(Option<i64>),
 }
 
