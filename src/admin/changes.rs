@@ -101,19 +101,33 @@ pub(super) async fn promote(
     post_command(&api, Command::Promote { experiment, variant }, caller, &body).await
 }
 
-/// Whether the ramp goes on from the share.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct TrafficQuery {
-    ramp: bool,
-}
-
+/// The ramp takes no step from the share.
 pub(super) async fn set_traffic(
     State(api): State<Api>,
     Path((experiment, share)): Path<(String, f64)>,
-    Query(TrafficQuery { ramp }): Query<TrafficQuery>,
     caller: Caller,
     body: Bytes,
+) -> Response {
+    change_traffic(&api, experiment, share, true, caller, &body).await
+}
+
+/// The ramp goes on from the share.
+pub(super) async fn ramp_from(
+    State(api): State<Api>,
+    Path((experiment, share)): Path<(String, f64)>,
+    caller: Caller,
+    body: Bytes,
+) -> Response {
+    change_traffic(&api, experiment, share, false, caller, &body).await
+}
+
+async fn change_traffic(
+    api: &Api,
+    experiment: String,
+    share: f64,
+    ramp_paused: bool,
+    caller: Caller,
+    body: &Bytes,
 ) -> Response {
     if !(0.0..=1.0).contains(&share) {
         return refused(StatusCode::BAD_REQUEST, "bad_request", "the share of units must lie between 0 and 1");
@@ -123,8 +137,8 @@ pub(super) async fn set_traffic(
     let found = experiments.iter().find(|spec| spec.name == experiment);
     let definition = found.map(ExperimentSpec::definition).unwrap_or_default();
     let millionths = millionths(share);
-    let command = Command::SetTraffic { experiment, millionths, definition, from: None, ramp_paused: !ramp };
-    post_command(&api, command, caller, &body).await
+    let command = Command::SetTraffic { experiment, millionths, definition, from: None, ramp_paused };
+    post_command(api, command, caller, body).await
 }
 
 async fn post_command(api: &Api, command: Command, caller: Caller, body: &Bytes) -> Response {

@@ -183,9 +183,9 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
     let (pause, resume) =
         ("Pause an experiment: it takes no requests", "Let an experiment run, also if settings pause it");
     let promote = "Let the version of one variant answer all";
-    let traffic = "Let an experiment take another share of the units, as the steps of its ramp do";
+    let traffic = "Let an experiment take another share of the units; its ramp takes no step from there";
+    let ramp = "Let an experiment take another share of the units; its ramp goes on from there";
     let share = parameter("share", "path", "The share, 0 to 1.");
-    let ramp = parameter("ramp", "query", "`true` lets the ramp go on from there; otherwise it takes no step.");
     let experiment = [name.clone()];
     paths([
         ("put", "/v1/config", change("Serve by these settings instead of the file's", Some(&text), &in_query)),
@@ -196,7 +196,12 @@ fn changes(types: &mut SchemaGenerator) -> Paths {
         ("post", "/v1/experiments/{name}/pause", change(pause, Some(&body), &experiment)),
         ("post", "/v1/experiments/{name}/resume", change(resume, Some(&body), &experiment)),
         ("post", "/v1/experiments/{name}/promote/{variant}", change(promote, Some(&body), &[name.clone(), variant])),
-        ("post", "/v1/experiments/{name}/traffic/{share}", change(traffic, Some(&body), &[name, share, ramp])),
+        (
+            "post",
+            "/v1/experiments/{name}/traffic/{share}",
+            change(traffic, Some(&body), &[name.clone(), share.clone()]),
+        ),
+        ("post", "/v1/experiments/{name}/ramp/{share}", change(ramp, Some(&body), &[name, share])),
         ("post", "/v1/record-format", change("Write control records in the newest format", Some(&body), &[])),
     ])
 }

@@ -19,7 +19,8 @@ use super::{
     api::Api,
     auth::Tokens,
     changes::{
-        apply, clear, pause, promote, refusal, resume, rollback, set_default, set_traffic, upgrade_format, use_file,
+        apply, clear, pause, promote, ramp_from, refusal, resume, rollback, set_default, set_traffic, upgrade_format,
+        use_file,
     },
     evidence::evidence,
     trials::{TRIALS_MAX, explain, predict, simulate},
@@ -73,6 +74,7 @@ fn routes() -> Vec<Route<Api>> {
         route("POST", "/v1/experiments/{name}/resume", Role::Operate, post(resume)),
         route("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate, post(promote)),
         route("POST", "/v1/experiments/{name}/traffic/{share}", Role::Operate, post(set_traffic)),
+        route("POST", "/v1/experiments/{name}/ramp/{share}", Role::Operate, post(ramp_from)),
         route("POST", "/v1/record-format", Role::Operate, post(upgrade_format)),
     ]
 }

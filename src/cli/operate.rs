@@ -178,7 +178,8 @@ pub(super) fn run(command: &Command) -> Result<(), CliError> {
             change.post(&format!("{}/{}", of(experiment, "promote"), encoded(variant)))
         }
         Command::SetTraffic { experiment, share, ramp, change } => {
-            change.post(&format!("{}/{share}?ramp={ramp}", of(experiment, "traffic")))
+            let address = if *ramp { "ramp" } else { "traffic" };
+            change.post(&format!("{}/{share}", of(experiment, address)))
         }
         Command::Apply { file, change } => {
             let text = std::fs::read_to_string(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;

@@ -31,6 +31,7 @@ mod figures;
 mod first;
 mod guard;
 mod index;
+mod judgement;
 mod ledger;
 mod metric;
 mod observation;
@@ -49,8 +50,9 @@ pub use figures::{
     SampleRatio, SegmentComparison, Status, Summary, Variant,
 };
 pub use first::{First, FirstOutcome, FirstPair, FirstVerdict};
-pub use guard::{GuardCriteria, GuardState, Judgement, judge};
+pub use guard::{GuardCriteria, judge};
 pub use index::{Index, MemoryIndex, Slice};
+pub use judgement::{GuardState, Judgement};
 pub use ledger::{Ledger, VerdictSet};
 pub use metric::Metric;
 pub use observation::{ArmKey, Evidence, ExpectedShadows, ExperimentKey, Kind, Observation, Pair};

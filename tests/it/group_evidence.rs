@@ -175,7 +175,7 @@ fn a_ramp_takes_each_step_once_for_the_group_and_a_person_takes_it_back() {
     assert_eq!(instances.each_ref().map(share), [0.3; 3]);
     assert_eq!(steps(), [0.6, 1.0]);
 
-    instances[2].post("/v1/experiments/both/traffic/0.3?ramp=true").unwrap();
+    instances[2].post("/v1/experiments/both/ramp/0.3").unwrap();
     until(&instances[0], "new verdicts in this step", |evidence| {
         evidence["ramps"][0]["waits_for"].as_str().is_some_and(|it| it.contains("verdicts"))
     });

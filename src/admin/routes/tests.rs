@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// The role that each method of each address needs. A route that is missing here fails the test.
-const NEEDED: [(&str, &str, Role); 21] = [
+const NEEDED: [(&str, &str, Role); 22] = [
     ("POST", "/v1/simulate", Role::Look),
     ("POST", "/v1/predict", Role::Look),
     ("POST", "/v1/explain", Role::Look),
@@ -24,6 +24,7 @@ const NEEDED: [(&str, &str, Role); 21] = [
     ("POST", "/v1/experiments/{name}/resume", Role::Operate),
     ("POST", "/v1/experiments/{name}/promote/{variant}", Role::Operate),
     ("POST", "/v1/experiments/{name}/traffic/{share}", Role::Operate),
+    ("POST", "/v1/experiments/{name}/ramp/{share}", Role::Operate),
     ("POST", "/v1/record-format", Role::Operate),
 ];
 

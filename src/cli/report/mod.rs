@@ -1,12 +1,14 @@
 //! `report`: the variants of experiments, compared by their verdicts.
 //!
 //! * `source`: where the figures come from: topics, files, or a running instance.
-//! * `tables`, `csv`, `html` (with `plots`), `xlsx`: how they are shown.
+//! * `tables`, `csv`, `html` (with `plots`), `xlsx`, `parquet`: how they are shown.
 //! * `rows`, `long`, `words`: what they show, and in which words.
 
 mod csv;
 pub(in crate::cli) mod html;
 mod long;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod plots;
 mod rows;
 mod source;
@@ -116,8 +118,11 @@ enum Format {
     Html,
     /// A workbook with tables and charts
     Xlsx,
-    /// Every number in long form, one JSON object per line, for databases
+    /// Figures in long form, one JSON object per line, for databases
     Jsonl,
+    /// The same as Parquet
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 /// A time such as 12h or 7d.
@@ -193,6 +198,8 @@ fn show(summary: &Summary, live: Option<&EvidenceReport>, arguments: &Arguments)
         Format::Html => text(html::page(summary, live, language)),
         Format::Xlsx => xlsx::workbook(summary, live, language).map_err(failed)?,
         Format::Jsonl => text(long::lines(summary)?),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => parquet::file(summary).map_err(failed)?,
         Format::Table if arguments.output.is_some() => {
             return Err(failed("--output needs a --format other than table: html, xlsx, json or csv"));
         }
