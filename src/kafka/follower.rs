@@ -195,14 +195,20 @@ impl Connection {
     /// # Errors
     /// When no broker answers, or a topic does not exist.
     pub fn beginnings(&self, topics: &[&str]) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
-        let counts = self.partitions(topics)?;
-        let reader = self.reader("ofa-stream-metadata")?;
-        let mut beginnings = BTreeMap::new();
-        for (topic, count) in counts {
+        let mut list = TopicPartitionList::new();
+        for (topic, count) in self.partitions(topics)? {
             for partition in 0..count {
-                let (first, _) = reader.fetch_watermarks(&topic, partition, METADATA_TIMEOUT)?;
-                beginnings.insert((topic.clone(), partition), first);
+                // Brokers take the beginning for a time before all others.
+                list.add_partition_offset(&topic, partition, Offset::Beginning)?;
             }
+        }
+        // One request for each broker, and not one for each partition.
+        let found = self.reader("ofa-stream-metadata")?.offsets_for_times(list, METADATA_TIMEOUT)?;
+        let mut beginnings = BTreeMap::new();
+        for element in found.elements() {
+            element.error()?;
+            let first = element.offset().to_raw().unwrap_or_default().max(0);
+            beginnings.insert((element.topic().to_owned(), element.partition()), first);
         }
         Ok(beginnings)
     }

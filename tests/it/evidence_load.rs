@@ -11,7 +11,7 @@ use rdkafka::{
 };
 
 use crate::{
-    evidence::{verdict, with_evidence},
+    evidence::{caught_up, verdict, with_evidence},
     instance::Instance,
     kafka::Kafka,
     offered::long,
@@ -46,6 +46,8 @@ fn evidence_counts_a_thousand_verdicts_a_second_as_they_come() {
     let topics = kafka.topics();
     let settings = with_evidence(&topics.operated(kafka.address(), "one")).replace("commit_ms = 50", "commit_ms = 500");
     let instance = Instance::start(&settings);
+    // Records that it reads while it catches up have no delay.
+    caught_up(&instance.api, 0);
     let process = instance.running.process();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", kafka.address()).set("linger.ms", "5").create().unwrap();
@@ -75,14 +77,7 @@ fn evidence_counts_a_thousand_verdicts_a_second_as_they_come() {
     let waiting = Instant::now();
     while counted() < sent {
         let evidence = || instance.api.get::<serde_json::Value>("/v1/evidence").unwrap()["progress"].clone();
-        let metrics = || {
-            page(&instance.metrics, "/metrics")
-                .lines()
-                .filter(|it| it.contains("evidence"))
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        assert!(waiting.elapsed() < Duration::from_secs(20), "{} of {sent}: {} {}", counted(), evidence(), metrics());
+        assert!(waiting.elapsed() < Duration::from_secs(60), "{} of {sent}: {}", counted(), evidence());
         std::thread::sleep(Duration::from_millis(50));
     }
     let page = page(&instance.metrics, "/metrics");
