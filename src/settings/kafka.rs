@@ -109,6 +109,19 @@ const PROTECTED_OPTIONS: [(&str, &str); 22] = [
     ),
 ];
 
+/// Refuses options of the client that brokers decide on in the newer group protocol.
+fn check_protocol(source: &Source, raw: &raw::Kafka) -> Result<(), SettingsError> {
+    if raw.group_protocol == GroupProtocol::Consumer
+        && let Some(name) =
+            raw.options.keys().map(|name| name.replace('_', ".")).find(|name| BROKERS_SET.contains(&name.as_str()))
+    {
+        let reason =
+            "cannot be set with `group_protocol = \"consumer\"`: the brokers' `group.consumer.*` settings decide";
+        return Err(source.field(&format!("kafka.options.{name}"), reason));
+    }
+    Ok(())
+}
+
 /// Refuses names that are empty, have control characters, or name two topics.
 fn check_names(source: &Source, raw: &raw::Kafka) -> Result<(), SettingsError> {
     let retry_fields: Vec<String> =
@@ -176,14 +189,7 @@ pub(super) fn plan(source: &Source, raw: raw::Kafka, running: Option<&KafkaPlan>
             return Err(source.field("kafka.transaction_timeout_ms", reason));
         }
     }
-    if raw.group_protocol == GroupProtocol::Consumer
-        && let Some(name) =
-            raw.options.keys().map(|name| name.replace('_', ".")).find(|name| BROKERS_SET.contains(&name.as_str()))
-    {
-        let reason =
-            "cannot be set with `group_protocol = \"consumer\"`: the brokers' `group.consumer.*` settings decide";
-        return Err(source.field(&format!("kafka.options.{name}"), reason));
-    }
+    check_protocol(source, &raw)?;
     let options = options(source, &raw, running)?;
     let embedded = raw.bootstrap_servers == EMBEDDED;
     Ok(KafkaPlan {

@@ -83,7 +83,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test")]
 
     use parquet::{
-        file::reader::{ChunkReader, FileReader as _, SerializedFileReader},
+        file::reader::{FileReader as _, SerializedFileReader},
         record::RowAccessor as _,
     };
 
@@ -91,13 +91,10 @@ mod tests {
 
     fn rows(bytes: Vec<u8>) -> Vec<(String, i64, f64)> {
         let bytes: bytes::Bytes = bytes.into();
-        assert!(bytes.get_read(0).is_ok());
         let reader = SerializedFileReader::new(bytes).unwrap();
         let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
-        rows.map(|row| {
-            (row.get_string(0).unwrap().clone(), row.get_long(1).unwrap(), row.get_double(2).unwrap())
-        })
-        .collect()
+        rows.map(|row| (row.get_string(0).unwrap().clone(), row.get_long(1).unwrap(), row.get_double(2).unwrap()))
+            .collect()
     }
 
     #[test]

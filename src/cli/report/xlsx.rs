@@ -84,22 +84,19 @@ fn overview(sheet: &mut Worksheet, summary: &Summary, language: Language) -> Res
 }
 
 fn metrics(summary: &Summary, language: Language) -> Table {
-    let columns = vec![
+    let mut columns = vec![
         (word(language, "experiment", "实验"), Kind::Text),
         (word(language, "epoch", "轮次"), Kind::Count),
         (word(language, "treatment", "实验组"), Kind::Text),
         (word(language, "metric", "指标"), Kind::Text),
-        (word(language, "control value", "控制组数值"), Kind::Number),
-        (word(language, "treatment value", "实验组数值"), Kind::Number),
-        (word(language, "difference", "差异"), Kind::Number),
-        (word(language, "lower, any time", "下界（随时有效）"), Kind::Number),
-        (word(language, "upper, any time", "上界（随时有效）"), Kind::Number),
-        (word(language, "p, any time", "p（随时有效）"), Kind::Number),
+    ];
+    columns.extend(figure_columns(language));
+    columns.extend([
         (word(language, "P(better)", "更好的概率"), Kind::Number),
         (word(language, "information", "信息量"), Kind::Share),
         (word(language, "days left", "剩余天数"), Kind::Number),
         (word(language, "status", "状态"), Kind::Status),
-    ];
+    ]);
     let mut table = Table::new(columns);
     for experiment in &summary.experiments {
         for comparison in &experiment.comparisons {
@@ -122,6 +119,18 @@ fn metrics(summary: &Summary, language: Language) -> Table {
         }
     }
     table
+}
+
+/// The columns of [`figures`].
+fn figure_columns(language: Language) -> [(&'static str, Kind); 6] {
+    [
+        (word(language, "control value", "控制组数值"), Kind::Number),
+        (word(language, "treatment value", "实验组数值"), Kind::Number),
+        (word(language, "difference", "差异"), Kind::Number),
+        (word(language, "lower, any time", "下界（随时有效）"), Kind::Number),
+        (word(language, "upper, any time", "上界（随时有效）"), Kind::Number),
+        (word(language, "p, any time", "p（随时有效）"), Kind::Number),
+    ]
 }
 
 /// Control, treatment, difference, both ends and p; shares as percent.
@@ -172,20 +181,15 @@ fn variants(summary: &Summary, language: Language) -> Table {
 }
 
 fn segments(summary: &Summary, language: Language) -> Table {
-    let columns = vec![
+    let mut columns = vec![
         (word(language, "experiment", "实验"), Kind::Text),
         (word(language, "segment", "分段"), Kind::Text),
         (word(language, "value", "取值"), Kind::Text),
         (word(language, "treatment", "实验组"), Kind::Text),
         (word(language, "metric", "指标"), Kind::Text),
-        (word(language, "control value", "控制组数值"), Kind::Number),
-        (word(language, "treatment value", "实验组数值"), Kind::Number),
-        (word(language, "difference", "差异"), Kind::Number),
-        (word(language, "lower, any time", "下界（随时有效）"), Kind::Number),
-        (word(language, "upper, any time", "上界（随时有效）"), Kind::Number),
-        (word(language, "p, any time", "p（随时有效）"), Kind::Number),
-        (word(language, "stands out", "显著"), Kind::Text),
     ];
+    columns.extend(figure_columns(language));
+    columns.push((word(language, "stands out", "显著"), Kind::Text));
     let mut table = Table::new(columns);
     for experiment in &summary.experiments {
         for segment in &experiment.segments {
