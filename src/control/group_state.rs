@@ -234,10 +234,11 @@ impl GroupState {
     }
 }
 
-/// Checks that a step of a ramp comes from the share in force. `table` is without overrides.
+/// Checks that a step of a ramp comes from the share in force, of an experiment that runs. `table` is
+/// without overrides.
 ///
 /// # Errors
-/// The share in force, where it is another one: a person or another instance was faster.
+/// When a person or another instance was faster.
 pub(super) fn check_step(command: &Command, table: &TableSpec, current: &Overrides) -> Result<(), ControlError> {
     let Command::SetTraffic { experiment, definition, from: Some(from), .. } = command else { return Ok(()) };
     let changed = current.traffic.get(experiment).filter(|traffic| traffic.definition == *definition);
@@ -247,8 +248,13 @@ pub(super) fn check_step(command: &Command, table: &TableSpec, current: &Overrid
         (None, Some(settings)) => millionths(settings.traffic_ratio),
         (None, None) => return Ok(()),
     };
-    let is_paused = changed.is_some_and(|changed| changed.ramp_paused);
-    if in_force == *from && !is_paused { Ok(()) } else { Err(ControlError::Superseded) }
+    let is_held =
+        changed.is_some_and(|changed| changed.ramp_paused) || settings.is_some_and(|settings| settings.ramp_paused);
+    let runs = match current.experiments.get(experiment) {
+        Some(position) => *position == Position::Running,
+        None => settings.is_some_and(|settings| !settings.paused && settings.promoted.is_none()),
+    };
+    if in_force == *from && runs && !is_held { Ok(()) } else { Err(ControlError::Superseded) }
 }
 
 /// Checks that a command names what the settings have.

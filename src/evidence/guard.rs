@@ -69,7 +69,11 @@ pub fn judge(key: &ExperimentKey, all: &Sums, criteria: GuardCriteria<'_>) -> Ve
                 }
                 _ => {
                     let counts = [control, treatment].map(|arm| counts(guard, arm, key.is_by_request()));
-                    judge_rates(counts, [share_of(control_name), share_of(name)], guard.margin, alpha)
+                    // Cached answers have no latency, and one variant may have more of them. So the variants'
+                    // shares do not say where slow answers should come from.
+                    let shares = [share_of(control_name), share_of(name)];
+                    let shares = (guard.metric != GuardMetric::LatencyOverMs).then_some(shares);
+                    judge_rates(counts, shares, guard.margin, alpha)
                 }
             };
             judgement.guard = guard.name().to_owned();
@@ -105,8 +109,8 @@ fn counts(guard: &GuardSpec, arm: &Arm, is_by_request: bool) -> [u64; 2] {
 const NORMAL_EVENTS_MIN: u64 = 20;
 
 /// Judges two rates. `counts` are events and units of control and treatment; `shares` are their
-/// shares of the units, in any unit.
-fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64) -> Judgement {
+/// shares of the units, in any unit; none where units do not come by these shares.
+fn judge_rates(counts: [[u64; 2]; 2], shares: Option<[f64; 2]>, margin: f64, alpha: f64) -> Judgement {
     let [[events_a, units_a], [events_b, units_b]] = counts;
     let mut judgement = Judgement {
         events: [events_a, events_b],
@@ -115,17 +119,16 @@ fn judge_rates(counts: [[u64; 2]; 2], shares: [f64; 2], margin: f64, alpha: f64)
         ln_e_value_needed: (2.0 / alpha).ln(),
         ..Judgement::without_data(margin, alpha)
     };
-    let all: f64 = shares.iter().sum();
-    if units_a == 0 || units_b == 0 || shares.iter().any(|share| *share <= 0.0) {
+    let is_unknown = shares.is_some_and(|shares| shares.iter().any(|share| *share <= 0.0));
+    if units_a == 0 || units_b == 0 || is_unknown {
         return judgement;
     }
 
     // A half of α is for harm by an exact test, the other half for harm by the normal
     // approximation. Safety has an α of its own, divided likewise.
-    judgement.ln_e_value = if margin > 0.0 {
-        excess::ln_e_value_beyond(counts, margin)
-    } else {
-        excess::ln_e_value([events_a, events_b], shares[1] / all)
+    judgement.ln_e_value = match shares.filter(|_| margin == 0.0) {
+        Some([a, b]) => excess::ln_e_value([events_a, events_b], b / (a + b)),
+        None => excess::ln_e_value_beyond(counts, margin),
     };
 
     let quarter = alpha / 4.0;

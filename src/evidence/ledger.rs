@@ -196,7 +196,9 @@ impl<I: Index> Ledger<I> {
     /// there.
     fn change_expected(&mut self, live: u128, shadows: &ExpectedShadows, change: Change) -> Result<(), I::Error> {
         for versions in &shadows.versions {
-            let is_judged = self.index.evidence(shadow_key(live, &versions.1))?.is_some();
+            let found = self.index.evidence(shadow_key(live, &versions.1))?;
+            let is_judged =
+                matches!(found, Some(Evidence { kind: Kind::Pair(pair), .. }) if pair.versions == *versions);
             let pair = self.pair(versions);
             pair.expected = change.apply(pair.expected, 1);
             pair.judged = change.apply(pair.judged, u64::from(is_judged));

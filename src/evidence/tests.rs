@@ -200,6 +200,38 @@ fn pairs_that_are_missing_are_counted_with_those_of_cached_answers() {
 }
 
 #[test]
+fn a_request_that_two_versions_judged_live_counts_its_pair_once_in_any_order() {
+    let live = |version: &str, second: u32| {
+        verdict("r", "control", "yes", |verdict| {
+            verdict["shadows"] = json!(["v"]);
+            verdict["model_version"] = json!(version);
+            verdict["timestamp"] = json!(format!("2026-11-30T12:00:{second:02}.000Z"));
+        })
+    };
+    let shadow = |live: &str, second: u32| {
+        verdict("r", "control", "yes", |verdict| {
+            verdict["ab_role"] = json!("shadow");
+            verdict["model_version"] = json!("v");
+            verdict["timestamp"] = json!(format!("2026-11-30T12:00:{second:02}.000Z"));
+            verdict["live"] = json!({
+                "model_version": live, "result": "yes", "confidence": 0.9,
+                "scores": {"yes": 0.9, "maybe": 0.1, "no": 0.0}, "decision": "approve", "agrees": true,
+            });
+        })
+    };
+    // Judged again after the live version had changed.
+    let records = [live("A", 0), live("B", 10), shadow("A", 1), shadow("B", 11)];
+    let right = summary(&records).paired;
+    assert_eq!(right.iter().map(|paired| paired.missing).sum::<u64>(), 0, "{right:?}");
+    let mut chance = fastrand::Rng::with_seed(3);
+    for _ in 0..24 {
+        let mut shuffled = records.clone();
+        chance.shuffle(&mut shuffled);
+        assert_eq!(summary(&shuffled).paired, right);
+    }
+}
+
+#[test]
 fn a_metric_that_never_varies_holds_nothing_up() {
     let records: Vec<Vec<u8>> = traffic(20_000, [50, 50])
         .iter()

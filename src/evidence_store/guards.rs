@@ -127,18 +127,28 @@ impl Guards {
     pub(super) fn judge(&mut self, sums: &Sums, progress: &Progress, now_ms: i64) -> Conclusions {
         let serving = self.switcher.serving();
         let specs = &serving.plan.table_spec.experiments;
-        self.memory.steps.note(specs, sums, now_ms);
-        let guards = self.judge_guards(sums, progress, now_ms);
+        let is_blind = self.is_blind(progress);
+        // Verdicts of earlier steps that are still to be read are not those of this one.
+        if is_blind {
+            self.memory.steps.forget(specs);
+        } else {
+            self.memory.steps.note(specs, sums, now_ms);
+        }
+        let guards = self.judge_guards(sums, is_blind, now_ms);
         let ramps = specs.iter().filter_map(|spec| ramps::report(spec, &guards, &self.memory.steps, sums, now_ms));
         let ramps = ramps.collect();
         Conclusions { guards, ramps }
     }
 
-    fn judge_guards(&self, sums: &Sums, progress: &Progress, now_ms: i64) -> Vec<GuardReport> {
-        let serving = self.switcher.serving();
-        let is_blind = progress.failure.is_some()
+    /// Whether evidence is missing or too old.
+    fn is_blind(&self, progress: &Progress) -> bool {
+        progress.failure.is_some()
             || !progress.has_caught_up
-            || Duration::from_millis(progress.behind_ms) > self.behind_max;
+            || Duration::from_millis(progress.behind_ms) > self.behind_max
+    }
+
+    fn judge_guards(&self, sums: &Sums, is_blind: bool, now_ms: i64) -> Vec<GuardReport> {
+        let serving = self.switcher.serving();
         let experiments = serving.plan.table_spec.experiments.iter().filter(|spec| !spec.guards.is_empty());
         experiments.flat_map(|spec| self.judge_experiment(spec, sums, is_blind, now_ms)).collect()
     }

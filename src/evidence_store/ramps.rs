@@ -34,25 +34,37 @@ impl Steps {
         }
     }
 
-    /// Notes the steps in force. A paused experiment is at no step: its time begins when it is
-    /// resumed.
+    /// Forgets steps that are not in force any more. A paused experiment is at no step: its time
+    /// begins when it is resumed.
+    pub(super) fn forget(&mut self, specs: &[ExperimentSpec]) {
+        self.0.retain(|name, step| {
+            let spec = specs.iter().find(|spec| spec.name == *name);
+            spec.is_some_and(|spec| {
+                !spec.ramp.is_empty()
+                    && !is_stopped(spec)
+                    && spec.definition() == step.definition
+                    && millionths(spec.traffic_ratio) == step.millionths
+            })
+        });
+    }
+
+    /// Notes the steps in force.
     pub(super) fn note(&mut self, specs: &[ExperimentSpec], sums: &Sums, now_ms: i64) {
+        self.forget(specs);
         let has_step = |spec: &&ExperimentSpec| !spec.ramp.is_empty() && !is_stopped(spec);
-        let running: BTreeMap<&str, &ExperimentSpec> =
-            specs.iter().filter(has_step).map(|spec| (spec.name.as_str(), spec)).collect();
-        self.0.retain(|name, _| running.contains_key(name.as_str()));
-        for (name, spec) in running {
+        for spec in specs.iter().filter(has_step) {
             let definition = spec.definition();
             let verdicts = verdicts_of(spec, &definition, sums);
             let current = Step { definition, millionths: millionths(spec.traffic_ratio), since_ms: now_ms, verdicts };
             let is_same = |known: &Step| {
-                known.definition == current.definition
-                    && known.millionths == current.millionths
-                    // A clock that was set back would make the step last longer than it is.
-                    && known.since_ms <= now_ms
+                // A clock that was set back would make the step last longer than it is.
+                let is_earlier = known.since_ms <= now_ms;
+                // Sums that were made again may hold less than at the beginning of the step.
+                let count = |variant: &str| current.verdicts.get(variant).copied().unwrap_or_default();
+                is_earlier && known.verdicts.iter().all(|(variant, before)| *before <= count(variant))
             };
-            if !self.0.get(name).is_some_and(is_same) {
-                self.0.insert(name.to_owned(), current);
+            if !self.0.get(&spec.name).is_some_and(is_same) {
+                self.0.insert(spec.name.clone(), current);
             }
         }
     }
@@ -265,6 +277,12 @@ mod tests {
         assert_eq!(waits(&spec, &sums(&spec, 60)), None);
         spec.ramp_paused = true;
         assert!(waits(&spec, &sums(&spec, 60)).unwrap().contains("a person"));
+
+        let mut again = steps.clone();
+        again.note(std::slice::from_ref(&spec), &sums(&spec, 1), 50_000);
+        let report = report(&spec, &guards, &again, &sums(&spec, 11), 110_000).unwrap();
+        assert!(report.waits_for.unwrap().contains("a person"), "the ramp is still held");
+        assert_ne!(again, steps, "sums that were made again begin a new count");
 
         let mut later = Steps::default();
         later.add_older(steps.clone());

@@ -1,13 +1,14 @@
 //! Writes snapshots to their topic, and restores a new store from them.
 
 use std::{
+    collections::BTreeMap,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use super::{interrupted::Interrupted, snapshot::Assembly, store::Store};
 use crate::{
-    kafka::{Connection, Extent, Feeder, FeederOptions, KafkaError},
+    kafka::{Connection, Extent, Feeder, FeederOptions, KafkaError, TopicPartition},
     message::Outgoing,
     telemetry,
 };
@@ -45,15 +46,24 @@ impl Snapshots {
         Self { connection, topic, interval, group, writer, due, publishing: None }
     }
 
-    /// Restores a store where retention has cut records that it has not read. Returns true if it
-    /// did.
-    pub(super) fn restore(&self, store: &mut Store, topics: &[&str]) -> Result<bool, Interrupted> {
-        let Some(snapshot_topic) = self.topic.as_deref() else { return Ok(false) };
+    /// Restores a store where retention has cut records that it has not read.
+    pub(super) fn restore(&self, store: &mut Store, topics: &[&str]) -> Result<(), Interrupted> {
+        let Some(snapshot_topic) = self.topic.as_deref() else { return Ok(()) };
         let beginnings = self.connection.beginnings(topics)?;
         let next = |partition| store.offsets().get(partition).copied().unwrap_or_default();
-        if beginnings.iter().all(|(partition, first)| next(partition) >= *first) {
-            return Ok(false);
+        if beginnings.iter().any(|(partition, first)| next(partition) < *first) {
+            self.restore_cut(store, snapshot_topic, &beginnings)?;
         }
+        // A partition that is empty now is not cut at the next start.
+        Ok(store.note_beginnings(&beginnings)?)
+    }
+
+    fn restore_cut(
+        &self,
+        store: &mut Store,
+        snapshot_topic: &str,
+        beginnings: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), Interrupted> {
         let mut assembly = Assembly::new(&self.group);
         match self.connection.read_backlog(snapshot_topic, &Extent::All, READ_WAIT, |record| {
             if let (Some(key), Some(value)) = (&record.key, &record.payload) {
@@ -66,7 +76,7 @@ impl Snapshots {
                     snapshot_topic,
                     "Retention has cut the topics, and there is no topic of snapshots: earlier evidence is missing."
                 );
-                return Ok(false);
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         }
@@ -76,7 +86,7 @@ impl Snapshots {
                 snapshot_topic,
                 "Retention has cut the topics, and there is no snapshot: earlier evidence is missing."
             );
-            return Ok(false);
+            return Ok(());
         };
         // Records between the snapshot and the beginning of a topic are in neither.
         let lost: i64 = snapshot
@@ -89,7 +99,7 @@ impl Snapshots {
                 snapshot_topic,
                 "The snapshot is of topics that were deleted, or older than the store: it is not used."
             );
-            return Ok(false);
+            return Ok(());
         }
         let age_s = (jiff::Timestamp::now().as_millisecond() - taken_ms) / 1_000;
         if lost > 0 {
@@ -101,7 +111,7 @@ impl Snapshots {
                 "Evidence begins with a snapshot, because retention has cut the topics."
             );
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether it is time for a snapshot, and the one before is written.

@@ -10,11 +10,11 @@ use redb::{
     Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction,
     backends::InMemoryBackend,
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     error::StoreError,
     guards::GuardMemory,
+    identity::Identity,
     names::{Name, Names},
     snapshot::Snapshot,
     tables::{
@@ -128,10 +128,28 @@ impl Store {
         self.offsets.clone_from(&snapshot.offsets);
         let write = self.database.begin_write()?;
         self.write_offsets(&write, snapshot.offsets.keys().cloned())?;
+        // Rows that the snapshot lacks would come back at the next start.
+        write.delete_table(EXPERIMENTS)?;
+        write.delete_table(HOURS)?;
+        write.delete_table(PAIRS)?;
         self.write_sums(&write, &Touched::all(&self.sums))?;
         self.write_names(&write)?;
         write.commit()?;
         Ok(true)
+    }
+
+    /// Notes where partitions begin of which nothing was read.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub(super) fn note_beginnings(&mut self, beginnings: &BTreeMap<(String, i32), i64>) -> Result<(), StoreError> {
+        for (partition, first) in beginnings {
+            self.offsets.entry(partition.clone()).or_insert(*first);
+        }
+        let write = self.database.begin_write()?;
+        self.write_offsets(&write, beginnings.keys().cloned())?;
+        write.commit()?;
+        Ok(())
     }
 
     /// The sums.
@@ -357,32 +375,6 @@ fn write_meta(database: &Database, key: &str, bytes: &[u8]) -> Result<(), StoreE
     write.open_table(META)?.insert(key, bytes)?;
     write.commit()?;
     Ok(())
-}
-
-/// Which topics a store has read.
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    format: u32,
-    /// Names and ids; an empty id is not known.
-    topics: BTreeMap<String, String>,
-}
-
-impl Identity {
-    /// Both together; none where they contradict each other. A topic that one of them lacks, or
-    /// whose id one of them does not know, is no contradiction: brokers may be away.
-    fn joined(mut self, newer: &Self) -> Option<Self> {
-        if self.format != newer.format {
-            return None;
-        }
-        for (topic, id) in newer.topics.iter().filter(|(_, id)| !id.is_empty()) {
-            let known = self.topics.entry(topic.clone()).or_default();
-            if !known.is_empty() && known != id {
-                return None;
-            }
-            known.clone_from(id);
-        }
-        Some(self)
-    }
 }
 
 /// Deletes everything, and makes every table.

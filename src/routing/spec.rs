@@ -372,7 +372,7 @@ impl TableSpec {
             let traffic = overrides.traffic.get(&experiment.name);
             if let Some(traffic) = traffic.filter(|traffic| traffic.definition == experiment.definition()) {
                 experiment.traffic_ratio = traffic.share();
-                experiment.ramp_paused = traffic.ramp_paused;
+                experiment.ramp_paused |= traffic.ramp_paused;
             }
             let Some(position) = overrides.experiments.get(&experiment.name) else { continue };
             experiment.paused = *position == Position::Paused;

@@ -142,6 +142,9 @@ fn a_step_of_a_ramp_comes_from_the_share_in_force() {
     assert_eq!(code(&step(500_000, 600_000), &stepped), Err("superseded"), "another instance was faster");
     assert_eq!(code(&step(600_000, 700_000), &stepped), Ok(()));
 
+    let paused = after(&stepped, &pause()).unwrap();
+    assert_eq!(code(&step(600_000, 700_000), &paused), Err("superseded"), "a pause was faster");
+
     let by_hand = Command::SetTraffic {
         experiment: "e".to_owned(),
         millionths: 600_000,
