@@ -93,6 +93,7 @@ impl Judgement {
                 self.guard, self.control, self.alpha
             );
         }
+
         if self.metric == GuardMetric::Disagreement {
             let [low, high] = self.difference.map(|end| 100.0 * end);
             return format!(
@@ -105,6 +106,7 @@ impl Judgement {
                 self.alpha
             );
         }
+
         let [control_rate, treatment_rate] = self.rates.map(|rate| 100.0 * rate);
         let [low, high] = self.difference.map(|end| 100.0 * end);
         format!(

@@ -44,8 +44,16 @@ struct ActionKey {
     experiment: String,
     epoch: u32,
     definition: String,
-    /// The guard's name. A step of a ramp begins with a line break, which no name contains.
-    cause: String,
+    cause: Cause,
+}
+
+/// What asks for a change of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// A guard, by its name.
+    Guard(String),
+    /// A step of a ramp, from one share of the units to another, in millionths.
+    Step { from: u32, to: u32 },
 }
 
 impl ActionKey {
@@ -54,7 +62,7 @@ impl ActionKey {
             experiment: report.experiment.clone(),
             epoch: report.epoch,
             definition: report.definition.clone(),
-            cause: report.judgement.guard.clone(),
+            cause: Cause::Guard(report.judgement.guard.clone()),
         }
     }
 
@@ -63,24 +71,24 @@ impl ActionKey {
             experiment: report.experiment.clone(),
             epoch: report.epoch,
             definition: report.definition.clone(),
-            cause: format!("\nramp {} {}", millionths(report.traffic_ratio), millionths(step)),
+            cause: Cause::Step { from: millionths(report.traffic_ratio), to: millionths(step) },
         }
-    }
-
-    fn is_step(&self) -> bool {
-        self.cause.starts_with('\n')
     }
 
     /// The guard as metrics and logs name it.
     fn label(&self) -> &str {
-        if self.is_step() { "ramp" } else { &self.cause }
+        match &self.cause {
+            Cause::Guard(name) => name,
+            Cause::Step { .. } => "ramp",
+        }
     }
 
-    /// The same on all instances, so that an action that two of them ask for is made once.
-    fn command_id(&self) -> String {
-        let Self { experiment, epoch, definition, cause } = self;
-        let digest = Sha256::digest(format!("{experiment}\0{epoch}\0{definition}\0{cause}"));
-        format!("guard-{}", hex::encode(digest).chars().take(32).collect::<String>())
+    /// The same on all instances, so that a pause that two of them ask for is made once. A step needs
+    /// none, because it names the share that it comes from.
+    fn command_id(&self) -> Option<String> {
+        let Self { experiment, epoch, definition, cause: Cause::Guard(guard) } = self else { return None };
+        let digest = Sha256::digest(format!("{experiment}\0{epoch}\0{definition}\0{guard}"));
+        Some(format!("guard-{}", hex::encode(digest).chars().take(32).collect::<String>()))
     }
 }
 
@@ -180,10 +188,14 @@ impl Guards {
                 action: guard.map_or("warn", action_of).to_owned(),
                 acted: false,
             };
-            report.acted = self.memory.acted.contains(&ActionKey::of_guard(&report).command_id());
+            report.acted = self.has_acted(&ActionKey::of_guard(&report));
             report
         };
         judgements.map(report).collect()
+    }
+
+    fn has_acted(&self, key: &ActionKey) -> bool {
+        key.command_id().is_some_and(|id| self.memory.acted.contains(&id))
     }
 
     /// Goes on from the memory before a restart.
@@ -206,7 +218,7 @@ impl Guards {
         let current: BTreeSet<_> = reports.iter().map(key).collect();
         for ((key, treatment), _) in self.logged.extract_if(.., |key, _| !current.contains(key)) {
             // An experiment that is gone does no harm any more.
-            telemetry::guard_state(&key.experiment, &key.cause, &treatment, GuardState::NoData.number(), 0.0);
+            telemetry::guard_state(&key.experiment, key.label(), &treatment, GuardState::NoData.number(), 0.0);
         }
     }
 
@@ -221,7 +233,7 @@ impl Guards {
         for (key, command, why) in due {
             let since = *self.due_since.entry(key.clone()).or_insert_with(Instant::now);
             let waits = self.retries.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
-            let is_over = self.memory.acted.contains(&key.command_id()) || self.acting.is_some();
+            let is_over = self.has_acted(&key) || self.acting.is_some();
             if !is_over && !waits && since.elapsed() >= self.turn() {
                 self.ask(key, command, why);
             }
@@ -243,11 +255,14 @@ impl Guards {
 
     /// Asks the group for a change.
     fn ask(&mut self, key: ActionKey, command: Command, why: String) {
-        let by = if key.is_step() { format!("ramp:{}", key.experiment) } else { format!("guard:{}", key.cause) };
+        let by = match &key.cause {
+            Cause::Guard(name) => format!("guard:{name}"),
+            Cause::Step { .. } => format!("ramp:{}", key.experiment),
+        };
         let info = AuditInfo { by, why, ..AuditInfo::default() };
         let mut request = CommandRequest::new(command, info);
-        if !key.is_step() {
-            request.id = key.command_id();
+        if let Some(id) = key.command_id() {
+            request.id = id;
         }
         let control = self.control.clone();
         let (sender, answer) = sync_channel(1);
@@ -264,40 +279,29 @@ impl Guards {
 
     fn finish_action(&mut self) {
         let Some((key, answer)) = self.acting.take() else { return };
-        let ActionKey { experiment, cause, .. } = &key;
+        let (experiment, guard) = (&key.experiment, key.label());
         match answer.try_recv() {
             Err(TryRecvError::Empty) => self.acting = Some((key, answer)),
+            Err(TryRecvError::Disconnected) => {}
+
             Ok(Ok(applied)) => {
                 // Otherwise another instance made the change, or a person has undone it since.
                 let has_changed = applied.outcome == Outcome::Switched;
-                if has_changed && key.is_step() {
-                    tracing::info!(experiment, "A ramp took its next step: the experiment takes more units.");
-                } else if has_changed {
-                    let guard = cause;
-                    tracing::warn!(experiment, guard, "A guard paused an experiment. A person decides how it goes on.");
-                }
-                let result = match (has_changed, key.is_step()) {
-                    (false, _) => "unchanged",
-                    (true, true) => "stepped",
-                    (true, false) => "paused",
-                };
-                telemetry::guard_acted(experiment, key.label(), result);
-                if !key.is_step() {
-                    self.memory.acted.insert(key.command_id());
-                }
+                telemetry::guard_acted(experiment, guard, if has_changed { done(&key) } else { "unchanged" });
+                self.memory.acted.extend(key.command_id());
             }
+
             // Another instance took the step, or a person set a share.
-            Ok(Err(ControlError::Superseded)) if key.is_step() => {
-                telemetry::guard_acted(experiment, key.label(), "unchanged");
+            Ok(Err(ControlError::Superseded)) if matches!(key.cause, Cause::Step { .. }) => {
+                telemetry::guard_acted(experiment, guard, "unchanged");
             }
+
             Ok(Err(error)) => {
-                let guard = key.label();
                 tracing::error!(experiment, guard, %error, "A guard or ramp cannot change an experiment; it tries again.");
                 telemetry::guard_acted(experiment, guard, "failed");
                 let wait = self.retries.get(&key).map_or(RETRY_MIN, |(_, wait)| (*wait * 2).min(RETRY_MAX));
                 self.retries.insert(key, (Instant::now() + wait, wait));
             }
-            Err(TryRecvError::Disconnected) => {}
         }
     }
 
@@ -327,6 +331,21 @@ impl Guards {
             GuardState::Safe | GuardState::Undecided | GuardState::NoData => {
                 tracing::info!(experiment, guard, treatment, state = ?state, evidence, "A guard has another state.");
             }
+        }
+    }
+}
+
+/// Logs a change that this instance made, and gives its name for metrics.
+fn done(key: &ActionKey) -> &'static str {
+    let experiment = &key.experiment;
+    match &key.cause {
+        Cause::Guard(guard) => {
+            tracing::warn!(experiment, guard, "A guard paused an experiment. A person decides how it goes on.");
+            "paused"
+        }
+        Cause::Step { .. } => {
+            tracing::info!(experiment, "A ramp took its next step: the experiment takes more units.");
+            "stepped"
         }
     }
 }

@@ -27,7 +27,7 @@ struct Step {
 pub(super) struct Steps(BTreeMap<String, Step>);
 
 impl Steps {
-    /// Adds the steps of a time before, where this one has none.
+    /// Adds older steps of experiments that have none.
     pub(super) fn add_older(&mut self, older: Self) {
         for (experiment, step) in older.0 {
             self.0.entry(experiment).or_insert(step);

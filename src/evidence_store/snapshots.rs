@@ -74,7 +74,7 @@ impl Snapshots {
             Err(KafkaError::TopicMissing { .. }) => {
                 tracing::warn!(
                     snapshot_topic,
-                    "Retention has cut the topics, and there is no topic of snapshots: earlier evidence is missing."
+                    "Retention has deleted records before evidence read them, and there is no topic of snapshots."
                 );
                 return Ok(());
             }
@@ -84,7 +84,7 @@ impl Snapshots {
         let Some((snapshot, taken_ms)) = assembly.newest() else {
             tracing::warn!(
                 snapshot_topic,
-                "Retention has cut the topics, and there is no snapshot: earlier evidence is missing."
+                "Retention has deleted records before evidence read them, and there is no snapshot."
             );
             return Ok(());
         };
@@ -103,12 +103,17 @@ impl Snapshots {
         }
         let age_s = (jiff::Timestamp::now().as_millisecond() - taken_ms) / 1_000;
         if lost > 0 {
-            tracing::warn!(snapshot_topic, age_s, lost, "Evidence begins with a snapshot; later records are gone.");
+            tracing::warn!(
+                snapshot_topic,
+                age_s,
+                lost,
+                "Restored evidence from a snapshot. Records after it are missing."
+            );
         } else {
             tracing::info!(
                 snapshot_topic,
                 age_s,
-                "Evidence begins with a snapshot, because retention has cut the topics."
+                "Restored evidence from a snapshot, because retention has deleted older records."
             );
         }
         Ok(())
@@ -131,6 +136,7 @@ impl Snapshots {
         let Some(topic) = self.topic.clone() else { return };
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let turn = now_ms as u64 / (self.interval.as_millis() as u64).max(1);
+
         let snapshot = match store.snapshot() {
             Ok(snapshot) => snapshot,
             Err(error) => return tracing::warn!(%error, "No snapshot of the evidence was taken."),
@@ -140,6 +146,7 @@ impl Snapshots {
             tracing::error!("The evidence is too large for a snapshot, more than 64 MiB.");
             return;
         };
+
         let connection = self.connection.clone();
         // Reading evidence does not wait for brokers that are slow to write.
         let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
@@ -159,6 +166,7 @@ impl Snapshots {
                 }
             }
         });
+
         match spawned {
             Ok(publishing) => self.publishing = Some(publishing),
             Err(error) => tracing::warn!(%error, "No snapshot of the evidence was written."),

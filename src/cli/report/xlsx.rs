@@ -10,7 +10,7 @@ use self::sheet::{Cell, Kind, Table};
 use super::{
     long,
     rows::{self, Rows},
-    words::{metric_word, word},
+    words::{method, metric_word, word},
 };
 use crate::{
     evidence::{Compared, Experiment, Language, Metric, Summary, sentence, status_word},
@@ -80,7 +80,7 @@ fn overview(sheet: &mut Worksheet, summary: &Summary, language: Language) -> Res
     if let Some(reviews) = rows::reviews(&summary.reviews, language) {
         line(&reviews, &small)?;
     }
-    line(&super::words::method(summary, language), &small)
+    line(&method(summary, language), &small)
 }
 
 fn metrics(summary: &Summary, language: Language) -> Table {
